@@ -1,0 +1,262 @@
+"""The bundle: the folder that training hands to serving. Writes, reads and verifies it, and nothing else.
+
+In: a folder with `manifest.json` and the files it names. Out: `Bundle`, ready to score. Contract: DESIGN section 5.
+The id of a bundle is the sha256 of its manifest, which holds the sha256 of every other file. Free of torch.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recops.errors import BundleError, RefusedError
+from recops.runtime import Links, OnnxNetwork, Scorer
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+POINTER = "current.json"
+ENCODER, RANKER, VECTORS, SCORES = "model.onnx", "rank.onnx", "item_vectors.npy", "item_scores.npy"
+LINKS = {"indptr": "links_indptr.npy", "indices": "links_indices.npy", "weights": "links_weights.npy"}
+ITEMS, FALLBACK, PROFILE = "items.json", "fallback.json", "profile.json"
+
+
+def sha256_file(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and a final newline: the same value gives the same bytes. NaN is refused."""
+    return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_manifest(folder: Path, facts: dict[str, Any]) -> str:
+    """Writes `manifest.json` over all other files in `folder` and returns the bundle's id.
+
+    `facts` are the manifest's entries without `format_version` and `files`, which are added here.
+    """
+    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    files = {name: sha256_file(folder / name) for name in names}
+    text = canonical_json({**facts, "format_version": FORMAT_VERSION, "files": files})
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a bundle. Raises BundleError when it is missing, unreadable or of a newer format."""
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: not a readable manifest ({error})") from None
+    version = manifest.get("format_version") if isinstance(manifest, dict) else None
+    if not isinstance(version, int) or version < 1:
+        raise BundleError(f"{path}: no format_version, so this is not a bundle")
+    if version > FORMAT_VERSION:
+        raise BundleError(f"{path}: format {version} is newer than this recops reads ({FORMAT_VERSION}); upgrade")
+    return manifest
+
+
+def bundle_id(folder: Path) -> str:
+    """The release id of a bundle: sha256 of its manifest."""
+    read_manifest(folder)
+    return sha256_file(folder / MANIFEST)
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """Checks every hash and returns the manifest. Raises BundleError naming the first file that is wrong."""
+    manifest = read_manifest(folder)
+    files = manifest.get("files")
+    if not isinstance(files, dict) or not files:
+        raise BundleError(f"{folder / MANIFEST}: names no files")
+    for name, digest in files.items():
+        path = folder / name
+        if Path(name).is_absolute() or ".." in Path(name).parts or not path.resolve().is_relative_to(folder.resolve()):
+            raise BundleError(f"{folder / MANIFEST}: {name!r} points outside the bundle")
+        if not path.is_file():
+            raise BundleError(f"{path}: named in the manifest but missing")
+        if (found := sha256_file(path)) != digest:
+            raise BundleError(f"{path}: altered or cut short (sha256 {found[:12]}…, manifest says {digest[:12]}…)")
+    extra = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - set(files) - {MANIFEST}
+    if extra:
+        raise BundleError(f"{folder}: holds files the manifest does not name: {', '.join(sorted(extra))}")
+    return manifest
+
+
+@dataclass
+class Bundle:
+    """A verified bundle: the catalogue, the scorer and the manifest.
+
+    `items` maps the columns item_id, title, categories, price, available, published_at to lists in row order
+    (entry 0 is row 1). `fallback` is float32 [N+1]: what is shown to someone nothing is known about.
+    """
+
+    folder: Path
+    id: str
+    manifest: dict[str, Any]
+    items: dict[str, list[Any]]
+    scorer: Scorer
+    fallback: np.ndarray
+
+    @property
+    def num_items(self) -> int:
+        return len(self.items["item_id"])
+
+    @cached_property
+    def row_of(self) -> dict[str, int]:
+        """Item id to row, 1..N."""
+        return {item_id: row for row, item_id in enumerate(self.items["item_id"], start=1)}
+
+    def rows(self, item_ids: list[str]) -> np.ndarray:
+        """Rows (int64) of the ids the catalogue knows, in order; unknown ones are left out."""
+        found = (self.row_of.get(i) for i in item_ids)
+        return np.array([r for r in found if r is not None], np.int64)
+
+    @cached_property
+    def profile(self) -> dict[str, Any]:
+        """What inputs and scores looked like at training (the reference of drift checks)."""
+        return json.loads((self.folder / PROFILE).read_text(encoding="utf-8"))
+
+
+def load_bundle(folder: Path, threads: int = 1) -> Bundle:
+    """Reads and verifies a bundle. Raises BundleError for anything altered, missing, misshapen or not finite."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise BundleError(f"{folder}: no such bundle")
+    manifest = verify(folder)
+    try:
+        items = json.loads((folder / ITEMS).read_text(encoding="utf-8"))
+        fallback = np.asarray([0.0, *json.loads((folder / FALLBACK).read_text(encoding="utf-8"))["scores"]], np.float32)
+        num_items = len(items["item_id"])
+
+        def array(name: str) -> np.ndarray | None:
+            return np.load(folder / name, mmap_mode="r", allow_pickle=False) if name in manifest["files"] else None
+
+        def network(name: str) -> OnnxNetwork | None:
+            return OnnxNetwork(folder / name, threads) if name in manifest["files"] else None
+
+        scoring = manifest["scoring"]
+        links = None
+        if LINKS["indptr"] in manifest["files"]:
+            arrays = {k: array(v) for k, v in LINKS.items()}
+            links = Links(
+                **arrays,  # type: ignore[arg-type]
+                decay=scoring["link_decay"],
+                floor=scoring["link_floor"],
+                window=scoring["link_window"],
+            )
+        scorer = Scorer(
+            num_items=num_items,
+            encode=network(ENCODER),
+            item_vectors=array(VECTORS),
+            rank=network(RANKER),
+            links=links,
+            item_scores=array(SCORES),
+            max_history=scoring["max_history"],
+            needs_history=scoring["needs_history"],
+            fallback=fallback,
+        )
+    except BundleError:
+        raise
+    except Exception as error:
+        raise BundleError(f"{folder}: not loadable: {error}") from None
+    for name, found in ((VECTORS, scorer.item_vectors), (SCORES, scorer.item_scores), (FALLBACK, fallback)):
+        if found is not None and len(found) != num_items + 1:
+            raise BundleError(f"{folder / name}: {len(found)} rows for a catalogue of {num_items} items and padding")
+        if found is not None and not np.isfinite(found).all():
+            raise BundleError(f"{folder / name}: holds values that are not finite")
+    if links is not None and (
+        len(links.indptr) != num_items + 2
+        or len(links.indices) != len(links.weights)
+        or (links.indptr[0], links.indptr[-1]) != (0, len(links.indices))
+        or (np.diff(links.indptr) < 0).any()
+        or not 0 <= links.indices.min(initial=0) <= links.indices.max(initial=0) <= num_items
+        or not np.isfinite(links.weights).all()
+    ):
+        raise BundleError(f"{folder}: links do not fit a catalogue of {num_items} items, or are not finite")
+    if len(set(items["item_id"])) != num_items or any(len(values) != num_items for values in items.values()):
+        raise BundleError(f"{folder / ITEMS}: an item stands twice, or columns differ in length")
+    if PROFILE not in manifest["files"]:
+        raise BundleError(f"{folder}: holds no {PROFILE}")
+    try:
+        # The first item's history and none: a width that does not fit, or weights that are no numbers, show here.
+        tried = scorer.scores([np.array([1][:num_items], np.int64), np.array([], np.int64)])
+    except Exception as error:
+        raise BundleError(f"{folder}: cannot score: {error}") from None
+    if not np.isfinite(tried[:, 1:]).all():
+        raise BundleError(f"{folder}: scores are not finite")
+    return Bundle(folder, sha256_file(folder / MANIFEST), manifest, items, scorer, fallback)
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """Which release is served (`releases/<tenant>/current.json`); `history` lists those promoted before, oldest first.
+
+    `rolled_back` is the release the last rollback left, None after a promotion.
+    """
+
+    release: str
+    history: tuple[str, ...] = ()
+    rolled_back: str | None = None
+
+
+def release_folder(releases: Path, release: str, tenant: str = "main") -> Path:
+    """Where the bundle of a release lies; its record is the file of the same name with `.json` beside it."""
+    return releases / tenant / release
+
+
+def read_pointer(releases: Path, tenant: str = "main") -> Pointer | None:
+    """The pointer, or None before the first promotion. Raises BundleError when the file is not a pointer."""
+    path = releases / tenant / POINTER
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return Pointer(value["release"], tuple(value["history"]), value["rolled_back"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{path}: not a readable pointer ({error!r})") from None
+
+
+def write_pointer(releases: Path, pointer: Pointer, *, expected: str | None, tenant: str = "main") -> None:
+    """Moves the pointer if it still names `expected` (None: no release yet), by fsync and rename under a lock.
+
+    Raises RefusedError when another promotion came first: the caller judges anew.
+    """
+    folder = releases / tenant
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".pointer.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        current = read_pointer(releases, tenant)
+        if (current.release if current else None) != expected:
+            raise RefusedError(
+                f"{folder / POINTER}: names {current.release[:12] if current else 'no release'}, not "
+                f"{expected[:12] if expected else 'no release'} as expected: another promotion came first"
+            )
+        write_atomically(folder / POINTER, canonical_json(vars(pointer)))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces a file by fsync and rename: a reader, or a crash at any moment, sees the old or the new one whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames inside a folder survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,264 @@
+"""The command line. Reads arguments, opens the project, calls one stage, flow or release function, prints its result.
+
+Every import of a heavy part stands inside the command that needs it, so that `--help` is quick. Exit codes: 0 done,
+1 the data or the model was refused, 2 the call was wrong; a user's mistake is told in one line without a traceback.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from recops import __version__
+from recops.errors import CallError, RecopsError
+from recops.stages.project import Project, open_project
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="From an interaction log to a recommender that runs in production and stays good.",
+)
+console = Console()
+Folder = Annotated[Path, typer.Option("-C", help="The project's folder.", metavar="DIR")]
+HERE = Path(".")
+
+
+def main() -> None:
+    """Runs a command and turns a user's mistake into one line on stderr and its exit code."""
+    try:
+        app()
+    except RecopsError as error:
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escaped(str(error))}", highlight=False)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def escaped(text: str) -> str:
+    """Text that rich shows as it is, brackets included."""
+    return text.replace("[", r"\[")
+
+
+def print_table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
+    """One table on a terminal; the same, without colour, elsewhere."""
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*(escaped(str(cell)) for cell in row))
+    console.print(table)
+
+
+@app.callback()
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command(epilog="Example: recops init shop --events orders.csv --items products.csv")
+def init(
+    folder: Annotated[Path, typer.Argument(help="The new project's folder.", metavar="DIR")],
+    events: Annotated[Path, typer.Option(help="Interaction log: CSV, TSV, JSON lines or Parquet, also .gz.")],
+    items: Annotated[Path | None, typer.Option(help="Items: one row an item.")] = None,
+    users: Annotated[Path | None, typer.Option(help="Users: one row a user.")] = None,
+) -> None:
+    """Make a project from your own files: look at them, guess the columns, write params.yaml with the guess."""
+    from recops.stages.init import init as init_project
+
+    guess = init_project(folder, events, items, users)
+    print_table("What was found", ["what", "guess", "why"], [list(row) for row in guess.rows])
+    print(f"Wrote {folder / 'params.yaml'}: correct it where the guess is wrong, then: recops run -C {folder}")
+
+
+@app.command(epilog="Example: recops run -C shop")
+def run(folder: Folder = HERE) -> None:
+    """The whole thread: ingest to released recommender, as a Prefect flow; what is up to date is not run again."""
+    from recops.stages import pipeline
+    from recops.stages.promote import outcome
+
+    project = open_project(folder)
+    pipeline.prepare(project)
+    if pipeline.changed(project) or (result := outcome(project)) is None:
+        os.environ.update(project.environment())
+        from flows.train_and_release import run_flow
+
+        result = run_flow(project)
+    else:
+        print("Everything is up to date.")
+    show_results(project, result)
+
+
+def show_results(project: Project, outcome: dict[str, Any]) -> None:
+    """The table of results, where everything lies and how to serve it."""
+    from recops.stages.tables import figure
+
+    metrics = outcome["metrics"]
+    names = list(metrics["models"])
+    k = metrics["metric"].partition("@")[2]
+    keys = [f"{name}@{k}" for name in ("ndcg", "hit_rate", "mrr", "coverage", "novelty")]
+    print_table(
+        f"Test metrics ({metrics['split']}, whole catalogue, 95 % intervals)",
+        ["metric", *(f"{n} *" if n == metrics["chosen"] else n for n in names)],
+        [[key, *(figure(metrics["models"][n]["metrics"][key]) for n in names)] for key in keys],
+    )
+    print(f"* best on validation. Gate: {outcome['gate']}")
+    print(f"Release  {outcome['release'] or 'none'}")
+    print(f"Report   {project.reports / 'index.html'}")
+    print(f"Bundle   {project.bundle}")
+    print(f"Bento    {outcome['bento']}")
+    where = "" if project.root == Path.cwd() else f" -C {project.root}"
+    print(f"Look     recops recommend{where} --user {outcome['example_user']} -k 5")
+    print(f"Serve    recops serve{where}")
+
+
+def stage(name: str, text: str) -> None:
+    """Adds the command of one stage."""
+
+    def command(folder: Folder = HERE) -> None:
+        from recops.stages.pipeline import run_stage
+
+        run_stage(open_project(folder), name)
+
+    command.__doc__ = text
+    app.command(name, epilog=f"Example: recops {name} -C shop", rich_help_panel="Stages")(command)
+
+
+stage("ingest", "Read the source into data/tables: events, items, users, rejected.")
+stage("validate", "Judge the tables by expectations/; exit 1 where a rule stops the thread.")
+stage("split", "Divide the events into train, valid and test.")
+stage("encode", "Encode item content (passes through while no encoder is set).")
+stage("train", "Fit the model and its baselines.")
+stage("evaluate", "Rank the whole catalogue for the test users; write reports/.")
+stage("export", "Write the bundle: ONNX, vectors, catalogue, manifest; check parity.")
+stage("package", "Build the Bento from the bundle.")
+
+
+@app.command(epilog="Example: recops serve --port 3000")
+def serve(
+    folder: Folder = HERE,
+    port: Annotated[int | None, typer.Option(help="Default: serve.port in params.yaml.")] = None,
+    host: Annotated[str | None, typer.Option(help="Default: serve.host in params.yaml (loopback).")] = None,
+    workers: Annotated[int | None, typer.Option(help="Default: serve.workers in params.yaml.")] = None,
+) -> None:
+    """Serve the promoted release over HTTP until interrupted."""
+    from recops.serving.launch import serve as serve_release
+
+    project = open_project(folder)
+    settings = project.params.serve
+    code = serve_release(
+        releases=project.releases,
+        bundle=None,
+        store=project.store_url,
+        host=host or settings.host,
+        port=port or settings.port,
+        workers=workers or settings.workers,
+        environment=project.environment(),
+    )
+    raise typer.Exit(code)
+
+
+@app.command(epilog="Example: recops recommend --history 318,527 -k 5")
+def recommend(
+    folder: Folder = HERE,
+    user: Annotated[str | None, typer.Option(help="User id.")] = None,
+    history: Annotated[str | None, typer.Option(help="Item ids, oldest first, separated by commas.")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Length of the list.")] = 10,
+) -> None:
+    """One look at the promoted release, without a server."""
+    from recops.serving.local import recommend_once
+
+    if user is None and history is None:
+        raise CallError("--user or --history: give one of them")
+    project = open_project(folder)
+    items = [i.strip() for i in (history or "").split(",") if i.strip()]
+    answer = recommend_once(project.releases, project.store_url, user, items, k)
+    print_table(
+        f"release {answer['release'][:12]}, source {answer['source']}",
+        ["rank", "item_id", "title", "score"],
+        [[i["rank"], i["item_id"], i["title"] or "", f"{i['score']:.4f}"] for i in answer["items"]],
+    )
+
+
+@app.command(epilog="Example: recops releases")
+def releases(folder: Folder = HERE) -> None:
+    """What is and was served."""
+    from recops.release.releases import list_releases
+
+    rows = list_releases(open_project(folder).releases)
+    columns = ["release", "state", "model", "metric", "promoted_at"]
+    print_table("Releases", columns, [[row[c] if c != "release" else row[c][:12] for c in columns] for row in rows])
+
+
+@app.command(epilog="Example: recops promote 3f2a90c1")
+def promote(
+    release: Annotated[str, typer.Argument(help="A release id (or its beginning), or `candidate`: the bundle/ here.")],
+    folder: Folder = HERE,
+) -> None:
+    """Serve this release from now on, whatever the gate said."""
+    from datetime import UTC, datetime
+
+    from recops.stages.promote import promote_by_hand
+
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    print(f"Serving {promote_by_hand(open_project(folder), release, now)}")
+
+
+@app.command(epilog="Example: recops rollback")
+def rollback(folder: Folder = HERE) -> None:
+    """Serve the release before the present one; a second call changes nothing."""
+    from recops.release.releases import rollback as roll_back
+
+    print(f"Serving {roll_back(open_project(folder).releases).release}")
+
+
+@app.command(epilog="Example: recops trace 5e0c… (a request_id or a release)")
+def trace(
+    what: Annotated[str, typer.Argument(help="A request_id from an answer, or a release id.", metavar="ID")],
+    folder: Folder = HERE,
+) -> None:
+    """Where an answer came from: release, commit, data hashes, validation, parameters, metrics."""
+    from recops.release.releases import trace as trace_back
+    from recops.store import open_store
+
+    project = open_project(folder)
+    console.print_json(data=trace_back(what, project.releases, open_store(project.store_url)))
+
+
+@app.command(epilog="Example: recops drift --since 2016-09-01")
+def drift(
+    since: Annotated[str, typer.Option(help="ISO time; start of the window, inclusive.")],
+    until: Annotated[
+        str | None, typer.Option(help="ISO time; end of the window, exclusive. Default: the log's end.")
+    ] = None,
+    folder: Folder = HERE,
+) -> None:
+    """Compare a window of events with the served release's reference profile; exit 0 whatever the verdict."""
+    from recops.stages.drift import drift as compare_window
+
+    project = open_project(folder)
+    verdict = compare_window(project, since, until)
+    print_table(
+        f"Verdict: {verdict['verdict']} ({verdict['num_events']} events)",
+        ["feature", "test", "statistic", "threshold", "drifted"],
+        [
+            [r["feature"], r["test"], f"{r['statistic']:.4f}", r["threshold"], "yes" if r["drifted"] else "no"]
+            for r in verdict["results"]
+        ],
+    )
+    print(f"Report   {project.reports / 'drift' / 'index.html'}")
+
+
+@app.command(epilog="Example: recops doctor")
+def doctor(folder: Folder = HERE) -> None:
+    """Versions, disk, memory and what works here."""
+    from recops.stages.doctor import doctor as examine
+
+    print_table("Doctor", ["what", "found", "works"], examine(folder))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,362 @@
+"""Brings any source into the four tables of `schema.py`: what can be used, and what was rejected and why.
+
+In: the relations of a source (see protocols.Source). Out: events, items, users and rejected as Parquet, always all
+four, the same bytes for the same input. Knows no file format of any source, and does not judge whether the data is fit
+to train on: `data/validation.py` does. Works in bounded memory: rows are staged on disk, DuckDB streams them.
+"""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from recops import plugins
+from recops.data.sql import text
+from recops.errors import CallError
+from recops.params import IngestParams, SourceParams, checked
+from recops.schema import REJECTED, TABLES
+
+SQL_TYPES = {
+    "str": "VARCHAR",
+    "json": "VARCHAR",
+    "float32": "FLOAT",
+    "int32": "INTEGER",
+    "int64": "BIGINT",
+    "bool": "BOOLEAN",
+    "time": "TIMESTAMPTZ",
+    "list[str]": "VARCHAR[]",
+}
+REQUIRED = {"events": ("user_id", "item_id"), "items": ("item_id",), "users": ("user_id",)}
+# Text that makes the event id where the source has none; lengths keep ("ab", "c") and ("a", "bc") apart.
+CONTENT = (
+    "concat(length(user_id), ':', user_id, length(item_id), ':', item_id, epoch_us(timestamp), '|', event, '|', value)"
+)
+FIRST_TIME, LAST_TIME = -62135596800000000, 253402300799999999  # years 1 to 9999, in microseconds
+ROW_GROUP_SIZE = 122_880
+MEMORY_LIMIT = "2GB"
+
+
+def ingest(source_params: SourceParams, ingest_params: IngestParams, base: Path, out: Path) -> dict[str, Any]:
+    """Writes events, items, users and rejected `.parquet` in the folder `out`; returns the counts.
+
+    `source_params.path` is relative to `base`. Events are sorted by time (equal times keep the source's order) where
+    `order` is `time`, else they keep the source's order and have no timestamp. A row is rejected for the first of:
+    the source's own reason, a missing user or item, a kind of event that `ingest.events` does not name, an unreadable
+    timestamp or value, and being a repetition: the same event id or, where there are no ids, the same user, item,
+    time, event and value. In an `ordered` log the place is the time, so the same content again is another event.
+    Of items and users with the same id the first is kept. Other fields that cannot be read are null and counted.
+
+    Counts: `rows_read`, `events`, `rejected` and `rejected_by_reason` of the log, `items` and `users` that are kept,
+    the same in full by table under `tables`, `broken_encoding` (rows with the replacement character of undecodable
+    bytes) and `unreadable_fields` (by table and column). A reason is counted under what stands before its colon.
+    Raises CallError when files are missing, options are wrong, or `order` is `time` and the log has no times.
+    """
+    kind = plugins.load("data.sources", source_params.name)
+    options = checked(kind.Options, source_params.options, "source.options")
+    path = None if source_params.path is None else base / source_params.path
+    source = kind(options, path)
+
+    out.mkdir(parents=True, exist_ok=True)
+    work = out / ".ingest"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    try:
+        with duckdb.connect(":memory:") as con:
+            con.execute(f"SET memory_limit = '{MEMORY_LIMIT}'; SET temp_directory = {text(work / 'spill')}")
+            con.execute(
+                "SET TimeZone = 'UTC'; SET enable_progress_bar = false; SET autoinstall_known_extensions = false"
+            )
+            relations = source.relations(con)
+            assert "events" in relations and set(relations) <= set(REQUIRED), sorted(relations)
+            unit = getattr(options, "timestamp_unit", "iso")
+            counts = _write_tables(con, relations, source_params, list(ingest_params.events), unit, work)
+        for name in TABLES:
+            (work / f"{name}.parquet").replace(out / f"{name}.parquet")
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return counts
+
+
+def _write_tables(
+    con: duckdb.DuckDBPyConnection,
+    relations: dict[str, str],
+    source_params: SourceParams,
+    kinds: list[str],
+    unit: str,
+    work: Path,
+) -> dict[str, Any]:
+    """Stages and writes every table under `work`; returns the counts."""
+    counts: dict[str, Any] = {"tables": {}, "broken_encoding": 0, "unreadable_fields": {}}
+    for table in REQUIRED:
+        staged = work / f"{table}.staged"
+        if table in relations:
+            broken = _stage(con, table, relations[table], source_params.order, kinds, unit, staged)
+            counts["broken_encoding"] += broken.pop("_broken")
+            counts["unreadable_fields"] |= {f"{table}.{column}": n for column, n in broken.items() if n}
+        else:
+            _copy(con, _empty_stage(table), staged)
+        if table == "events":
+            _require_times(con, staged, source_params)
+            _find_repeated_events(con, staged, source_params.order == "ordered")
+        else:
+            _find_repeated_ids(con, table, staged)
+        counts["tables"][table] = _count(con, table, staged)
+        _write_kept(con, table, staged, source_params.order, work / f"{table}.parquet")
+        written = _value(con, f"SELECT count(*) FROM read_parquet({text(work / f'{table}.parquet')})")
+        assert counts["tables"][table]["kept"] == written, f"{table}: {written} rows written"
+    rejected = " UNION ALL ".join(_rejected(table, work / f"{table}.staged", i) for i, table in enumerate(REQUIRED))
+    columns = ", ".join(f'"{name}"' for name in REJECTED)
+    _copy(con, f"SELECT {columns} FROM ({rejected}) ORDER BY _table, file, line, _row", work / "rejected.parquet")
+    num_rejected = _value(con, f"SELECT count(*) FROM read_parquet({text(work / 'rejected.parquet')})")
+    assert num_rejected == sum(c["rejected"] for c in counts["tables"].values()), (
+        f"{num_rejected} rejected rows written"
+    )
+    log = counts["tables"]["events"]
+    return {
+        "rows_read": log["rows_read"],
+        "events": log["kept"],
+        "rejected": log["rejected"],
+        "rejected_by_reason": log["rejected_by_reason"],
+        "items": counts["tables"]["items"]["kept"],
+        "users": counts["tables"]["users"]["kept"],
+        **counts,
+    }
+
+
+def _stage(
+    con: duckdb.DuckDBPyConnection, table: str, relation: str, order: str, kinds: list[str], unit: str, staged: Path
+) -> dict[str, int]:
+    """Writes the rows of `relation` with our types and the reason that rejects them (null: none) to `staged`.
+
+    One pass: sources may hand out streams that can be read only once. Returns how many rows have broken encoding
+    (`_broken`) and how many fields of each optional column could not be read.
+    """
+    columns = {name: str(kind) for name, kind, *_ in con.execute(f"DESCRIBE {relation}").fetchall()}
+    unknown = set(columns) - set(TABLES[table]) - {"_file", "_line", "_raw", "_row", "_reject"}
+    assert not unknown, f"{table}: unknown columns {sorted(unknown)}"
+    if table == "events" and order == "time" and "timestamp" not in columns:
+        raise CallError(_no_times())
+    typed = {
+        name: _typed(name, kind, columns[name], unit) if name in columns else f"NULL::{SQL_TYPES[kind]}"
+        for name, kind in TABLES[table].items()
+    }
+    if table == "events" and order != "time":
+        typed["timestamp"] = "NULL::TIMESTAMPTZ"
+    reasons = [f"WHEN {name} IS NULL THEN 'missing {name}'" for name in REQUIRED[table]]
+    judged = set(REQUIRED[table])
+    if table == "events":
+        reasons.append(f"WHEN event IS NULL OR event NOT IN ({', '.join(map(text, kinds))}) THEN 'unknown event'")
+        if order == "time":
+            reasons.append("WHEN _no_timestamp THEN 'missing timestamp'")
+            reasons.append("WHEN timestamp IS NULL THEN 'unreadable timestamp'")
+        reasons.append("WHEN value IS NULL AND NOT _no_value THEN 'unreadable value'")
+        judged |= {"event", "timestamp", "value"}
+    missing = [f"{_is_missing(name, columns)} AS _no_{name}" for name in ("timestamp", "value") if table == "events"]
+    optional = [
+        name for name, kind in TABLES[table].items() if name in columns and name not in judged and kind != "str"
+    ]
+    lost = [f"({typed[name]}) IS NULL AND NOT {_is_missing(name, columns)} AS _lost_{name}" for name in optional]
+    select = ", ".join(
+        [f"{sql} AS {name}" for name, sql in typed.items()]
+        + ["_file", "_line", "_raw", ("_row" if "_row" in columns else "row_number() OVER ()") + "::BIGINT AS _row"]
+        + [("_reject" if "_reject" in columns else "NULL") + "::VARCHAR AS _reject"]
+        + missing
+        + lost
+    )
+    reason = f"CASE WHEN _reject IS NOT NULL THEN _reject {' '.join(reasons)} END AS _reason"
+    identity = f"hash({REQUIRED[table][0]})"
+    if table == "events":
+        identity = (
+            "CASE WHEN event_id IS NULL THEN hash(user_id, item_id, timestamp, event, value) ELSE hash(event_id) END"
+        )
+    names = ", ".join(TABLES[table])
+    flags = "".join(f", _lost_{name}" for name in optional)
+    # With one thread a scan keeps the source's order; `_row` lets all threads work.
+    con.execute("RESET threads" if "_row" in columns else "SET threads = 1")
+    _copy_source(
+        con,
+        f"SELECT {names}, _file::VARCHAR AS _file, _line::BIGINT AS _line, _raw::VARCHAR AS _raw, _row, {reason}, "
+        f"{identity} AS _hash, contains(_raw, chr(65533)) AS _broken{flags} FROM (SELECT {select} FROM ({relation}))",
+        staged,
+    )
+    con.execute("RESET threads")
+    sums = ", ".join(
+        [f"count(*) FILTER ({flag}) AS {flag}" for flag in ["_broken", *(f"_lost_{name}" for name in optional)]]
+    )
+    found = con.execute(f"SELECT {sums} FROM read_parquet({text(staged)})").fetchone()
+    assert found is not None
+    return dict(zip(["_broken", *optional], found, strict=True))
+
+
+def _typed(name: str, kind: str, found: str, unit: str) -> str:
+    """SQL of the source's column `name` (of SQL type `found`) in our type; null where it cannot be read."""
+    if kind == "str":
+        return f"nullif(trim({name}::VARCHAR), '')"
+    if kind == "time":
+        if found.startswith(("TIMESTAMP", "DATE")):
+            return f"{name}::TIMESTAMPTZ"
+        return _time(name, unit if name == "timestamp" else "iso")
+    if kind == "float32":
+        return f"CASE WHEN isfinite(TRY_CAST({name} AS FLOAT)) THEN TRY_CAST({name} AS FLOAT) END"
+    if kind == "list[str]":
+        return f"{name}::VARCHAR[]" if found.endswith("[]") else f"[{name}::VARCHAR]"
+    if kind == "json":
+        return f"CASE WHEN json_valid({name}::VARCHAR) THEN {name}::VARCHAR END"
+    return f"TRY_CAST({name} AS {SQL_TYPES[kind]})"
+
+
+def _time(name: str, unit: str) -> str:
+    """SQL of a text or number column as a time: `unit` is s, ms or us since 1970, or iso (no zone means UTC)."""
+    if unit == "iso":
+        micros = f"epoch_us(TRY_CAST(trim({name}::VARCHAR) AS TIMESTAMPTZ))"
+    elif unit == "us":
+        micros = f"TRY_CAST({name} AS BIGINT)"
+    else:
+        # A double holds microseconds exactly up to the year 2255, and reads the "978300760.0" of pandas.
+        micros = f"round(TRY_CAST({name} AS DOUBLE) * {dict(s=1_000_000, ms=1_000)[unit]})"
+    return f"make_timestamptz(CASE WHEN {micros} BETWEEN {FIRST_TIME} AND {LAST_TIME} THEN {micros}::BIGINT END)"
+
+
+def _is_missing(name: str, columns: dict[str, str]) -> str:
+    """SQL that is true where the source gives nothing for `name`: no column, null, empty text or a float's NaN."""
+    if name not in columns:
+        return "true"
+    if columns[name] in ("FLOAT", "DOUBLE"):
+        return f"coalesce(isnan({name}), true)"
+    return f"coalesce(trim({name}::VARCHAR) = '', true)"
+
+
+def _require_times(con: duckdb.DuckDBPyConnection, staged: Path, source_params: SourceParams) -> None:
+    if source_params.order != "time":
+        return
+    timed, untimed = con.execute(
+        "SELECT count(*) FILTER (_reason IS NULL OR _reason LIKE 'unreadable %'), "
+        f"count(*) FILTER (_reason = 'missing timestamp') FROM read_parquet({text(staged)})"
+    ).fetchall()[0]
+    if untimed and not timed:
+        raise CallError(_no_times())
+
+
+def _no_times() -> str:
+    return (
+        "source.order is 'time' but the log has no timestamps: name their column in source.options, or set "
+        "source.order to 'ordered' (rows stand in the order they happened) or 'unordered'"
+    )
+
+
+def _find_repeated_events(con: duckdb.DuckDBPyConnection, staged: Path, is_ordered: bool) -> None:
+    """Makes the table `repeated`: `_row`, `nth` (2 for the second of its kind) and `rejected` of repeated events.
+
+    Only rows whose 64-bit hash stands twice are compared in full, so that 20 million rows need no table of ids.
+    """
+    content = ["user_id", "item_id", "timestamp", "event", "value"]
+    keys = ", ".join(f"CASE WHEN event_id IS NULL THEN {name} END" for name in content)
+    _make_repeated(con, staged, f"event_id, {keys}", "event_id IS NOT NULL" if is_ordered else "true")
+
+
+def _find_repeated_ids(con: duckdb.DuckDBPyConnection, table: str, staged: Path) -> None:
+    _make_repeated(con, staged, REQUIRED[table][0], "true")
+
+
+def _make_repeated(con: duckdb.DuckDBPyConnection, staged: Path, keys: str, rejected: str) -> None:
+    rows = f"read_parquet({text(staged)})"
+    con.execute(
+        f"""
+        CREATE OR REPLACE TEMP TABLE twice AS
+            SELECT _hash FROM {rows} WHERE _reason IS NULL GROUP BY _hash HAVING count(*) > 1;
+        CREATE OR REPLACE TEMP TABLE repeated AS
+            SELECT _row, nth, {rejected} AS rejected FROM (
+                SELECT _row, {keys.split(", ")[0]}, row_number() OVER (PARTITION BY {keys} ORDER BY _row) AS nth
+                FROM {rows} WHERE _reason IS NULL AND _hash IN (FROM twice)
+            ) WHERE nth > 1;
+        """
+    )
+
+
+def _judged(table: str, staged: Path) -> str:
+    """SQL of the staged rows with `_row` and the final `_reason`, repetitions included."""
+    duplicate = "duplicate" if table == "events" else f"duplicate {REQUIRED[table][0]}"
+    return (
+        f"(SELECT s.* EXCLUDE (_reason), r.nth, "
+        f"CASE WHEN r.rejected THEN '{duplicate}' ELSE s._reason END AS _reason "
+        f"FROM read_parquet({text(staged)}) s "
+        f"LEFT JOIN repeated r ON r._row = s._row)"
+    )
+
+
+def _count(con: duckdb.DuckDBPyConnection, table: str, staged: Path) -> dict[str, Any]:
+    con.execute(f"CREATE OR REPLACE TEMP TABLE {table}_repeated AS FROM repeated")
+    by_reason = dict(
+        con.execute(
+            f"SELECT split_part(_reason, ':', 1) AS reason, count(*) FROM {_judged(table, staged)} "
+            "GROUP BY reason ORDER BY reason"
+        ).fetchall()
+    )
+    rows_read = _value(con, f"SELECT count(*) FROM read_parquet({text(staged)})")
+    kept = by_reason.pop(None, 0)
+    rejected = sum(by_reason.values())
+    assert rows_read == kept + rejected, f"{table}: {rows_read} rows read, {kept} kept, {rejected} rejected"
+    return {"rows_read": rows_read, "kept": kept, "rejected": rejected, "rejected_by_reason": by_reason}
+
+
+def _write_kept(con: duckdb.DuckDBPyConnection, table: str, staged: Path, order: str, path: Path) -> None:
+    names = list(TABLES[table])
+    columns = ", ".join(names)
+    by = "timestamp, _row" if table == "events" and order == "time" else "_row"
+    if table == "events":
+        # Made after the sort, which then carries less.
+        nth = "CASE WHEN nth > 1 THEN '#' || nth ELSE '' END"
+        made = f"coalesce(event_id, left(md5({CONTENT} || {nth}), 24)) AS event_id"
+        names[0] = made
+    _copy(
+        con,
+        f"SELECT {', '.join(names)} FROM (SELECT {columns}, _row, nth FROM {_judged(table, staged)} "
+        f"WHERE _reason IS NULL ORDER BY {by})",
+        path,
+    )
+
+
+def _rejected(table: str, staged: Path, position: int) -> str:
+    rows = _judged(table, staged).replace("LEFT JOIN repeated", f"LEFT JOIN {table}_repeated")
+    return (
+        f"SELECT {position} AS _table, _row, '{table}' AS \"table\", _file AS file, _line AS line, _reason AS reason, "
+        f"rtrim(_raw, E'\\r\\n') AS raw FROM {rows} WHERE _reason IS NOT NULL"
+    )
+
+
+def _empty_stage(table: str) -> str:
+    columns = {name: SQL_TYPES[kind] for name, kind in TABLES[table].items()}
+    columns |= {
+        "_file": "VARCHAR",
+        "_line": "BIGINT",
+        "_raw": "VARCHAR",
+        "_row": "BIGINT",
+        "_reason": "VARCHAR",
+        "_hash": "UBIGINT",
+    }
+    return f"SELECT {', '.join(f'NULL::{kind} AS {name}' for name, kind in columns.items())} WHERE false"
+
+
+def _copy(con: duckdb.DuckDBPyConnection, query: str, path: Path, compression: str = "zstd") -> None:
+    con.execute(
+        f"COPY ({query}) TO {text(path)} (FORMAT parquet, COMPRESSION {compression}, ROW_GROUP_SIZE {ROW_GROUP_SIZE})"
+    )
+
+
+def _copy_source(con: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
+    """As `_copy`; an error that a source's stream raised while DuckDB read it comes out as that error."""
+    try:
+        _copy(con, query, path, compression="lz4")
+    except duckdb.InvalidInputException as error:
+        told = re.search(r"failed: Invalid: (.*?)\. Detail: Python exception.*CallError", str(error), re.DOTALL)
+        if told is None:
+            raise
+        raise CallError(told[1]) from None
+
+
+def _value(con: duckdb.DuckDBPyConnection, query: str) -> int:
+    row = con.execute(query).fetchone()
+    assert row is not None
+    return int(row[0])

@@ -1,0 +1,93 @@
+"""The train part as arrays, sorted by user and then by time, which is what models are fitted on.
+
+In: Parquet of the split stage (columns of `SPLIT_COLUMNS`). Out: `Interactions`. Knows nothing about models.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from recops.data.vocabulary import Vocabulary
+
+# Written by the split stage; row order is the stable time order of the log.
+SPLIT_COLUMNS = ("user_id", "item_id", "timestamp", "event", "value", "signal", "weight")
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Positives as parallel arrays [E], user by user, each user's in stable time order.
+
+    The slice of user row u is `offsets[u]:offsets[u + 1]`; row 0 is empty. `timestamp` is None for a log without time.
+    """
+
+    user_idx: np.ndarray  # int32 [E], 1..num_users
+    item_idx: np.ndarray  # int32 [E], 1..num_items
+    timestamp: np.ndarray | None  # int64 [E], microseconds UTC
+    value: np.ndarray  # float32 [E], NaN where the event has none
+    weight: np.ndarray  # float32 [E], of the event kind
+    offsets: np.ndarray  # int64 [num_users + 2]
+    users: Vocabulary
+    items: Vocabulary
+
+    @property
+    def num_users(self) -> int:
+        return len(self.users)
+
+    @property
+    def num_items(self) -> int:
+        return len(self.items)
+
+    def __len__(self) -> int:
+        return len(self.item_idx)
+
+    def history(self, user_idx: int) -> np.ndarray:
+        """Item rows of one user, oldest first (int32, may be empty)."""
+        return self.item_idx[self.offsets[user_idx] : self.offsets[user_idx + 1]]
+
+
+def make_interactions(
+    frame: pl.DataFrame, users: Vocabulary | None = None, items: Vocabulary | None = None
+) -> Interactions:
+    """Arrays of the positives in `frame` (SPLIT_COLUMNS, stable time order).
+
+    Vocabularies are fitted on `frame` when not given; given ones drop rows they do not know (a fitted model cannot
+    use them; the caller counts them). An empty frame gives empty arrays.
+    """
+    frame = frame.filter(pl.col("signal") == "positive")
+    users = users or Vocabulary(frame["user_id"].unique())
+    items = items or Vocabulary(frame["item_id"].unique())
+
+    def rows(column: str, vocabulary: Vocabulary) -> np.ndarray:
+        lookup = pl.DataFrame(
+            {
+                column: pl.Series(vocabulary.ids, dtype=pl.String),
+                "_idx": np.arange(1, len(vocabulary) + 1, dtype=np.int32),
+            }
+        )
+        found = frame.select(column).join(lookup, on=column, how="left", maintain_order="left")
+        return found["_idx"].fill_null(0).to_numpy()
+
+    user_idx, item_idx = rows("user_id", users), rows("item_id", items)
+    order = np.argsort(user_idx, kind="stable")
+    order = order[(user_idx[order] > 0) & (item_idx[order] > 0)]
+    user_idx, item_idx = user_idx[order], item_idx[order]
+    timestamp = None
+    if frame["timestamp"].null_count() == 0:
+        timestamp = frame["timestamp"].cast(pl.Int64).to_numpy()[order]
+    return Interactions(
+        user_idx=user_idx,
+        item_idx=item_idx,
+        timestamp=timestamp,
+        value=frame["value"].cast(pl.Float32).fill_null(float("nan")).to_numpy()[order],
+        weight=frame["weight"].cast(pl.Float32).to_numpy()[order],
+        offsets=np.searchsorted(user_idx, np.arange(len(users) + 2)).astype(np.int64),
+        users=users,
+        items=items,
+    )
+
+
+def read_interactions(path: Path) -> Interactions:
+    """`make_interactions` of a Parquet file, with vocabularies fitted on that file alone."""
+    return make_interactions(pl.read_parquet(path))

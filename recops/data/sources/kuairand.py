@@ -1,0 +1,75 @@
+"""KuaiRand: videos shown in the Kuaishou app, with clicks, likes and watch times.
+
+In: the folder `source.path` with `log_*` (CSV or Parquet) and, if there, `video_features_basic_*` and
+`user_features_*`. Out: for each exposure an `impression` and, as they happened, `click`, `like`, `share` (forwarded),
+`dislike` (hated) and `play` (a long view; value: seconds watched) events; items and users with their features as
+attributes. A row is such an exploded record: several stand on one line. Follows and comments concern the author and
+are left out.
+"""
+
+from pathlib import Path
+from typing import ClassVar
+
+import duckdb
+
+from recops.data.sources._tables import FileOptions, matching, open_table
+from recops.data.sources._text import Dialect, header, text_file
+from recops.data.sql import name, text
+from recops.params import Group
+
+KINDS = {"is_click": "click", "is_like": "like", "is_forward": "share", "is_hate": "dislike", "long_view": "play"}
+LOG_COLUMNS = ["user_id", "video_id", "time_ms", "play_time_ms", "tab", *KINDS]
+
+
+class Kuairand:
+    class Options(Group):
+        logs: str = "log_*"
+        videos: str = "video_features_basic_*.csv*"
+        users: str = "user_features_*.csv*"
+        timestamp_unit: ClassVar[str] = "ms"
+
+    download = "download KuaiRand from kuairand.com, unpack it and put the files of its folder data in source.path"
+
+    def __init__(self, options: Options, path: Path | None) -> None:
+        self.options = options
+        self.folder = Path() if path is None else path
+
+    def relations(self, con: duckdb.DuckDBPyConnection) -> dict[str, str]:
+        """Events; items and users where their files are there."""
+        logs = matching(self.folder, self.options.logs)
+        is_parquet = bool(logs) and logs[0].name.endswith((".parquet", ".parquet.gz"))
+        file = FileOptions(path=self.options.logs, format="parquet" if is_parquet else "csv")
+        rows, _ = open_table(con, "kuairand_log", self.folder, file, LOG_COLUMNS, self.download)
+        happened = ", ".join(
+            f"CASE WHEN TRY_CAST({flag} AS INTEGER) = 1 THEN '{kind}' END" for flag, kind in KINDS.items()
+        )
+        kinds = f"list_filter(['impression', {happened}], lambda x: x IS NOT NULL)"
+        result = {
+            "events": f"""
+                SELECT _file, _line, _raw, _row * 10 + place AS _row, _reject, user_id, video_id AS item_id,
+                    time_ms AS timestamp, event,
+                    CASE WHEN event = 'play' THEN TRY_CAST(play_time_ms AS FLOAT) / 1000 END AS value,
+                    json_object('tab', tab)::VARCHAR AS context
+                FROM (SELECT *, unnest({kinds}) AS event, generate_subscripts({kinds}, 1) AS place FROM {rows})"""
+        }
+        if matching(self.folder, self.options.videos):
+            columns = ["video_id", "tag", "upload_dt"]
+            kept = ["author_id", "video_type", "upload_type", "video_duration", "music_id", "music_type"]
+            file = FileOptions(path=self.options.videos)
+            rows, _ = open_table(con, "kuairand_videos", self.folder, file, columns + kept, self.download)
+            result["items"] = (
+                "SELECT _file, _line, _raw, _row, _reject, video_id AS item_id, "
+                "list_filter(string_split(tag, ','), lambda x: x <> '') AS categories, upload_dt AS published_at, "
+                f"{_attributes(kept)} FROM {rows}"
+            )
+        users = matching(self.folder, self.options.users)
+        if users:
+            kept = [column for column in header(text_file(users[0]), Dialect()) if column != "user_id"]
+            file = FileOptions(path=self.options.users)
+            rows, _ = open_table(con, "kuairand_users", self.folder, file, ["user_id", *kept], self.download)
+            result["users"] = f"SELECT _file, _line, _raw, _row, _reject, user_id, {_attributes(kept)} FROM {rows}"
+        return result
+
+
+def _attributes(columns: list[str]) -> str:
+    return f"json_object({', '.join(f'{text(column)}, {name(column)}' for column in columns)})::VARCHAR AS attributes"

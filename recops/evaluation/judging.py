@@ -1,0 +1,183 @@
+"""Who is judged on a part of the split, and with what: histories, targets, and what is known of the items.
+
+In: the folder of the split stage, the train part as Interactions. Out: `Judging`, which takes any number of scorers
+over the same vocabulary. Knows no models.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+from scipy import sparse
+
+from recops.data.interactions import Interactions
+from recops.errors import CallError
+from recops.evaluation.protocol import Evaluation, RankedUsers, evaluate, metric_values, rank_users
+from recops.params import EvaluateParams
+from recops.runtime import Scorer
+
+# What a user had before the part that is judged, beside the train part.
+EARLIER_PARTS: dict[str, list[str]] = {"valid": [], "test": ["valid"]}
+
+
+@dataclass(frozen=True)
+class Judging:
+    """U users of one part in the order of their first target, each with history and targets as item rows.
+
+    Targets that the vocabulary does not know are 0. `first_seen` and `at_time` are None where every item is always a
+    candidate: `evaluate.catalogue: all`, or a log without times.
+    """
+
+    user_ids: list[str]
+    histories: list[np.ndarray]
+    targets: list[np.ndarray]
+    item_counts: np.ndarray  # int64 [N+1], of the train part
+    settings: EvaluateParams
+    remove_seen: bool
+    item_categories: sparse.csr_array | None = None
+    first_seen: np.ndarray | None = None  # int64 [N+1], microseconds
+    at_time: np.ndarray | None = None  # int64 [U], the user's last target
+    not_judged: dict[str, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.histories)
+
+    def rank(self, scorer: Scorer, k: int) -> RankedUsers:
+        """The lists of one model. Users without history get the most popular items from a model that needs one, as
+        they do when served."""
+        return rank_users(
+            scorer,
+            self.histories,
+            self.targets,
+            k=k,
+            remove_seen=self.remove_seen,
+            item_counts=self.item_counts,
+            item_categories=self.item_categories,
+            first_seen=self.first_seen,
+            at_time=self.at_time,
+        )
+
+    def mean(self, scorer: Scorer, metric: str) -> float:
+        """One metric such as `ndcg@10` over all users; NaN where nobody is judged. Raises CallError for other names."""
+        values = metric_values(self.rank(scorer, metric_k(metric)), metric)
+        return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+
+    def evaluation(self, scorer: Scorer) -> Evaluation:
+        """All figures, and the values of each user, which the gate compares."""
+        ks = sorted({*self.settings.k, metric_k(self.settings.metric)})
+        return evaluate(
+            self.rank(scorer, max(ks)),
+            ks,
+            samples=self.settings.bootstrap_samples,
+            seed=self.settings.seed,
+            not_judged=self.not_judged,
+        )
+
+    def evaluate(self, scorer: Scorer) -> dict[str, Any]:
+        """`evaluation(scorer).figures`: JSON values only."""
+        return self.evaluation(scorer).figures
+
+    def sample(self, num_users: int, seed: int) -> list[np.ndarray]:
+        """Histories of at most `num_users` users drawn without repetition, in their order."""
+        return [self.histories[row] for row in _drawn(len(self), num_users, seed)]
+
+
+def metric_k(metric: str) -> int:
+    """10 for `ndcg@10`. Raises CallError where there is no such number."""
+    _, _, k = metric.partition("@")
+    if not k.isdecimal() or int(k) < 1:
+        raise CallError(f"evaluate.metric: expected a name and a length such as ndcg@10, found {metric!r}")
+    return int(k)
+
+
+def read_judging(
+    split: Path,
+    part: Literal["valid", "test"],
+    train: Interactions,
+    settings: EvaluateParams,
+    remove_seen: bool,
+    items: Path | None = None,
+) -> Judging:
+    """The users with a positive in `part`; histories hold what each had in the parts before it.
+
+    `items` (items.parquet) adds categories, and lets an item be a candidate from `published_at` on where that is
+    earlier than its first event; `settings.catalogue: all` makes every item a candidate. `settings.max_users` judges a
+    seeded sample. `not_judged` counts users of the train part without a target and those that the sample leaves out.
+    """
+    targets = _positives(split / f"{part}.parquet", train)
+    users = targets.group_by("user_id", maintain_order=True).agg("item_idx", pl.col("timestamp").max())
+    histories: dict[str, list[np.ndarray]] = {
+        user_id: [train.history(row)] if (row := int(idx)) else []
+        for user_id, idx in zip(users["user_id"], train.users.to_idx(users["user_id"].to_list()), strict=True)
+    }
+    for earlier in EARLIER_PARTS[part]:
+        known = _positives(split / f"{earlier}.parquet", train).filter(pl.col("item_idx") > 0)
+        for user_id, rows in known.group_by("user_id", maintain_order=True).agg("item_idx").iter_rows():
+            if user_id in histories:
+                histories[user_id].append(np.array(rows, np.int64))
+    lists = [np.concatenate([np.empty(0, np.int64), *h]) for h in histories.values()]
+    first_seen = _first_seen(split, train, items) if settings.catalogue == "at_time" else None
+    kept = _drawn(len(users), settings.max_users, settings.seed)
+    trained = train.users.to_idx(users["user_id"].to_list()) > 0
+    not_judged = {
+        "trained on, no target in this part": train.num_users - int(trained.sum()),
+        "left out by evaluate.max_users": len(users) - len(kept),
+    }
+    users = users[kept]
+    return Judging(
+        user_ids=users["user_id"].to_list(),
+        histories=[lists[row] for row in kept],
+        targets=[np.array(rows, np.int64) for rows in users["item_idx"].to_list()],
+        item_counts=np.bincount(train.item_idx, minlength=train.num_items + 1),
+        settings=settings,
+        remove_seen=remove_seen,
+        item_categories=_categories(items, train) if items is not None else None,
+        first_seen=first_seen,
+        at_time=users["timestamp"].cast(pl.Int64).to_numpy() if first_seen is not None else None,
+        not_judged={reason: count for reason, count in not_judged.items() if count},
+    )
+
+
+def _drawn(num_users: int, wanted: int | None, seed: int) -> np.ndarray:
+    """Rows of at most `wanted` users, drawn without repetition, rising."""
+    if wanted is None or wanted >= num_users:
+        return np.arange(num_users)
+    return np.sort(np.random.default_rng(seed).choice(num_users, wanted, replace=False))
+
+
+def _positives(path: Path, train: Interactions) -> pl.DataFrame:
+    """user_id, timestamp and item_idx (0 unknown) of the positives of one part, in the order of the log."""
+    frame = pl.read_parquet(path).filter(pl.col("signal") == "positive")
+    item_idx = pl.Series("item_idx", train.items.to_idx(frame["item_id"].to_list()))
+    return frame.select("user_id", "timestamp").with_columns(item_idx)
+
+
+def _in_row_order(train: Interactions, table: pl.DataFrame) -> pl.DataFrame:
+    """The rows of `table` for the vocabulary, null where it has none: N rows, without padding."""
+    items = pl.DataFrame({"item_id": train.items.ids}, schema={"item_id": pl.String})
+    return items.join(table.unique("item_id", keep="first"), on="item_id", how="left", maintain_order="left")
+
+
+def _first_seen(split: Path, train: Interactions, items: Path | None) -> np.ndarray | None:
+    """int64 [N+1] microseconds from which an item is a candidate; None for a log without times."""
+    seen = _in_row_order(train, pl.read_parquet(split / "first_seen.parquet"))["timestamp"]
+    if seen.null_count():
+        return None
+    if items is not None:
+        published = _in_row_order(train, pl.read_parquet(items, columns=["item_id", "published_at"]))["published_at"]
+        seen = pl.DataFrame([seen.alias("seen"), published.alias("published")]).min_horizontal()
+    return np.concatenate(([0], seen.cast(pl.Int64).to_numpy()))
+
+
+def _categories(items: Path, train: Interactions) -> sparse.csr_array | None:
+    """0/1 float [N+1, C], columns in the order of the categories' names; None where no item has any."""
+    listed = _in_row_order(train, pl.read_parquet(items, columns=["item_id", "categories"])).select("categories")
+    pairs = listed.with_row_index("row", offset=1).explode("categories").drop_nulls().unique().sort("row", "categories")
+    if pairs.is_empty():
+        return None
+    names = pairs["categories"].unique().sort()
+    columns = names.search_sorted(pairs["categories"])
+    shape = (train.num_items + 1, len(names))
+    return sparse.csr_array((np.ones(len(pairs)), (pairs["row"].to_numpy(), columns.to_numpy())), shape=shape)

@@ -1,0 +1,81 @@
+"""EASE: a linear item-item model without a hidden layer, in closed form.
+
+Steck: "Embarrassingly shallow autoencoders for sparse data" (WWW 2019): B = -P / diag(P) with a zero diagonal, where
+P = (X'X + regularization I)^-1. In: `Interactions`. Out: `links`, row h of B cut to its `max_links` largest absolute
+weights. The dense items x items matrix bounds the catalogue (`max_items`). Knows nothing about order, unless
+`link_decay` weighs the history when scoring.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+from scipy.linalg import lapack
+
+from recops.data.interactions import Interactions
+from recops.errors import CallError
+from recops.models._links import no_links, pack_links, strongest, user_item_matrix
+from recops.protocols import ServingParts
+
+
+class Ease:
+    """Without any event every score is 0. Raises CallError for a catalogue above `max_items`."""
+
+    class Config(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+
+        regularization: float = Field(200.0, gt=0)
+        max_links: int = Field(300, ge=1, description="largest absolute weights kept for each history item")
+        max_items: int = Field(30_000, ge=1, description="memory is 4 bytes x items squared")
+        max_history: int = Field(500, ge=1, description="last events of a user that vote")
+        link_decay: float | None = Field(
+            None, gt=0, description="events after which a vote counts 1/e; null: all alike"
+        )
+        link_floor: float = Field(0.0, ge=0, description="what a vote counts at least, on top of the decay")
+
+    def __init__(self, config: Config, num_users: int, num_items: int, seed: int) -> None:
+        if num_items > config.max_items:
+            raise CallError(
+                f"train.models.ease.max_items: {config.max_items} allowed, {num_items} items found: they need "
+                f"{4 * num_items**2 / 1e9:.1f} GB; raise the key, or take item_knn or sasrec"
+            )
+        self.config = config
+        self.links = no_links(num_items)
+
+    def fit(self, train: Interactions) -> None:
+        if len(train):
+            self.links = pack_links(self._rows(train))
+
+    def _rows(self, train: Interactions) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(items, weights) of each row of B, row 0 (padding, empty) first."""
+        seen_UN = user_item_matrix(train)[:, 1:]
+        # Symmetric, so C and Fortran order are the same matrix: LAPACK then works in place.
+        inverse_NN = (seen_UN.T @ seen_UN).toarray(order="F")
+        inverse_NN[np.diag_indices_from(inverse_NN)] += self.config.regularization
+        inverse_NN, failed = lapack.spotrf(inverse_NN, lower=1, overwrite_a=1)
+        if not failed:
+            inverse_NN, failed = lapack.spotri(inverse_NN, lower=1, overwrite_c=1)
+        assert not failed, f"X'X plus a positive diagonal is positive definite, but LAPACK said {failed}"
+        diagonal_N = np.diag(inverse_NN).copy()
+        yield np.zeros(0, np.int32), np.zeros(0, np.float32)
+        for row in range(len(diagonal_N)):
+            # Only the lower triangle was computed.
+            inverse_N = np.concatenate([inverse_NN[row, :row], inverse_NN[row:, row]])
+            weights_N = -inverse_N / diagonal_N
+            weights_N[row] = 0
+            keep = strongest(weights_N, self.config.max_links)
+            yield keep + 1, weights_N[keep]
+
+    def parts(self) -> ServingParts:
+        return ServingParts(
+            links=self.links,
+            max_history=self.config.max_history,
+            link_decay=self.config.link_decay,
+            link_floor=self.config.link_floor,
+        )
+
+    def state(self) -> dict[str, np.ndarray]:
+        return dict(zip(("indptr", "indices", "weights"), self.links, strict=True))
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        self.links = (state["indptr"], state["indices"], state["weights"])

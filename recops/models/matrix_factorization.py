@@ -1,0 +1,214 @@
+"""Matrix factorisation: R ~ mean + user bias + item bias + U V', trained in large mini-batches.
+
+Koren, Bell, Volinsky: "Matrix factorization techniques for recommender systems" (IEEE Computer 2009) for the model with
+biases; Hu, Koren, Volinsky: "Collaborative filtering for implicit feedback datasets" (ICDM 2008) for the default
+objective and the fold-in. In: `Interactions`. Out: an encoder, which finds the vector of any user from the history by
+the ridge regression that gave the user vectors in training (so a new user is served like a known one), and item vectors
+with the item bias as their last column. Knows nothing about the order of a history.
+
+Shapes: B batch, L history length, D width, N items.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import nn
+from torch.nn import functional as F
+
+from recops.data.interactions import Interactions
+from recops.errors import CallError
+from recops.params import Group
+from recops.protocols import ServingParts
+
+
+class _Factors(nn.Module):
+    """What is learned. Row 0 of the item tables stays zero: it is never drawn, and gets no gradient."""
+
+    def __init__(self, num_users: int, num_items: int, dim: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.users = nn.Embedding(num_users + 1, dim)
+        self.items = nn.Embedding(num_items + 1, dim, padding_idx=0)
+        self.user_bias = nn.Parameter(torch.zeros(num_users + 1))
+        self.item_bias = nn.Parameter(torch.zeros(num_items + 1))
+        self.register_buffer("mean", torch.zeros(()))
+        for table in (self.users, self.items):
+            nn.init.normal_(table.weight, std=0.1 * dim**-0.5, generator=generator)
+        with torch.no_grad():
+            self.items.weight[0] = 0
+
+    def forward(self, user_idx: torch.Tensor, item_idx: torch.Tensor) -> torch.Tensor:
+        """What the model says of each pair, of the shape of `item_idx`; `user_idx` must broadcast with it."""
+        product = (self.users(user_idx) * self.items(item_idx)).sum(-1)
+        return self.mean + self.user_bias[user_idx] + self.item_bias[item_idx] + product
+
+
+class _FoldIn(nn.Module):
+    """The user vector u of a history S that minimises
+
+    sum over S of (target_i - u.v_i)^2 + a * sum over all items of (bias_i + u.v_i)^2 + ridge(|S|) * |u|^2
+
+    by conjugate gradients with a fixed number of steps, which export as plain products. Padding has a zero vector and a
+    zero target and so adds nothing. An empty history gives the vector of "nothing seen".
+    """
+
+    def __init__(
+        self,
+        vectors_ND: torch.Tensor,
+        target_N: torch.Tensor,
+        bias_N: torch.Tensor,
+        unobserved_weight: float,
+        regularization: float,
+        num_steps: int,
+    ) -> None:
+        super().__init__()
+        self.num_steps, self.regularization = num_steps, regularization
+        self.register_buffer("vectors", vectors_ND)
+        self.register_buffer("targets", target_N)
+        self.register_buffer("gram", unobserved_weight * vectors_ND.T @ vectors_ND)
+        self.register_buffer("offset", -unobserved_weight * vectors_ND.T @ bias_N)
+        self.unobserved = unobserved_weight * (len(vectors_ND) - 1)
+
+    def forward(self, item_idx: torch.Tensor) -> torch.Tensor:
+        """User vectors [B, D+1] of histories int64 [B, L], the last column 1 (it meets the item bias)."""
+        vectors_BLD = F.embedding(item_idx, self.vectors)
+        num_seen_B1 = (item_idx != 0).sum(1, keepdim=True).to(vectors_BLD.dtype)
+        ridge_B1 = self.regularization * (num_seen_B1 + self.unobserved)
+        identity = torch.eye(self.gram.shape[0], dtype=vectors_BLD.dtype, device=vectors_BLD.device)
+        system_BDD = vectors_BLD.transpose(1, 2) @ vectors_BLD + self.gram + ridge_B1[:, :, None] * identity
+        residual = (F.embedding(item_idx, self.targets[:, None]) * vectors_BLD).sum(1) + self.offset
+        user = torch.zeros_like(residual)
+        direction, size_B1 = residual, (residual**2).sum(1, keepdim=True)
+        for _ in range(self.num_steps):
+            product = (system_BDD @ direction[:, :, None])[:, :, 0]
+            step_B1 = size_B1 / (direction * product).sum(1, keepdim=True).clamp(min=1e-30)
+            user = user + step_B1 * direction
+            residual = residual - step_B1 * product
+            next_size_B1 = (residual**2).sum(1, keepdim=True)
+            direction = residual + next_size_B1 / size_B1.clamp(min=1e-30) * direction
+            size_B1 = next_size_B1
+        return torch.cat([user, torch.ones_like(num_seen_B1)], dim=1)
+
+
+class MatrixFactorization:
+    """A GradientRecommender (see protocols.py).
+
+    Objectives: `implicit` (default) draws every observed pair to 1 and, with a small weight, all pairs to 0, without
+    sampling; `bce` tells observed pairs from sampled ones; `mse` predicts the event's value, as the textbook does: good
+    at ratings, poor at ranking, because it never looks at what was not chosen (both measured in docs/decisions.md).
+    """
+
+    class Config(Group):
+        embedding_dim: int = Field(64, ge=1)
+        objective: Literal["implicit", "bce", "mse"] = "implicit"
+        num_negatives: float = Field(
+            5.0, gt=0, description="unobserved pairs per event: weight of all together (implicit) or drawn (bce)"
+        )
+        regularization: float = Field(0.003, ge=0, description="L2 on the vectors of each event")
+        max_history: int = Field(500, ge=1, description="last events of a user that are looked at")
+        fold_in_steps: int = Field(16, ge=1, description="conjugate gradient steps of the encoder")
+        epochs: int = Field(20, ge=1)
+        learning_rate: float = Field(0.01, gt=0)
+        weight_decay: float = Field(0.0, ge=0)
+        batch_size: int = Field(8192, ge=1)
+        patience: int = Field(3, ge=1)
+        warmup_steps: int = Field(0, ge=0)
+
+    def __init__(self, config: Config, num_users: int, num_items: int, seed: int) -> None:
+        self.config, self.num_users, self.num_items = config, num_users, num_items
+        generator = torch.Generator().manual_seed(seed)
+        self.module = _Factors(num_users, num_items, config.embedding_dim, generator)
+        # Buffers, since the fold-in needs them after load_state too.
+        self.module.register_buffer("unobserved_weight", torch.zeros(()))
+
+    def prepare(self, train: Interactions) -> None:
+        """Raises CallError where the objective is `mse` and an event has no value."""
+        num_missing = int(np.isnan(train.value).sum())
+        if self.config.objective == "mse" and num_missing:
+            raise CallError(
+                f"train.models.matrix_factorization.objective: mse needs a value for every event, {num_missing} of "
+                f"{len(train)} have none; take implicit or bce"
+            )
+        self._user_idx = torch.from_numpy(train.user_idx.astype(np.int64))
+        self._item_idx = torch.from_numpy(train.item_idx.astype(np.int64))
+        self._value = torch.from_numpy(train.value.astype(np.float32))
+        self._weight = torch.from_numpy(train.weight.astype(np.float32))
+        num_events_U = np.bincount(train.user_idx, minlength=self.num_users + 1)
+        num_events_N = np.bincount(train.item_idx, minlength=self.num_items + 1)
+        self._user_share = torch.from_numpy((1 / np.maximum(num_events_U, 1)).astype(np.float32))
+        self._item_share = torch.from_numpy((1 / np.maximum(num_events_N, 1)).astype(np.float32))
+        density = len(train) / max(self.num_users * self.num_items, 1)
+        self.module.unobserved_weight.fill_(self.config.num_negatives * density)
+        if self.config.objective == "mse" and len(train):
+            self.module.mean.fill_(float(train.value.mean(dtype=np.float64)))
+
+    def num_batches(self) -> int:
+        return -(-len(self._item_idx) // self.config.batch_size)
+
+    def batches(self, generator: torch.Generator) -> Iterator[dict[str, torch.Tensor]]:
+        order = torch.randperm(len(self._item_idx), generator=generator)
+        for event_B in order.split(self.config.batch_size):
+            batch = {"user_idx": self._user_idx[event_B], "item_idx": self._item_idx[event_B]}
+            batch |= {"value": self._value[event_B], "weight": self._weight[event_B]}
+            batch |= {"user_share": self._user_share[batch["user_idx"]]}
+            batch |= {"item_share": self._item_share[batch["item_idx"]]}
+            if self.config.objective == "bce":
+                shape = (len(event_B), max(1, round(self.config.num_negatives)))
+                batch["negative_idx"] = torch.randint(1, self.num_items + 1, shape, generator=generator)
+            yield batch
+
+    def loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        factors, config = self.module, self.config
+        users, items = factors.users(batch["user_idx"]), factors.items(batch["item_idx"])
+        user_bias, item_bias = factors.user_bias[batch["user_idx"]], factors.item_bias[batch["item_idx"]]
+        score_B = factors.mean + user_bias + item_bias + (users * items).sum(1)
+        size_B = (users**2).sum(1) + (items**2).sum(1)
+        if config.objective == "mse":
+            loss_B = (batch["value"] - score_B) ** 2
+            size_B = size_B + user_bias**2 + item_bias**2
+        elif config.objective == "bce":
+            negative_BS = factors(batch["user_idx"][:, None], batch["negative_idx"])
+            loss_B = F.softplus(-score_B) + F.softplus(negative_BS).sum(1)
+        else:
+            # Sum over all items of score^2 = u' (V'V) u, with the biases as further columns.
+            ones = torch.ones_like(user_bias[:, None])
+            full_users = torch.cat([users, ones, user_bias[:, None]], 1)
+            full_items = torch.cat(
+                [factors.items.weight[1:], factors.item_bias[1:, None], torch.ones_like(factors.item_bias[1:, None])], 1
+            )
+            everything_B = ((full_users @ (full_items.T @ full_items)) * full_users).sum(1)
+            loss_B = (1 - score_B) ** 2 + factors.unobserved_weight * batch["user_share"] * everything_B
+            unobserved_U = factors.unobserved_weight * self.num_items * batch["user_share"]
+            unobserved_N = factors.unobserved_weight * self.num_users * batch["item_share"]
+            size_B = (1 + unobserved_U) * (users**2).sum(1) + (1 + unobserved_N) * (items**2).sum(1)
+        return (batch["weight"] * (loss_B + config.regularization * size_B)).mean()
+
+    def fit(self, train: Interactions) -> None:
+        raise NotImplementedError("matrix_factorization is trained by recops.training.loop.fit_model")
+
+    def parts(self) -> ServingParts:
+        vectors_ND = self.module.items.weight.detach().cpu().clone()
+        bias_N = self.module.item_bias.detach().cpu().clone()
+        is_implicit = self.config.objective == "implicit"
+        target_N = 1 - bias_N if is_implicit else torch.ones_like(bias_N)
+        encoder = _FoldIn(
+            vectors_ND,
+            target_N,
+            bias_N if is_implicit else torch.zeros_like(bias_N),
+            float(self.module.unobserved_weight),
+            self.config.regularization,
+            self.config.fold_in_steps,
+        )
+        return ServingParts(
+            encoder=encoder.eval(),
+            item_vectors=torch.cat([vectors_ND, bias_N[:, None]], 1).numpy(),
+            max_history=self.config.max_history,
+        )
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {name: value.detach().cpu().numpy().copy() for name, value in self.module.state_dict().items()}
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        self.module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})

@@ -1,0 +1,181 @@
+"""Reads params.yaml, the one place for every setting, and says by key what is wrong with it.
+
+One class a group, one group a stage, in the order of the stages. Hyper-parameters of a model and options of a source
+are checked by the model and the source themselves (`Config`, `Options`), so that adding one adds no line here.
+"""
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from recops.errors import CallError
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Group(BaseModel):
+    """A group of settings: unknown keys are refused, so that a misspelt one is not silently ignored."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class SourceParams(Group):
+    """Where events come from. `options` belong to the source named (its class `Options` says which there are)."""
+
+    name: str = "movielens_small"
+    path: str | None = Field(None, description="folder or file of the source, relative to the project")
+    options: dict[str, Any] = {}
+    order: Literal["time", "ordered", "unordered"] = Field(
+        "time", description="time: by timestamp; ordered: by row, no timestamps; unordered: neither"
+    )
+    live: bool = Field(False, description="true: freshness is also judged against `ingest.now`")
+
+
+class EventKind(Group):
+    """What one kind of event means to training."""
+
+    signal: Literal["positive", "negative", "exposure", "ignored"]
+    weight: float = Field(1.0, ge=0)
+    min_value: float | None = Field(None, description="positive only at or above this value, else a negative")
+
+
+class IngestParams(Group):
+    events: dict[str, EventKind] = {
+        "rating": EventKind(signal="positive"),
+        "purchase": EventKind(signal="positive"),
+        "play": EventKind(signal="positive"),
+        "click": EventKind(signal="positive"),
+        "like": EventKind(signal="positive"),
+        "share": EventKind(signal="positive"),
+        "cart": EventKind(signal="positive"),
+        "view": EventKind(signal="positive"),
+        "dislike": EventKind(signal="negative"),
+        "return": EventKind(signal="negative"),
+        "impression": EventKind(signal="exposure"),
+    }
+    now: str | None = Field(None, description="ISO time that counts as now (live sources); the flow sets it")
+
+
+class ValidateParams(Group):
+    enabled: bool = True
+
+
+class SplitParams(Group):
+    name: str = "leave_last_out"
+    min_user_events: int = Field(3, ge=1, description="users with fewer positives train but are not judged")
+    valid_fraction: float = Field(0.1, gt=0, lt=0.5, description="global_time, random: share of events to validate on")
+    test_fraction: float = Field(0.1, gt=0, lt=0.5, description="global_time, random: share of events to test on")
+    seed: int = 42
+
+
+class EncodeParams(Group):
+    encoders: list[str] = []
+
+
+class TrainParams(Group):
+    model: str = "sasrec"
+    baselines: list[str] = ["most_popular", "recent_popular", "item_knn"]
+    seed: int = 42
+    threads: int = Field(2, ge=1, description="CPU threads; part of the recipe, since results depend on it")
+    models: dict[str, dict[str, Any]] = Field({}, description="hyper-parameters by model name")
+
+
+class EvaluateParams(Group):
+    k: list[int] = [5, 10, 20]
+    metric: str = Field("ndcg@10", description="the metric that early stopping and the gate look at")
+    bootstrap_samples: int = Field(1000, ge=100)
+    catalogue: Literal["at_time", "all"] = Field(
+        "at_time", description="at_time: an item is a candidate from its first event on; all: always"
+    )
+    max_users: int | None = Field(None, description="judge a seeded sample of users; null judges all")
+    seed: int = 42
+
+
+class RecommendParams(Group):
+    remove_seen: bool = True
+
+
+class ExportParams(Group):
+    opset: int = 20
+    max_links: int = Field(300, ge=1, description="strongest neighbours kept for each item")
+    parity_users: int = 1000
+
+
+class GateParams(Group):
+    margin: float = Field(0.01, ge=0, description="share of the champion's metric that may be lost")
+    guard_margin: float = Field(0.05, ge=0, description="the same for each guard segment")
+    guard_segments: list[str] = ["users:cold", "users:heavy", "items:tail"]
+    min_users: int = 200
+    guard_min_users: int = Field(50, ge=1, description="guard segments of fewer users are not judged")
+
+
+class ServeParams(Group):
+    host: str = "127.0.0.1"
+    port: int = Field(3000, ge=1, le=65535)
+    workers: int = Field(1, ge=1)
+    timeout_s: float = Field(2.0, gt=0)
+    max_concurrency: int = Field(64, ge=1)
+    max_body_bytes: int = 1_048_576
+
+
+class DriftParams(Group):
+    psi: float = Field(0.2, gt=0, description="population stability index that counts as drift")
+    effect: float = Field(0.1, gt=0, description="KS distance or Cramer's V that counts as drift")
+    p_value: float = Field(0.01, gt=0, lt=1, description="after Benjamini-Hochberg")
+    min_events: int = Field(500, ge=1, description="smaller windows are not judged")
+    window_days: float = Field(7.0, gt=0, description="length of the window that the monitor flow compares")
+    min_features: int = Field(1, ge=1, description="features that must drift before the verdict is drift")
+
+
+class RetrainParams(Group):
+    max_age_days: float = Field(30.0, gt=0)
+    cooldown_minutes: float = Field(60.0, ge=0)
+
+
+class Params(Group):
+    """All of params.yaml. Every group may be left out: its defaults then hold."""
+
+    source: SourceParams = SourceParams()
+    ingest: IngestParams = IngestParams()
+    validate_: ValidateParams = Field(ValidateParams(), alias="validate")
+    split: SplitParams = SplitParams()
+    encode: EncodeParams = EncodeParams()
+    train: TrainParams = TrainParams()
+    evaluate: EvaluateParams = EvaluateParams()
+    recommend: RecommendParams = RecommendParams()
+    export: ExportParams = ExportParams()
+    gate: GateParams = GateParams()
+    serve: ServeParams = ServeParams()
+    drift: DriftParams = DriftParams()
+    retrain: RetrainParams = RetrainParams()
+
+
+def checked(kind: type[M], values: Any, where: str) -> M:
+    """`values` as the model `kind`; raises CallError naming each key under `where` that is wrong."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        lines = []
+        for e in error.errors():
+            key = ".".join([where, *map(str, e["loc"])]) if where else ".".join(map(str, e["loc"]))
+            found = "" if e["type"] == "missing" else f" (found {e['input']!r})"
+            lines.append(f"{key}: {e['msg']}{found}")
+        raise CallError("; ".join(lines)) from None
+
+
+def read_params(path: Path) -> Params:
+    """Parameters from `path`. Raises CallError naming file and key when they cannot be read or used."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CallError(f"{path}: no such file; `recops init DIR --events F` writes one") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CallError(f"{path}: not readable as YAML: {error}") from None
+    if values is not None and not isinstance(values, dict):
+        raise CallError(f"{path}: expected groups of settings, found {type(values).__name__}")
+    try:
+        return checked(Params, values or {}, "")
+    except CallError as error:
+        raise CallError(f"{path}: {error}") from None

@@ -1,0 +1,185 @@
+"""What every file of each socket must do: the one interface page.
+
+Shapes: B batch, L history length, D width, N items (rows of the vocabulary; row 0 is padding and counts in N+1),
+U users, E events, K list length. Heavy types are named only for the type checker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    import duckdb
+    import polars as pl
+    import torch
+
+    from recops.data.interactions import Interactions
+    from recops.evaluation.protocol import RankedUsers
+
+
+class Source(Protocol):
+    """`data/sources/*`: reads one kind of log as it lies on disk. Class name: the file's name in CamelCase.
+
+    A source only reads and renames; types, ids, duplicates and rejects are judged in one place, `data/ingest.py`.
+    """
+
+    Options: ClassVar[type[BaseModel]]
+    download: ClassVar[str]  # what to download and where to put it; "" when nothing is needed
+
+    def __init__(self, options: BaseModel, path: Path | None) -> None: ...
+
+    def relations(self, con: duckdb.DuckDBPyConnection) -> dict[str, str]:
+        """SQL per table (`events`, optionally `items`, `users`), over `con`.
+
+        Each selects one row per raw row, with columns `_file` str, `_line` int64, `_raw` str and any of the columns
+        of the table in `schema.py` as VARCHAR (or already typed); `_reject` (VARCHAR, optional) refuses a row with
+        that reason; `_row` (BIGINT, optional, unique) is the row's place, without which one thread reads in order.
+        Each is run once. Missing files raise CallError with `download`.
+        """
+        ...
+
+
+class Splitter(Protocol):
+    """`data/splitters/*`: divides positives in train, valid and test without letting anything see its future."""
+
+    def split(self, events: pl.DataFrame, *, remove_seen: bool, params: Any) -> pl.Series:
+        """`events`: user_id, item_id, timestamp, signal, in stable time order. Returns for each row one of `train`,
+        `valid`, `test` or `unused` (Enum). A row that is not a positive is never `valid` or `test`."""
+        ...
+
+
+@dataclass
+class ServingParts:
+    """What a fitted model gives to export, evaluation and serving: everything needed to score the catalogue.
+
+    score of item i = user_vector . item_vectors[i]           (encoder and item_vectors)
+                    | ranker(user_vector, item_vectors)[i]    (encoder, item_vectors and ranker)
+                    + sum over history h of w(h) * links[h, i] (links)
+                    + item_scores[i]                          (item_scores)
+    where a part that is None adds nothing. Histories are the last `max_history` item rows, oldest first, padded on
+    the left with 0. w(h) of the j-th event from the end (j = 0 is the last) is
+    exp(-j / link_decay) + link_floor, or 1 where link_decay is None; only the last `link_window` events count.
+    """
+
+    encoder: torch.nn.Module | None = None  # forward(item_idx int64 [B, L]) -> user_vector float32 [B, D]
+    item_vectors: np.ndarray | None = None  # float32 [N+1, D]; row 0 zeros
+    ranker: torch.nn.Module | None = None  # forward(user_vector [B, D], item_vectors [M, D']) -> scores [B, M]
+    links: tuple[np.ndarray, np.ndarray, np.ndarray] | None = (
+        None  # CSR [N+1, N+1]: indptr i64, indices i32, weights f32
+    )
+    item_scores: np.ndarray | None = None  # float32 [N+1]
+    max_history: int = 200
+    link_decay: float | None = None
+    link_floor: float = 0.0
+    link_window: int | None = None
+    needs_history: bool = True  # False: answers users without any history by itself (popularity)
+
+
+class Recommender(Protocol):
+    """`models/*`: one recommender a file, its paper named in the file's docstring; class name CamelCase of the file.
+
+    A model is either fitted in closed form (`fit`) or by gradient steps (GradientRecommender, driven by
+    `training/loop.py`). Fitting sees only `train`, and is deterministic for the same data, config, seed and threads.
+    """
+
+    Config: ClassVar[type[BaseModel]]  # hyper-parameters: extra="forbid", each with a default
+    config: Any  # the Config it was made with
+
+    def __init__(self, config: BaseModel, num_users: int, num_items: int, seed: int) -> None: ...
+
+    def fit(self, train: Interactions) -> None: ...
+
+    def parts(self) -> ServingParts: ...
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything learned, by name; `load_state(state())` into a new object of the same config scores the same."""
+        ...
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None: ...
+
+
+class GradientRecommender(Recommender, Protocol):
+    """A model trained by `training/loop.py`: it says what a batch and a loss are, the loop does the rest.
+
+    `fit` is not called for these. `state` is taken from `module` (all parameters and buffers as float32 arrays).
+    `Config` has epochs, learning_rate, weight_decay, batch_size, patience (epochs without a better validation metric
+    before the loop stops) and warmup_steps.
+    """
+
+    module: torch.nn.Module
+
+    def prepare(self, train: Interactions) -> None:
+        """Keeps what `batches` needs. Called once before the first epoch, also on resume."""
+        ...
+
+    def num_batches(self) -> int: ...
+
+    def batches(self, generator: torch.Generator) -> Iterator[dict[str, torch.Tensor]]:
+        """One epoch of batches in an order drawn from `generator` alone."""
+        ...
+
+    def loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor: ...
+
+
+class Metric(Protocol):
+    """`evaluation/metrics/*`: one family of figures a file; class name CamelCase of the file."""
+
+    per_user: ClassVar[bool]  # True: `compute` gives one value a user, which is averaged, bootstrapped and compared
+    uses_targets: ClassVar[bool]  # False: looks at lists and histories only, not at what the user went on to choose
+
+    def compute(self, ranked: RankedUsers, k: int) -> np.ndarray:
+        """float64 [U] when per_user, else shape []; NaN for a user where the metric is undefined (left out)."""
+        ...
+
+
+@dataclass(frozen=True)
+class DriftResult:
+    """One drift test on one feature: `statistic` says how far, `p_value` how sure, `drifted` what follows."""
+
+    feature: str
+    test: str
+    statistic: float
+    p_value: float | None
+    threshold: float
+    drifted: bool
+    note: str = ""
+
+
+class DriftTest(Protocol):
+    """`monitoring/drift_tests/*`: compares a current window with the reference profile of one feature."""
+
+    kinds: ClassVar[tuple[str, ...]]  # of features it can judge: "numeric", "categorical", "share"
+
+    def compare(
+        self, feature: str, reference: Mapping[str, Any], current: Mapping[str, Any], params: Any
+    ) -> DriftResult: ...
+
+
+class Rule(Protocol):
+    """`serving/rules/*`: turns request fields into a mask over the catalogue, or reorders a list (later issues)."""
+
+    def allowed(self, request: Any, bundle: Any) -> np.ndarray | None:
+        """bool [N+1] of items that may be shown, or None when the rule does not apply to this request."""
+        ...
+
+
+class Encoder(Protocol):
+    """`encoders/*`: item -> vector from text, image or sound (issue 3). Free of torch."""
+
+    def encode(self, items: Any) -> np.ndarray: ...
+
+
+@dataclass
+class FitReport:
+    """How a fit went: one row per epoch (epoch, loss, the validation metric, seconds) and what was kept."""
+
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int | None = None
+    best_metric: float | None = None
+    resumed_from: int | None = None

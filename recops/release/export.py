@@ -1,0 +1,274 @@
+"""Makes a bundle of a fitted model: networks to ONNX, arrays to .npy, the catalogue to JSON, the manifest last.
+
+In: `ServingParts`, the catalogue and the facts of the run. Out: the folder of recops/bundle.py, the same bytes for the
+same inputs wherever it is written; or a `Scorer` over the torch modules themselves (`torch_scorer`). Knows nothing
+about how the model was trained.
+
+Shapes: B batch, L history length, D width, M candidates, N items (row 0 is padding).
+"""
+
+import itertools
+import json
+import logging
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from recops import bundle as files
+from recops.errors import RefusedError
+from recops.protocols import ServingParts
+from recops.runtime import Links, Scorer
+
+ITEM_COLUMNS = ("item_id", "title", "categories", "price", "available", "published_at")
+# The facts a manifest must have beside those that are added here.
+FACTS = ("model", "params", "metrics", "validation", "inputs", "data_watermark", "remove_seen")
+
+Dims = tuple[str | None, ...]  # names of the dynamic dimensions, None for a fixed one
+
+
+def torch_scorer(parts: ServingParts, num_items: int, fallback: np.ndarray | None = None) -> Scorer:
+    """Scores with the torch modules as they are, gradients off: for validation while training, and evaluation.
+
+    `fallback` float32 [N+1] scores empty histories where the model needs one, as a bundle does.
+    """
+    return Scorer(
+        num_items=num_items,
+        encode=None if parts.encoder is None else _numpy_call(parts.encoder),
+        item_vectors=parts.item_vectors,
+        rank=None if parts.ranker is None else _numpy_call(parts.ranker),
+        links=None
+        if parts.links is None
+        else Links(*parts.links, parts.link_decay, parts.link_floor, parts.link_window),
+        item_scores=parts.item_scores,
+        max_history=parts.max_history,
+        needs_history=parts.needs_history,
+        fallback=fallback,
+    )
+
+
+def cut_links(parts: ServingParts, max_links: int) -> ServingParts:
+    """The same parts with each item's `max_links` neighbours of largest absolute weight; of equal ones the first."""
+    if parts.links is None:
+        return parts
+    indptr, indices, weights = parts.links
+    row = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+    order = np.lexsort((-np.abs(weights), row))  # stable: equal weights stay in their order
+    position = np.arange(len(order)) - indptr[row]
+    kept = np.sort(order[position < max_links])
+    cut = np.searchsorted(row[kept], np.arange(len(indptr))).astype(np.int64)
+    return replace(parts, links=(cut, indices[kept], weights[kept]))
+
+
+def export_bundle(
+    parts: ServingParts,
+    out: Path,
+    *,
+    items: dict[str, list],
+    fallback: np.ndarray,
+    profile: dict[str, Any],
+    facts: dict[str, Any],
+    opset: int,
+    max_links: int,
+    check: Callable[[files.Bundle], dict[str, Any]] | None = None,
+) -> str:
+    """Writes the bundle to `out`, replacing what is there only when all went well; returns its id.
+
+    `items` maps ITEM_COLUMNS to lists in row order (entry 0 is row 1), ids sorted, times ISO text, None for unknown;
+    `fallback` is float32 [N+1]; `facts` are the manifest's entries named in FACTS and any more. `scoring`, `opset` and
+    `signature` are added here. `check` (such as `parity.check_parity`) judges the finished bundle, its figures become
+    the manifest's `parity`; when it raises, nothing is written. Raises RefusedError for weights that are not finite.
+    """
+    num_items = len(items["item_id"])
+    _check_inputs(parts, items, fallback, facts)
+    parts = cut_links(parts, max_links)
+    temporary = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        signature = _write_networks(parts, temporary, opset)
+        arrays = {files.VECTORS: parts.item_vectors, files.SCORES: parts.item_scores}
+        if parts.links is not None:
+            arrays |= dict(zip(files.LINKS.values(), parts.links, strict=True))
+        types = {files.LINKS["indptr"]: np.int64, files.LINKS["indices"]: np.int32}
+        for name, array in arrays.items():
+            if array is not None:
+                np.save(temporary / name, np.ascontiguousarray(array, types.get(name, np.float32)), allow_pickle=False)
+        _write_json(temporary / files.ITEMS, {column: list(items[column]) for column in ITEM_COLUMNS})
+        # Six digits: the order of a fallback list needs no more, and the last bits of a sum differ between machines.
+        _write_json(temporary / files.FALLBACK, {"scores": [float(f"{score:.6g}") for score in fallback[1:].tolist()]})
+        (temporary / files.PROFILE).write_text(files.canonical_json(profile), encoding="utf-8")
+        scoring = {
+            "max_history": parts.max_history,
+            "max_links": max_links,
+            "link_decay": parts.link_decay,
+            "link_floor": parts.link_floor,
+            "link_window": parts.link_window,
+            "needs_history": parts.needs_history,
+        }
+        facts = {**facts, "scoring": scoring, "num_items": num_items, "opset": opset, "signature": signature}
+        release = files.write_manifest(temporary, facts)
+        if check is not None:
+            release = files.write_manifest(temporary, {**facts, "parity": check(files.load_bundle(temporary))})
+        _replace_folder(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return release
+
+
+def _check_inputs(parts: ServingParts, items: dict[str, list], fallback: np.ndarray, facts: dict[str, Any]) -> None:
+    ids = items["item_id"]
+    assert set(items) == set(ITEM_COLUMNS), f"items need the columns {ITEM_COLUMNS}, found {sorted(items)}"
+    assert {len(values) for values in items.values()} == {len(ids)}, "the columns of items differ in length"
+    assert all(a < b for a, b in itertools.pairwise(ids)), "item ids are not sorted, or not unique"
+    assert len(fallback) == len(ids) + 1, f"fallback has {len(fallback)} rows for {len(ids)} items and padding"
+    assert not (missing := set(FACTS) - set(facts)), f"facts lack {sorted(missing)}"
+    arrays = {"item_vectors": parts.item_vectors, "item_scores": parts.item_scores, "fallback": fallback}
+    if parts.links is not None:
+        arrays["links"] = parts.links[2]
+    for module in (parts.encoder, parts.ranker):
+        if module is not None:
+            arrays |= {name: value.detach().cpu().float().numpy() for name, value in module.state_dict().items()}
+    for name, array in arrays.items():
+        if array is not None and not np.isfinite(array).all():
+            raise RefusedError(
+                f"model: {name} holds values that are not finite; lower the learning rate and train anew"
+            )
+
+
+def _write_networks(parts: ServingParts, folder: Path, opset: int) -> dict[str, Any]:
+    """`model.onnx` and `rank.onnx` where the model has them; returns their signature by file name."""
+    signature = {}
+    # Sizes 0 and 1 would be taken for constants, and equal sizes for one dimension.
+    if parts.encoder is not None:
+        history = torch.zeros((3, max(2, min(7, parts.max_history))), dtype=torch.int64)
+        model = _to_onnx(parts.encoder, {"item_idx": (history, ("batch", "history"))}, "user_vector", opset)
+        signature[files.ENCODER] = _save(model, folder / files.ENCODER, {"user_vector": ("batch", None)})
+    if parts.ranker is not None:
+        assert parts.item_vectors is not None and parts.encoder is not None, (
+            "a ranker needs an encoder and item_vectors"
+        )
+        with torch.no_grad():
+            users = parts.encoder(torch.zeros((3, 2), dtype=torch.int64))
+        vectors = torch.zeros((5, parts.item_vectors.shape[1]))
+        inputs = {"user_vector": (users, ("batch", None)), "item_vectors": (vectors, ("candidates", None))}
+        model = _to_onnx(parts.ranker, inputs, "scores", opset)
+        signature[files.RANKER] = _save(model, folder / files.RANKER, {"scores": ("batch", "candidates")})
+    return signature
+
+
+def _to_onnx(
+    module: torch.nn.Module, inputs: Mapping[str, tuple[torch.Tensor, Dims]], output: str, opset: int
+) -> onnx.ModelProto:
+    """The graph of a module with `inputs` {name: (sample, name of each dynamic dimension)}, without node metadata."""
+    with _quiet():
+        program = torch.onnx.export(
+            module.eval().cpu(),
+            tuple(sample for sample, _ in inputs.values()),
+            dynamo=True,
+            input_names=list(inputs),
+            output_names=[output],
+            dynamic_shapes=tuple({i: d for i, d in enumerate(dims) if d} for _, dims in inputs.values()),
+            opset_version=opset,
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    _strip(model)
+    for value, (_, dims) in zip(model.graph.input, inputs.values(), strict=True):
+        _name_dims(value, dims)
+    return model
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Takes out what names the folder and the source lines the model was exported from."""
+    graphs: list[Any] = [model.graph, *model.functions]
+    model.doc_string = ""
+    del model.metadata_props[:]
+    while graphs:
+        graph = graphs.pop()
+        graph.doc_string = ""
+        del graph.metadata_props[:]
+        values = [*graph.value_info]
+        if isinstance(graph, onnx.GraphProto):
+            values += [*graph.input, *graph.output, *graph.initializer]
+        for part in [*values, *graph.node]:
+            part.doc_string = ""
+            del part.metadata_props[:]
+        for node in graph.node:
+            for attribute in node.attribute:
+                attribute.doc_string = ""
+                graphs += [attribute.g] if attribute.HasField("g") else []
+                graphs += attribute.graphs
+
+
+def _name_dims(value: onnx.ValueInfoProto, dims: Dims) -> None:
+    found = value.type.tensor_type.shape.dim
+    assert len(found) == len(dims), f"{value.name}: {len(found)} dimensions, not {len(dims)}"
+    for dim, name in zip(found, dims, strict=True):
+        assert not name or dim.dim_param, f"{value.name}: {name} was fixed to {dim.dim_value} in the export"
+
+
+def _save(model: onnx.ModelProto, path: Path, outputs: Mapping[str, Dims]) -> dict[str, Any]:
+    """Writes the graph after checking it, and returns name, type and shape of what goes in and comes out."""
+    for value, dims in zip(model.graph.output, outputs.values(), strict=True):
+        _name_dims(value, dims)
+    for tensor in model.graph.initializer:
+        assert tensor.data_location == onnx.TensorProto.DEFAULT, f"{tensor.name}: weights lie outside the file"
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+    def described(value: onnx.ValueInfoProto) -> dict[str, Any]:
+        tensor = value.type.tensor_type
+        shape = [dim.dim_param or dim.dim_value for dim in tensor.shape.dim]
+        return {"name": value.name, "type": onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name, "shape": shape}
+
+    return {"inputs": [*map(described, model.graph.input)], "outputs": [*map(described, model.graph.output)]}
+
+
+def _numpy_call(module: torch.nn.Module) -> Callable[..., np.ndarray]:
+    module.eval()
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+
+    def call(*arrays: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            tensors = (torch.from_numpy(np.require(a, requirements=["C", "W"])).to(device) for a in arrays)
+            return module(*tensors).cpu().numpy()
+
+    return call
+
+
+def _replace_folder(new: Path, out: Path) -> None:
+    old = out.with_name(f".{out.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        out.rename(old)
+    new.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns about its own internals and about packages that are not needed."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,195 @@
+"""Decides whether a candidate replaces the champion, and judges a bundle on what happened after it was fitted.
+
+In: one value a user for each of the two models, on the same users. Out: a `Decision` with its reasons. Rule: DESIGN
+section 7. Knows nothing about how models are trained, and promotes nothing itself.
+
+Shapes: U users judged, N items of a model, K list length.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from recops.bundle import Bundle
+from recops.data.vocabulary import Vocabulary
+from recops.errors import CallError
+from recops.evaluation.bootstrap import paired_bootstrap
+from recops.evaluation.judging import metric_k
+from recops.evaluation.protocol import metric_values, rank_users, ranked_lists
+from recops.evaluation.segments import segments
+from recops.params import GateParams
+from recops.runtime import Scorer
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One model's metric for each user: `values` float64 [U], and the same within each segment, NaN outside of it."""
+
+    metric: str
+    user_ids: Sequence[str]
+    values: np.ndarray
+    segments: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """`promote`, `keep` (the champion stays) or `undecided` (too few users: a person may promote), and why."""
+
+    verdict: Literal["promote", "keep", "undecided"]
+    reasons: list[str]
+    figures: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def decide(
+    candidate: Judged, champion: Judged | None, params: GateParams, *, samples: int = 1000, seed: int = 42
+) -> Decision:
+    """The gate. Without a champion the candidate passes: which model becomes the first release was chosen before.
+
+    Passes when the lower end of the 95 % interval of the paired difference is at least -margin of the champion's mean,
+    and in no guard segment the mean difference is below -guard_margin of the champion's mean there. Fewer than
+    `min_users` users decide nothing; a guard segment of fewer than `guard_min_users` is not judged. Users judged for
+    one model only are left out and counted. Raises CallError for a guard segment that does not exist.
+    """
+    if champion is None:
+        return Decision("promote", ["nothing is served yet: this is the first release"], {"metric": candidate.metric})
+    assert candidate.metric == champion.metric, f"{candidate.metric} cannot be compared with {champion.metric}"
+    ids = sorted(set(candidate.user_ids) & set(champion.user_ids))
+    rows = [_rows(judged, ids) for judged in (candidate, champion)]
+    whole = _compared(candidate.values[rows[0]], champion.values[rows[1]], params.margin, samples, seed)
+    figures: dict[str, Any] = {"metric": candidate.metric, **whole, "segments": {}}
+    figures["not_judged"] = len(set(candidate.user_ids) | set(champion.user_ids)) - whole["users"]
+    if whole["users"] < params.min_users:
+        reason = f"{whole['users']} users judged, gate.min_users is {params.min_users}: a person may promote"
+        return Decision("undecided", [reason], figures)
+
+    passes = whole["low"] >= whole["allowed"]
+    interval = f"{whole['difference']:+.4f} [{whole['low']:+.4f}, {whole['high']:+.4f}]"
+    reasons = [
+        f"{candidate.metric} {whole['candidate']:.4f}, champion {whole['champion']:.4f}; difference {interval}: "
+        f"{'at least' if passes else 'below'} the {whole['allowed']:+.4f} allowed"
+    ]
+    for name in params.guard_segments:
+        if name not in candidate.segments or name not in champion.segments:
+            there = ", ".join(sorted(set(candidate.segments) & set(champion.segments)))
+            raise CallError(f"gate.guard_segments: no segment {name!r}; there are {there or 'none'}")
+        values = candidate.segments[name][rows[0]], champion.segments[name][rows[1]]
+        part = _compared(*values, params.guard_margin, samples, seed)
+        figures["segments"][name] = part
+        if part["users"] < params.guard_min_users:
+            reasons.append(f"{name}: {part['users']} users, too few to judge (gate.guard_min_users)")
+        elif part["difference"] < part["allowed"]:
+            passes = False
+            reasons.append(f"{name}: difference {part['difference']:+.4f}, below the {part['allowed']:+.4f} allowed")
+    return Decision("promote" if passes else "keep", reasons, figures)
+
+
+def judge_bundle(
+    bundle: Bundle,
+    histories: Mapping[str, Sequence[str]],
+    targets: Mapping[str, Sequence[str]],
+    *,
+    metric: str,
+    remove_seen: bool,
+    item_counts: Mapping[str, int],
+    first_seen: Mapping[str, int] | None = None,
+    at_time: Mapping[str, int] | None = None,
+) -> Judged:
+    """`judge_scorer` of a bundle, with its own catalogue and its own fallback for users without history."""
+    return judge_scorer(
+        bundle.scorer,
+        bundle.items["item_id"],
+        bundle.fallback,
+        histories,
+        targets,
+        metric=metric,
+        remove_seen=remove_seen,
+        item_counts=item_counts,
+        first_seen=first_seen,
+        at_time=at_time,
+    )
+
+
+def judge_scorer(
+    scorer: Scorer,
+    item_ids: Sequence[str],
+    fallback: np.ndarray,
+    histories: Mapping[str, Sequence[str]],
+    targets: Mapping[str, Sequence[str]],
+    *,
+    metric: str,
+    remove_seen: bool,
+    item_counts: Mapping[str, int],
+    first_seen: Mapping[str, int] | None = None,
+    at_time: Mapping[str, int] | None = None,
+) -> Judged:
+    """The metric (`ndcg@10`) for each user of `targets`, by user id, on ids: models of any vocabulary are comparable.
+
+    `item_ids` [N] and `fallback` float32 [N+1] belong to the scorer. `histories` hold what each user had before the
+    targets, oldest first (a user without an entry has none); items unknown to the model are left out of them, and are
+    misses among the targets. `item_counts` (train events by item) divides items in head, tail and new, for every model
+    alike. `first_seen` (microseconds by item; one without entry was always there) and `at_time` (by user) go together:
+    an item first seen after a user's time is no candidate for them. No targets give no users.
+    """
+    assert (first_seen is None) == (at_time is None)
+    user_ids = sorted(targets)
+    past = [list(histories.get(user_id, ())) for user_id in user_ids]
+    own = Vocabulary(item_ids)
+    assert own.ids == list(item_ids), "item ids are not sorted, or not unique"
+    lists = rank_users(
+        scorer,
+        [(rows := own.to_idx(history))[rows > 0].astype(np.int64) for history in past],
+        [np.zeros(1, np.int64)] * len(user_ids),
+        k=metric_k(metric),
+        remove_seen=remove_seen,
+        item_counts=fallback,
+        first_seen=None if first_seen is None else np.array([0, *(first_seen.get(i, 0) for i in own.ids)], np.int64),
+        at_time=None if at_time is None else np.array([at_time[user_id] for user_id in user_ids], np.int64),
+    )
+    # From the model's own rows to rows that hold for every model.
+    shared = Vocabulary([*own.ids, *item_counts, *(i for ids in [*past, *targets.values()] for i in ids)])
+    row_of = np.concatenate([np.zeros(1, np.int32), shared.to_idx(own.ids)])
+    ranked = ranked_lists(
+        row_of[lists.top_idx],
+        [shared.to_idx(list(targets[user_id])) for user_id in user_ids],
+        item_counts=[0, *(item_counts.get(item_id, 0) for item_id in shared.ids)],
+        scores=lists.top_scores,
+        histories=[shared.to_idx(history) for history in past],
+    )
+    return Judged(
+        metric=metric,
+        user_ids=user_ids,
+        values=metric_values(ranked, metric),
+        segments={
+            name: np.where(inside, metric_values(part, metric), np.nan)
+            for name, (inside, part) in segments(ranked).items()
+        },
+    )
+
+
+def _rows(judged: Judged, ids: Sequence[str]) -> list[int]:
+    row_of = {user_id: row for row, user_id in enumerate(judged.user_ids)}
+    return [row_of[user_id] for user_id in ids]
+
+
+def _compared(a: np.ndarray, b: np.ndarray, margin: float, samples: int, seed: int) -> dict[str, Any]:
+    """Means over the users known in both, their paired difference with its interval, and the loss that is allowed."""
+    both = np.isfinite(a) & np.isfinite(b)
+    if not both.any():
+        keys = ("candidate", "champion", "difference", "low", "high", "allowed")
+        return {"users": 0, **dict.fromkeys(keys)}
+    difference, low, high = paired_bootstrap(a[both], b[both], samples, seed)
+    champion = float(b[both].mean())
+    return {
+        "users": int(both.sum()),
+        "candidate": float(a[both].mean()),
+        "champion": champion,
+        "difference": difference,
+        "low": low,
+        "high": high,
+        "allowed": -margin * champion,
+    }

@@ -1,0 +1,52 @@
+"""The columns of every table, once. Knows no file format and no dataframe library.
+
+Types are names: `str`, `float32`, `int32`, `bool`, `time` (microseconds, UTC), `list[str]`, `json` (text holding one
+JSON value). `data/tables.py` maps them to the dataframe library, `store/` to SQL.
+"""
+
+EVENTS = {
+    "event_id": "str",
+    "user_id": "str",
+    "item_id": "str",
+    "timestamp": "time",
+    "received_at": "time",
+    "event": "str",
+    "value": "float32",
+    "request_id": "str",
+    "rank": "int32",
+    "session_id": "str",
+    "context": "json",
+}
+ITEMS = {
+    "item_id": "str",
+    "title": "str",
+    "text": "str",
+    "categories": "list[str]",
+    "image": "str",
+    "published_at": "time",
+    "price": "float32",
+    "available": "bool",
+    "attributes": "json",
+}
+USERS = {"user_id": "str", "attributes": "json"}
+# `line` counts from 1, the header included, as an editor shows it; for binary files it is the row.
+REJECTED = {"table": "str", "file": "str", "line": "int64", "reason": "str", "raw": "str"}
+
+TABLES = {"events": EVENTS, "items": ITEMS, "users": USERS, "rejected": REJECTED}
+
+# Kinds of event that sources may deliver; `ingest.events` in params.yaml says what each one means.
+EVENT_KINDS = (
+    "impression",
+    "view",
+    "click",
+    "cart",
+    "purchase",
+    "rating",
+    "like",
+    "dislike",
+    "play",
+    "share",
+    "return",
+)
+
+PADDING_IDX = 0

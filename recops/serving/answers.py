@@ -1,0 +1,64 @@
+"""Writes answers to the store behind the requests' backs: in batches, on a thread of its own, from a bounded queue.
+
+What was answered is in the store within a second. A full queue drops the newest answer and counts it, since a slow
+disk must not slow the answers down. Knows nothing about HTTP.
+"""
+
+import logging
+import queue
+import threading
+from typing import Any
+
+from recops.serving import counters
+from recops.store import Store
+
+LOGGED = ("item_id", "rank", "score")  # of each item shown
+
+logger = logging.getLogger("recops.serving")
+
+
+class AnswerLog:
+    """`add` never waits; `close` returns once everything added before is written."""
+
+    def __init__(self, store: Store, wait_s: float = 0.2, max_batch: int = 1000, max_queue: int = 20_000) -> None:
+        self.store = store
+        self.wait_s = wait_s
+        self.max_batch = max_batch
+        self._queue: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._max_queue = max_queue
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="answer-log", daemon=True)
+        self._thread.start()
+
+    def add(self, answer: dict[str, Any]) -> None:
+        if self._queue.qsize() >= self._max_queue:
+            counters.ANSWERS.labels("dropped").inc()
+        else:
+            self._queue.put(answer)
+
+    def close(self) -> None:
+        self._closing.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            closing = self._closing.wait(self.wait_s)
+            while batch := self._batch():
+                self._write(batch)
+            if closing:
+                return
+
+    def _batch(self) -> list[dict[str, Any]]:
+        batch: list[dict[str, Any]] = []
+        while len(batch) < self.max_batch and not self._queue.empty():
+            batch.append(self._queue.get())
+        return batch
+
+    def _write(self, batch: list[dict[str, Any]]) -> None:
+        try:
+            self.store.log_answers({**a, "items": [{k: i[k] for k in LOGGED} for i in a["items"]]} for a in batch)
+            counters.ANSWERS.labels("logged").inc(len(batch))
+        except Exception:
+            # The store may be back for the next batch; the loss is counted and stands in the log.
+            logger.exception("%d answers could not be logged", len(batch))
+            counters.ANSWERS.labels("lost").inc(len(batch))

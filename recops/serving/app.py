@@ -1,0 +1,102 @@
+"""The HTTP service as one ASGI app: finds the files of `endpoints/`, routes to them, gives every error one shape.
+
+In: Settings. Out: `build_app`. Knows nothing about BentoML, which only carries this app (service.py).
+"""
+
+import inspect
+import logging
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from recops import plugins
+from recops.serving import guard
+from recops.serving.operation import Call, Operation, json_bytes
+from recops.serving.problems import Problem
+from recops.serving.requests import parse
+from recops.serving.state import State
+
+logger = logging.getLogger("recops.serving")
+
+
+def operations() -> tuple[Operation, ...]:
+    """Every operation of every file in `endpoints/`."""
+    files = plugins.names("serving.endpoints")
+    return tuple(o for name in files for o in plugins.load_module("serving.endpoints", name).OPERATIONS)
+
+
+class Endpoint:
+    """One operation as an ASGI app: body to request, handler, answer to JSON."""
+
+    def __init__(self, operation: Operation, state: State) -> None:
+        self.operation = operation
+        self.state = state
+
+    async def __call__(self, scope: guard.Scope, receive: guard.Receive, send: guard.Send) -> None:
+        scope[guard.PATH] = self.operation.path
+        request_id = scope[guard.REQUEST_ID]
+        try:
+            call = Call(self.state, request_id, self._parsed(scope), scope[guard.DEADLINE])
+            call.check_deadline()
+            answer = self.operation.handle(call)
+            if inspect.isawaitable(answer):
+                answer = await answer
+            body = b"" if isinstance(answer, Response) else json_bytes(answer)
+        except Problem as problem:
+            await guard.send_problem(problem, request_id, send)
+            return
+        except Exception:
+            logger.exception("request %s failed", request_id)
+            ours = Problem(500, "our mistake; the service's log has it under this request_id")
+            await guard.send_problem(ours, request_id, send)
+            return
+        if isinstance(answer, Response):
+            answer.headers["x-request-id"] = request_id
+            await answer(scope, receive, send)
+        else:
+            await guard.send_answer(200, body, request_id, send)
+
+    def _parsed(self, scope: guard.Scope) -> Any:
+        if self.operation.request is None:
+            return None
+        kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"application/json")
+        if kind.partition(b";")[0].strip().lower() != b"application/json":
+            found = kind[:100].decode("latin-1")
+            raise Problem(415, f"expected Content-Type: application/json, found {found}", field="Content-Type")
+        return parse(self.operation.request, scope[guard.BODY])
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message = {404: f"no such path: {request.scope['path']}", 405: f"{request.method} is not answered here"}
+    problem = Problem(error.status_code, message.get(error.status_code, error.detail), headers=error.headers)
+    return _response(problem, request)
+
+
+def _response(problem: Problem, request: Request) -> Response:
+    request_id = request.scope[guard.REQUEST_ID]
+    return Response(
+        json_bytes(problem.body(request_id)),
+        problem.status,
+        headers={**problem.headers, "x-request-id": request_id},
+        media_type="application/json",
+    )
+
+
+def build_app(state: State) -> guard.Guard:
+    """The whole service over `state`, which the caller starts and closes."""
+    every = operations()
+    app = Starlette(
+        # The busiest path first: routes are tried in order.
+        routes=[
+            Route(o.path, Endpoint(o, state), methods=[o.method])
+            for o in sorted(every, key=lambda o: o.path != "/recommend")
+        ],
+        exception_handlers={HTTPException: _http_error},
+    )
+    app.router.redirect_slashes = False
+    return guard.Guard(app, state.settings, probes={o.path for o in every if o.is_probe})

@@ -1,0 +1,31 @@
+"""POST /score: scores of named items for one user or history."""
+
+from typing import Any
+
+from recops.serving.operation import Call, Operation
+from recops.serving.requests import Score
+from recops.serving.retrieval import score
+from recops.serving.schemas import array, nullable, obj
+
+
+def handle(call: Call) -> dict[str, Any]:
+    release = call.release
+    found = score(release, call.body, call.state.history(release, call.body.user_id))
+    return {**found, "release": release.id, "request_id": call.request_id}
+
+
+OPERATIONS = (
+    Operation(
+        "POST",
+        "/score",
+        "A score for each item, null for an unknown one, in the order asked",
+        handle,
+        Score,
+        obj(
+            scores=array(obj(item_id="string", score=nullable("number"))),
+            source={"enum": ["model", "cold-start", "fallback"]},
+            release="string",
+            request_id="string",
+        ),
+    ),
+)

@@ -1,0 +1,34 @@
+"""POST /similar: the items nearest to one item."""
+
+from typing import Any
+
+from recops.serving.operation import Call, Operation
+from recops.serving.problems import Problem
+from recops.serving.requests import Similar
+from recops.serving.retrieval import similar
+from recops.serving.schemas import array, item, obj
+
+
+def handle(call: Call) -> dict[str, Any]:
+    release = call.release
+    found = similar(release, call.body)
+    if found is None:
+        raise Problem(404, "the served release has no such item", field="item_id")
+    return {**found, "release": release.id, "request_id": call.request_id}
+
+
+OPERATIONS = (
+    Operation(
+        "POST",
+        "/similar",
+        "The items nearest to one item; 404 for an item the release does not know",
+        handle,
+        Similar,
+        obj(
+            items=array(item()),
+            source={"enum": ["links", "vectors", "categories"]},
+            release="string",
+            request_id="string",
+        ),
+    ),
+)

@@ -1,0 +1,64 @@
+"""Starts the service with BentoML. Says what is wrong with the call before anything is started."""
+
+import errno
+import os
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from recops.errors import CallError
+from recops.serving.guard import is_loopback
+from recops.serving.settings import read_settings
+
+# Workers of a service killed while it was starting hold the port until they have come so far as to notice.
+PATIENCE_S = 5.0
+SERVICE = "recops.serving.service:RecopsService"
+
+
+def serve(
+    releases: Path | None,
+    bundle: Path | None,
+    store: str | None,
+    host: str,
+    port: int,
+    workers: int,
+    environment: Mapping[str, str],
+) -> int:
+    """Becomes the BentoML server (same process id, so that signals reach it) and does not come back.
+
+    `environment` holds everything the server may know, RECOPS_API_KEYS included. Raises CallError for a taken port, an
+    address other than loopback without keys, and settings that are wrong.
+    """
+    environment = {**environment, "RECOPS_WORKERS": str(workers)}
+    for name, value in (("RELEASES", releases), ("BUNDLE", bundle), ("STORE", store)):
+        environment.pop(f"RECOPS_{name}", None)
+        if value is not None:
+            environment[f"RECOPS_{name}"] = str(value)
+    settings = read_settings(environment)
+    if not settings.keys and not is_loopback(host):
+        raise CallError(f"host {host}: not loopback, and RECOPS_API_KEYS names no keys; set it, or use 127.0.0.1")
+    check_port(host, port)
+    environment["OPENBLAS_NUM_THREADS"] = environment["OMP_NUM_THREADS"] = str(settings.threads)
+    command = [sys.executable, "-m", "bentoml", "serve", SERVICE, "--host", host, "--port", str(port)]
+    print(f"recops: http://{host}:{port} (docs at /docs), {workers} worker{'s' * (workers > 1)}", flush=True)
+    os.execve(sys.executable, command, environment)
+
+
+def check_port(host: str, port: int, patience_s: float = PATIENCE_S) -> None:
+    """Raises CallError when the address cannot be bound, also not after `patience_s`."""
+    until = time.monotonic() + patience_s
+    while True:
+        try:
+            family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family, kind) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+                probe.listen()
+            return
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > until:
+                message = f"{host}:{port}: cannot be served at ({error.strerror}); choose another --port"
+                raise CallError(message) from None
+        time.sleep(0.1)

@@ -1,0 +1,66 @@
+"""What a file in `endpoints/` is made of: one `Operation` for each call it answers, in its tuple OPERATIONS.
+
+Also what a handler is given (`Call`). Knows nothing about the calls themselves.
+"""
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, Literal
+
+from starlette.responses import Response
+
+from recops.serving.problems import Problem
+from recops.serving.release import Release
+from recops.serving.state import State
+
+Answer = dict[str, Any] | Response
+
+
+@dataclass(slots=True)
+class Call:
+    """One request: `body` is parsed (None for a GET); `deadline` is a moment of the monotonic clock."""
+
+    state: State
+    request_id: str
+    body: Any
+    deadline: float
+
+    @property
+    def release(self) -> Release:
+        """The release to answer from; take it once a call. Raises Problem 503 while there is none."""
+        release = self.state.release
+        if release is None:
+            raise Problem(503, self.state.reason, headers={"Retry-After": "5"})
+        return release
+
+    def check_deadline(self) -> None:
+        """Raises Problem 504 when the time for this request is over."""
+        if monotonic() > self.deadline:
+            raise Problem(504, f"no answer within {self.state.settings.timeout_s:g} s")
+
+
+@dataclass(frozen=True)
+class Operation:
+    """`request` is the class of the body, None where there is none; `answer` is a JSON schema for the documentation.
+
+    `is_probe`: answered without a key, and when the service is at its limit.
+    """
+
+    method: Literal["GET", "POST", "DELETE"]
+    path: str
+    summary: str
+    handle: Callable[[Call], Answer | Awaitable[Answer]]
+    request: Any = None
+    answer: dict[str, Any] | None = None
+    media_type: str = "application/json"
+    is_probe: bool = False
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+def json_bytes(value: Any) -> bytes:
+    """Compact UTF-8 JSON. A NaN is our own mistake and raises ValueError."""
+    return _encode(value).encode("utf-8")

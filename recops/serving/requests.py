@@ -1,0 +1,132 @@
+"""What calls send: one class a body, and the reading of bytes into it. A mistake becomes a 400 that names the field.
+
+Fields of rules (exclude, filters) come from the rules' own files.
+"""
+
+import json
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Discriminator, Field, Tag, ValidationError, create_model, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from recops import plugins
+from recops.serving.fields import ItemId, Moment, Strict, UserId
+from recops.serving.problems import Problem
+
+M = TypeVar("M", bound=Strict)
+
+RULES = {name: plugins.load("serving.rules", name)() for name in plugins.names("serving.rules")}
+
+
+def _rule_fields(where: str) -> dict[str, Any]:
+    return {name: (rule.Value | None, None) for name, rule in RULES.items() if rule.where == where}
+
+
+class HistoryEvent(Strict):
+    item_id: ItemId
+    timestamp: Moment | None = None
+
+
+def _kind_of_event(value: Any) -> str:
+    return "id" if isinstance(value, str) else "event"
+
+
+Event = Annotated[Annotated[ItemId, Tag("id")] | Annotated[HistoryEvent, Tag("event")], Discriminator(_kind_of_event)]
+
+
+class Who(Strict):
+    """Whom a call is about: a user the store may know, the events the caller knows, or both."""
+
+    user_id: UserId | None = None
+    history: list[Event] | None = Field(
+        None, max_length=10_000, description="Oldest first; sorted by time where every event has one. May be empty."
+    )
+
+    @model_validator(mode="after")
+    def _is_about_someone(self) -> "Who":
+        if self.user_id is None and self.history is None:
+            raise PydanticCustomError("nobody", "give user_id, history or both (history may be empty)")
+        return self
+
+    def history_ids(self) -> list[str]:
+        """The call's history, oldest first."""
+        events = self.history or []
+        if events and all(isinstance(e, HistoryEvent) and e.timestamp is not None for e in events):
+            events = sorted(events, key=lambda e: e.timestamp)  # type: ignore[union-attr, return-value, arg-type]
+        return [e if isinstance(e, str) else e.item_id for e in events]
+
+
+Filters = create_model("Filters", __base__=Strict, **_rule_fields("filters"))
+
+
+class Recommend(create_model("RuleFields", __base__=Who, **_rule_fields("request"))):  # type: ignore[misc]
+    k: int = Field(10, ge=1, le=1000, description="Length of the list.")
+    filters: Filters | None = None  # type: ignore[valid-type]
+    diversity: float = Field(0.0, ge=0, le=1, description="0; other values are not available in this release.")
+    explain: bool = Field(False, description="Add to each item the history items that speak for it.")
+
+    @field_validator("diversity")
+    @classmethod
+    def _is_available(cls, value: float) -> float:
+        if value:
+            raise PydanticCustomError("unavailable", "reordering for diversity is not available in this release")
+        return value
+
+
+class RecommendBatch(Strict):
+    requests: list[Recommend] = Field(min_length=1, max_length=256)
+
+
+class Score(Who):
+    item_ids: list[ItemId] = Field(min_length=1, max_length=10_000)
+
+
+class Similar(Strict):
+    item_id: ItemId
+    k: int = Field(10, ge=1, le=1000, description="Length of the list.")
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        names = [name for name, _ in pairs]
+        name = next(n for n in names if names.count(n) > 1)
+        raise Problem(400, "this key stands twice in one object", field=name[:100])
+    return value
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+
+
+def _field(error: Any) -> str | None:
+    """`history[3].timestamp` for the place pydantic names; the kind of a history event is no part of it."""
+    place = ""
+    for before, part in zip((None, *error["loc"]), error["loc"], strict=False):
+        if isinstance(part, int):
+            place += f"[{part}]"
+        elif not (part in ("id", "event") and isinstance(before, int)):
+            place += f".{part[:100]}"
+    if error["type"] == "nobody":
+        place += ".user_id"
+    return place.removeprefix(".") or None
+
+
+def parse(kind: type[M], body: bytes) -> M:
+    """The body as `kind`. Raises Problem 400 naming the first field that is wrong."""
+    try:
+        value = _decoder.decode(body.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise Problem(400, f"the body is not UTF-8 (byte {error.start})") from None
+    except RecursionError:
+        raise Problem(400, "the body is nested too deeply") from None
+    except ValueError as error:
+        raise Problem(400, f"the body is not JSON: {error}") from None
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        raise Problem(400, first["msg"].removeprefix("Value error, "), field=_field(first)) from None

@@ -1,0 +1,142 @@
+"""From a request to a list: whose history, what may be shown, the best k. Runs in the event loop; touches no files.
+
+In: a Release, a parsed request and the stored history of its user. Out: plain dicts. `source` says what a list was
+made from: `model` (a user the release knows, with the call's history added), `cold-start` (the call's history alone)
+or `fallback` (nothing usable: most popular, or what a model that needs no history says).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from recops.runtime import top_k
+from recops.serving.release import Release
+from recops.serving.requests import RULES, Recommend, Score, Similar, Who
+
+NUM_REASONS = 3
+
+
+@dataclass(frozen=True)
+class Person:
+    """Whose list it is: known item rows, oldest first, and what they came from."""
+
+    history: np.ndarray  # int64 rows
+    source: str
+
+
+def person(release: Release, who: Who, stored: list[str] | None) -> Person:
+    """`stored` is the history that the store holds for the user at this release; None: a user it does not know."""
+    get = release.row_of.get
+    rows = [row for item_id in stored or () if (row := get(item_id))]
+    is_known = bool(rows) or (stored is not None and not release.bundle.scorer.needs_history)
+    rows += [row for item_id in who.history_ids() if (row := get(item_id))]
+    return Person(np.array(rows, np.int64), "model" if is_known else "cold-start" if rows else "fallback")
+
+
+def recommend(release: Release, request: Recommend, stored: list[str] | None) -> dict[str, Any]:
+    """`items`, best first (fewer than k where the catalogue or the rules leave fewer), and `source`."""
+    someone = person(release, request, stored)
+    scores = release.bundle.scorer.scores([someone.history])[0]
+    if release.remove_seen:
+        scores[someone.history] = -np.inf
+    for rule in RULES.values():
+        allowed = rule.allowed(request, release)
+        if allowed is not None:
+            scores[~allowed] = -np.inf
+    items = ranked(release, scores, request.k)
+    if request.explain:
+        for item in items:
+            item["reasons"] = reasons(release, someone, release.row_of[item["item_id"]])
+    return {"items": items, "source": someone.source}
+
+
+def ranked(release: Release, scores: np.ndarray, k: int) -> list[dict[str, Any]]:
+    """The best k as answers show them; items scored -inf are left out."""
+    rows_BK, best_BK = top_k(scores[None], min(k, release.bundle.num_items))
+    ids, titles = release.ids, release.titles
+    return [
+        {"item_id": ids[row - 1], "rank": rank, "score": score, "title": titles[row - 1]}
+        for rank, (row, score) in enumerate(zip(rows_BK[0].tolist(), best_BK[0].tolist(), strict=True), start=1)
+        if row
+    ]
+
+
+def score(release: Release, request: Score, stored: list[str] | None) -> dict[str, Any]:
+    """A score for each item asked for, in that order; null for an item the catalogue does not know."""
+    someone = person(release, request, stored)
+    rows = release.bundle.rows(request.item_ids)
+    values = iter(release.bundle.scorer.score_items(someone.history, rows).tolist())
+    known = release.row_of
+    scores = [{"item_id": i, "score": next(values) if i in known else None} for i in request.item_ids]
+    return {"scores": scores, "source": someone.source}
+
+
+def similar(release: Release, request: Similar) -> dict[str, Any] | None:
+    """Items nearest to one item, without itself; None for an unknown item.
+
+    `source` says by what: `links` (weights of the model's neighbour table), `vectors` (cosine of item vectors) or
+    `categories` (Jaccard). An item without neighbours gets the next of these that has any, or an empty list.
+    """
+    row = release.row_of.get(request.item_id)
+    if row is None:
+        return None
+    scores = np.full(release.bundle.num_items + 1, -np.inf, np.float32)
+    links = release.bundle.scorer.links
+    source = "categories"
+    if links is not None and links.indptr[row] < links.indptr[row + 1]:
+        part = slice(links.indptr[row], links.indptr[row + 1])
+        scores[links.indices[part]] = links.weights[part]
+        source = "links"
+    elif release.item_vectors is not None and release.item_vectors[row].any():
+        scores = release.item_vectors @ release.item_vectors[row]
+        scores /= release.vector_norms * release.vector_norms[row]
+        source = "vectors"
+    else:
+        _category_overlap(release, row, scores)
+    scores[[0, row]] = -np.inf
+    return {"items": ranked(release, scores, request.k), "source": source}
+
+
+def _category_overlap(release: Release, row: int, scores: np.ndarray) -> None:
+    columns = release.columns
+    own = [columns.rows_by_category[c] for c in dict.fromkeys(release.bundle.items["categories"][row - 1] or ())]
+    if not own:
+        return
+    shared = np.bincount(np.concatenate(own), minlength=len(scores))
+    found = np.flatnonzero(shared)
+    union = columns.num_categories[found] + len(own) - shared[found]
+    scores[found] = shared[found] / union
+
+
+def reasons(release: Release, someone: Person, row: int) -> list[dict[str, Any]]:
+    """Up to three items of the history that speak most for an item, strongest first; empty where nothing can be said.
+
+    With links: the weight of the link from the history item. Otherwise: the cosine of the two item vectors.
+    """
+    history = np.unique(someone.history)
+    links = release.bundle.scorer.links
+    if len(history) == 0:
+        return []
+    if links is not None:
+        weights = np.zeros(len(history), np.float32)
+        for i, h in enumerate(history):
+            part = slice(links.indptr[h], links.indptr[h + 1])
+            hit = np.flatnonzero(links.indices[part] == row)
+            if len(hit):
+                weights[i] = links.weights[part][hit[0]]
+    elif release.item_vectors is not None:
+        weights = release.item_vectors[history] @ release.item_vectors[row]
+        weights /= release.vector_norms[history] * release.vector_norms[row]
+    else:
+        return []
+    best = np.argsort(-weights, kind="stable")[:NUM_REASONS]
+    return [
+        {
+            "item_id": release.ids[history[i] - 1],
+            "title": release.titles[history[i] - 1],
+            "weight": float(weights[i]),
+        }
+        for i in best
+        if weights[i] > 0
+    ]

@@ -1,0 +1,68 @@
+"""The BentoML service: carries the ASGI app of app.py, and ties each worker process to its parent.
+
+The app sits where BentoML puts middleware and answers every path itself: BentoML's own routes (`/livez`, `/readyz`,
+`/metrics`, `/`) know nothing of releases, and its tracing, logging and request context cost more than a recommendation.
+"""
+
+import os
+from pathlib import Path
+
+# Before numpy is imported: one thread a worker unless told otherwise, so that workers do not fight for cores.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", os.environ.get("RECOPS_THREADS") or "1")
+os.environ.setdefault("OMP_NUM_THREADS", os.environ["OPENBLAS_NUM_THREADS"])
+os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+
+import bentoml
+
+from recops.serving import parent
+
+# Before all else that takes time. BentoML gives a worker its number before it imports this file.
+if bentoml.server_context.worker_index is None:
+    parent.be_parent()
+else:
+    parent.follow_parent()
+
+from recops.serving import counters
+from recops.serving.app import build_app
+from recops.serving.guard import Receive, Scope, Send
+from recops.serving.settings import read_settings
+from recops.serving.state import State
+
+SETTINGS = read_settings()
+STATE = State(SETTINGS)
+APP = build_app(STATE)
+
+
+@bentoml.service(
+    name="recops",
+    workers=SETTINGS.workers,
+    http={"host": "127.0.0.1", "port": 3000},
+    metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
+    tracing={"excluded_urls": ".*"},
+)
+class RecopsService:
+    def __init__(self) -> None:
+        counters.forget_dead_workers()
+        # In a Bento the bundle lies where release/bento.py put it.
+        bento = RecopsService.bento  # type: ignore[attr-defined]
+        own_bundle = None if bento is None else Path(bento.path_of("src/bundle"))
+        STATE.start(own_bundle, each_poll=parent.end_without_parent)
+
+    @bentoml.on_shutdown
+    def close(self) -> None:
+        STATE.close()
+
+
+class Layer:
+    """Gives every HTTP request to our app, and the start and end of the process to BentoML."""
+
+    def __init__(self, app: object) -> None:
+        self.bento = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = APP if scope["type"] == "http" else self.bento
+        await app(scope, receive, send)  # type: ignore[operator]
+
+
+RecopsService.add_asgi_middleware(Layer)  # type: ignore[attr-defined]

@@ -1,0 +1,158 @@
+"""What one worker serves now: loads the release the pointer names, swaps in a new one, keeps the old one if that fails.
+
+In: Settings. Out: `State`, whose `release` is replaced as a whole, so that a request sees one release from start to
+end. A thread polls the pointer, so that a promotion holds in every worker within a second. Knows nothing about HTTP.
+"""
+
+import json
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from recops.bundle import load_bundle, read_pointer, release_folder
+from recops.errors import BundleError, RecopsError
+from recops.serving import counters
+from recops.serving.answers import AnswerLog
+from recops.serving.release import Release
+from recops.serving.requests import Recommend, Similar
+from recops.serving.retrieval import recommend, similar
+from recops.serving.settings import Settings
+from recops.store import Store, open_store
+
+logger = logging.getLogger("recops.serving")
+
+RETRY_S = 30.0
+
+
+class State:
+    """`release` is None until one is loaded and warmed up; `reason` then says why."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.release: Release | None = None
+        self.reason = "the release is being loaded"
+        self.store: Store | None = None
+        self.answers: AnswerLog | None = None
+        self.bundle = settings.bundle
+        self._refused: tuple[str | None, float] | None = None
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, own_bundle: Path | None = None, each_poll: Callable[[], None] | None = None) -> None:
+        """Opens the store, then loads and polls on a thread; `each_poll` is called before each poll.
+
+        `own_bundle` is the Bento's: what to serve where neither pointer nor settings name another.
+        """
+        self.bundle = self.settings.bundle or own_bundle
+        if self.settings.store:
+            self.store = open_store(self.settings.store)
+            self.answers = AnswerLog(self.store)
+        self._thread = threading.Thread(target=self._run, args=(each_poll,), name="release-poll", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closing.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self.answers is not None:
+            self.answers.close()
+        if self.store is not None:
+            self.store.close()
+
+    def history(self, release: Release, user_id: str | None) -> list[str] | None:
+        """The stored history of a user at a release; None for a user it does not know, or without a store.
+
+        A store that cannot be read makes its users unknown: a list from less is better than none, and it is counted.
+        """
+        if self.store is None or user_id is None:
+            return None
+        try:
+            return self.store.history(release.id, user_id)
+        except Exception:
+            logger.exception("the history of a user could not be read")
+            counters.STORE_ERRORS.inc()
+            return None
+
+    def poll(self) -> None:
+        """One look at the pointer: loads what it names unless that is served already. Never raises.
+
+        A release that was refused is tried again every RETRY_S, and refused again while it is broken; what serves
+        already goes on serving.
+        """
+        wanted: str | None = None
+        try:
+            wanted, folder = self._wanted()
+            if folder is None:
+                self.reason = "no release has been promoted yet: `recops run` or `recops promote` does it"
+                return
+            if self.release is not None and wanted in (None, self.release.id):
+                return
+            if self._was_refused(wanted):
+                return
+            release = load_release(folder, wanted, self.settings.threads)
+        except Exception as error:
+            if self._was_refused(wanted):
+                return
+            if not isinstance(error, RecopsError):
+                logger.exception("a release could not be loaded")
+            self._refused = (wanted, time.monotonic() + RETRY_S)
+            self.reason = "the promoted release could not be loaded; the service's log says why"
+            counters.LOADS.labels("failed").inc()
+            logger.error("release refused: %s", error)
+            return
+        self.release, self._refused = release, None
+        counters.LOADS.labels("loaded").inc()
+        counters.READY.set(1)
+        logger.info("serving release %s", release.id)
+
+    def _was_refused(self, wanted: str | None) -> bool:
+        """Whether this was tried, and refused, less than RETRY_S ago."""
+        return self._refused is not None and self._refused[0] == wanted and time.monotonic() < self._refused[1]
+
+    def _wanted(self) -> tuple[str | None, Path | None]:
+        """Release id (None: whatever the bundle is) and folder of what should be served; the pointer decides."""
+        settings = self.settings
+        pointer = None if settings.releases is None else read_pointer(settings.releases)
+        if pointer is not None and settings.releases is not None:
+            return pointer.release, release_folder(settings.releases, pointer.release)
+        return None, self.bundle
+
+    def _run(self, each_poll: Callable[[], None] | None) -> None:
+        while not self._closing.is_set():
+            if each_poll is not None:
+                each_poll()
+            self.poll()
+            self._closing.wait(self.settings.poll_s)
+
+
+def load_release(folder: Path, wanted: str | None = None, threads: int = 1) -> Release:
+    """The release in `folder`, verified and warmed up. Raises BundleError, also when it is not the one `wanted`."""
+    bundle = load_bundle(folder, threads)
+    if wanted is not None and bundle.id != wanted:
+        raise BundleError(f"{folder}: holds release {bundle.id[:12]}…, the pointer names {wanted[:12]}…")
+    record_file = folder.with_name(folder.name + ".json")
+    try:
+        record: dict[str, Any] = json.loads(record_file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        record = {}
+    except ValueError as error:
+        raise BundleError(f"{record_file}: not a readable record ({error})") from None
+    if not isinstance(record, dict):
+        raise BundleError(f"{record_file}: not a record, but {type(record).__name__}")
+    release = Release(bundle, record)
+    warm_up(release)
+    return release
+
+
+def warm_up(release: Release) -> None:
+    """Answers one call as the service does. Raises BundleError when that does not go well."""
+    for history in (release.ids[:3], []):
+        found = recommend(release, Recommend.model_construct(history=history, explain=True), None)
+        if not all(math.isfinite(item["score"]) for item in found["items"]):
+            raise BundleError(f"{release.bundle.folder}: scores of the warm-up call are not finite")
+    if release.ids:
+        similar(release, Similar.model_construct(item_id=release.ids[0]))

@@ -1,0 +1,52 @@
+"""Stage evaluate: the model beside its baselines on the test part, and which of them is best on validation.
+
+Selection looks at validation only. The test figures are for the reader and the gate.
+"""
+
+import json
+from typing import Any
+
+from recops.bundle import canonical_json, write_atomically
+from recops.data.interactions import read_interactions
+from recops.evaluation.judging import read_judging
+from recops.evaluation.report import write_plots, write_report
+from recops.release.export import torch_scorer
+from recops.stages.project import Project
+from recops.stages.train import load_model
+
+
+def evaluate(project: Project) -> dict[str, Any]:
+    """Writes reports/metrics.json, reports/plots/*.csv and reports/index.html; returns the metrics.
+
+    `chosen` is the model with the best validation metric, the configured model where several are equal.
+    """
+    params = project.params
+    remove_seen, settings = params.recommend.remove_seen, params.evaluate
+    interactions = read_interactions(project.split / "train.parquet")
+    names = list(dict.fromkeys([params.train.model, *params.train.baselines]))
+    valid = read_judging(project.split, "valid", interactions, settings, remove_seen)
+    test = read_judging(project.split, "test", interactions, settings, remove_seen, project.tables / "items.parquet")
+    figures: dict[str, Any] = {}
+    curves = {}
+    for name in names:
+        model = load_model(name, project.model / name, interactions, params.train.seed)
+        scorer = torch_scorer(model.parts(), interactions.num_items)
+        figures[name] = {
+            "valid": {settings.metric: valid.mean(scorer, settings.metric)},
+            **test.evaluate(scorer),
+        }
+        curves[name] = json.loads((project.model / name / "fit.json").read_text(encoding="utf-8"))
+    chosen = max(names, key=lambda name: (figures[name]["valid"][settings.metric], name == params.train.model))
+    split = json.loads((project.split / "split.json").read_text(encoding="utf-8"))
+    metrics = {"chosen": chosen, "metric": settings.metric, "split": params.split.name, "models": figures}
+    write_atomically(project.reports / "metrics.json", canonical_json(metrics))
+    write_plots(project.reports / "plots", metrics, curves)
+    write_report(
+        project.reports,
+        metrics,
+        curves,
+        json.loads((project.reports / "validation.json").read_text(encoding="utf-8")),
+        {"source": params.source.name, "train": params.train.model_dump(), "split": split},
+        json.loads((project.tables / "counts.json").read_text(encoding="utf-8")),
+    )
+    return metrics

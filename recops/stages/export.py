@@ -1,0 +1,89 @@
+"""Stage export: the model that is best on validation becomes a bundle, checked against torch before it counts."""
+
+import hashlib
+import json
+from typing import Any
+
+import polars as pl
+
+from recops.data.interactions import Interactions, read_interactions
+from recops.evaluation.judging import read_judging
+from recops.models.most_popular import MostPopular
+from recops.monitoring.features import Scoring
+from recops.monitoring.profile import reference_profile
+from recops.release.export import export_bundle, torch_scorer
+from recops.release.parity import check_parity
+from recops.stages.project import Project
+from recops.stages.train import load_model
+
+
+def export(project: Project) -> dict[str, Any]:
+    """Writes bundle/. Raises RefusedError when ONNX and torch disagree."""
+    params = project.params
+    interactions = read_interactions(project.split / "train.parquet")
+    metrics = json.loads((project.reports / "metrics.json").read_text(encoding="utf-8"))
+    validation = json.loads((project.reports / "validation.json").read_text(encoding="utf-8"))
+    split = json.loads((project.split / "split.json").read_text(encoding="utf-8"))
+    name = metrics["chosen"]
+    parts = load_model(name, project.model / name, interactions, params.train.seed).parts()
+    test = read_judging(project.split, "test", interactions, params.evaluate, params.recommend.remove_seen)
+    sample = test.sample(params.export.parity_users, params.evaluate.seed)
+    scorer = torch_scorer(parts, interactions.num_items)
+    popular = MostPopular(MostPopular.Config(), interactions.num_users, interactions.num_items, params.train.seed)
+    popular.fit(interactions)
+    fallback = popular.parts().item_scores
+    assert fallback is not None
+    facts = {
+        "model": name,
+        "params": params.model_dump(mode="json", by_alias=True, exclude={"serve", "gate", "drift", "retrain"}),
+        "metrics": metrics["models"][name],
+        "baselines": {n: figures for n, figures in metrics["models"].items() if n != name},
+        "validation": validation,
+        "inputs": {
+            p.name: md5(p) for p in [*sorted(project.tables.glob("*.parquet")), project.split / "train.parquet"]
+        },
+        "split": split,
+        "data_watermark": split["data_watermark"],
+        "fitted_until": split["parts"]["train"]["to"],
+        "remove_seen": params.recommend.remove_seen,
+        "opset": params.export.opset,
+    }
+    remove_seen = params.recommend.remove_seen
+    scoring = Scoring(scorer, interactions.items.ids, remove_seen)
+    positive = [kind for kind, meaning in params.ingest.events.items() if meaning.signal == "positive"]
+    release = export_bundle(
+        parts,
+        project.bundle,
+        items=catalogue(project, interactions),
+        fallback=fallback,
+        profile=reference_profile(
+            project.tables / "events.parquet", project.tables / "items.parquet", scoring, history_events=positive
+        ),
+        facts=facts,
+        opset=params.export.opset,
+        max_links=params.export.max_links,
+        check=lambda bundle: check_parity(parts, bundle, sample, k=50, remove_seen=remove_seen),
+    )
+    return {"release": release, "model": name}
+
+
+def catalogue(project: Project, interactions: Interactions) -> dict[str, list[Any]]:
+    """Columns of the items table for the vocabulary, in row order; null where the table has no such item."""
+    items = pl.DataFrame({"item_id": interactions.items.ids}, schema={"item_id": pl.String}).join(
+        pl.read_parquet(project.tables / "items.parquet"), on="item_id", how="left", maintain_order="left"
+    )
+    columns = items.select(
+        "item_id",
+        "title",
+        "categories",
+        pl.col("price").cast(pl.Float64).round(4),
+        "available",
+        pl.col("published_at").dt.to_string("iso:strict"),
+    )
+    return columns.to_dict(as_series=False)
+
+
+def md5(path) -> str:
+    """Hex md5 of a file: what DVC calls the file by."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -1,0 +1,107 @@
+"""Judges the bundle and the champion for the gate, on events that neither was fitted on (DESIGN section 7).
+
+Where both were fitted on the very same train part, its test part is unseen by both. Else events later than everything
+either was fitted on judge them; where those are of too few users, the champion's recipe is fitted anew on the
+candidate's train part and judged in its place.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+import yaml
+
+from recops.bundle import Bundle, load_bundle, read_manifest, release_folder
+from recops.data.interactions import read_interactions
+from recops.evaluation.judging import read_judging
+from recops.models.most_popular import MostPopular
+from recops.params import Params, checked
+from recops.release.export import torch_scorer
+from recops.release.gate import Judged, judge_bundle, judge_scorer
+from recops.release.releases import read_record
+from recops.stages.project import Project
+from recops.stages.train import fit
+
+
+def judge_both(project: Project, champion: str | None) -> tuple[Judged, Judged | None]:
+    """Candidate and champion on the same users; None for the champion before the first release."""
+    candidate = load_bundle(project.bundle)
+    if champion is None:
+        return judge(project, candidate, test_users(project)), None
+    folder = release_folder(project.releases, champion)
+    manifest = read_manifest(folder)
+    if manifest["inputs"]["train.parquet"] == candidate.manifest["inputs"]["train.parquet"]:
+        users = test_users(project)
+        return judge(project, candidate, users), judge(project, load_bundle(folder), users)
+    later = test_users(project, after=max(fitted_until(manifest), fitted_until(candidate.manifest)))
+    if len(later["targets"]) >= project.params.gate.min_users:
+        return judge(project, candidate, later), judge(project, load_bundle(folder), later)
+    users = test_users(project)
+    return judge(project, candidate, users), judge_recipe(project, champion, users)
+
+
+def fitted_until(manifest: Mapping[str, Any]) -> datetime | None:
+    """The time of the newest event a bundle was fitted on; None for a log without times."""
+    return datetime.fromisoformat(manifest["fitted_until"]) if manifest["fitted_until"] else None
+
+
+def test_users(project: Project, after: datetime | None = None) -> dict[str, Any]:
+    """Arguments of judge_bundle from the test part: by user id what came before and what came next.
+
+    With `after` only targets later than that; a user's history then still ends before the first of them.
+    """
+    targets = part(project, "test")
+    if after is not None:
+        targets = targets.filter(pl.col("timestamp") > after)
+    earlier = pl.concat([part(project, "train"), part(project, "valid")])
+    timed = targets["timestamp"].null_count() == 0 and project.params.evaluate.catalogue == "at_time"
+    grouped = targets.group_by("user_id", maintain_order=True).agg("item_id", pl.col("timestamp").cast(pl.Int64).max())
+    first_seen = pl.read_parquet(project.split / "first_seen.parquet")
+    histories = earlier.join(grouped.select("user_id"), on="user_id", how="semi").group_by(
+        "user_id", maintain_order=True
+    )
+    counts = part(project, "train")["item_id"].value_counts()
+    return {
+        "histories": dict(histories.agg("item_id").iter_rows()),
+        "targets": {user: items for user, items, _ in grouped.iter_rows()},
+        "item_counts": dict(counts.iter_rows()),
+        "first_seen": dict(first_seen.select("item_id", pl.col("timestamp").cast(pl.Int64)).iter_rows())
+        if timed
+        else None,
+        "at_time": {user: time for user, _, time in grouped.iter_rows()} if timed else None,
+    }
+
+
+def part(project: Project, name: str) -> pl.DataFrame:
+    """user_id, item_id, timestamp of the positives of one part, in the order of the log."""
+    rows = pl.scan_parquet(project.split / f"{name}.parquet").filter(pl.col("signal") == "positive")
+    return rows.select("user_id", "item_id", "timestamp").collect()
+
+
+def judge(project: Project, bundle: Bundle, users: dict[str, Any]) -> Judged:
+    """A bundle on those users, by the metric of the settings."""
+    params = project.params
+    return judge_bundle(bundle, metric=params.evaluate.metric, remove_seen=params.recommend.remove_seen, **users)
+
+
+def judge_recipe(project: Project, champion: str, users: dict[str, Any]) -> Judged:
+    """The champion's model and hyper-parameters, fitted on the candidate's train part."""
+    params = project.params
+    recipe = checked(Params, yaml.safe_load(read_record(project.releases, champion)["params"]) or {}, "params")
+    name = read_manifest(release_folder(project.releases, champion))["model"]
+    train = read_interactions(project.split / "train.parquet")
+    valid = read_judging(project.split, "valid", train, params.evaluate, params.recommend.remove_seen)
+    model, _ = fit(name, train, recipe.train, valid, params.evaluate.metric, project.state / "checkpoints" / "champion")
+    popular = MostPopular(MostPopular.Config(), train.num_users, train.num_items, params.train.seed)
+    popular.fit(train)
+    fallback = popular.parts().item_scores
+    assert fallback is not None
+    return judge_scorer(
+        torch_scorer(model.parts(), train.num_items),
+        train.items.ids,
+        fallback,
+        metric=params.evaluate.metric,
+        remove_seen=params.recommend.remove_seen,
+        **users,
+    )

@@ -1,0 +1,128 @@
+"""Where everything of a project lies, and the environment its tools run in. The only place that decides paths.
+
+Data, model, bundle and reports are outputs of dvc.yaml; `.recops/` holds all state of Prefect, BentoML, DVC and the
+store, so that nothing is written to the user's home; `releases/` holds what is and was served.
+"""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from recops.errors import CallError
+from recops.params import Params, read_params
+
+# What recops starts sends no telemetry anywhere.
+QUIET = {
+    "GX_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "DVC_NO_ANALYTICS": "true",
+    "BENTOML_DO_NOT_TRACK": "True",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+}
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project folder; every path of it is a property. Nothing is created by asking."""
+
+    root: Path
+
+    @property
+    def params_file(self) -> Path:
+        return self.root / "params.yaml"
+
+    @property
+    def params(self) -> Params:
+        """All settings, read anew. Raises CallError where there is no params.yaml or it is wrong."""
+        return read_params(self.params_file)
+
+    @property
+    def expectations(self) -> Path:
+        return self.root / "expectations"
+
+    @property
+    def data(self) -> Path:
+        """events, items, users, rejected (Parquet) and counts.json, written by ingest."""
+        return self.root / "data"
+
+    @property
+    def tables(self) -> Path:
+        return self.data / "tables"
+
+    @property
+    def split(self) -> Path:
+        return self.data / "split"
+
+    @property
+    def encoded(self) -> Path:
+        return self.data / "encoded"
+
+    @property
+    def model(self) -> Path:
+        """One folder a fitted model: `model/sasrec/` and its baselines."""
+        return self.root / "model"
+
+    @property
+    def bundle(self) -> Path:
+        return self.root / "bundle"
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"
+
+    @property
+    def state(self) -> Path:
+        return self.root / ".recops"
+
+    @property
+    def accepted(self) -> Path:
+        """The profile of the data last accepted: `{}` until the first release."""
+        return self.state / "accepted.json"
+
+    @property
+    def releases(self) -> Path:
+        return self.root / "releases"
+
+    @property
+    def store_url(self) -> str:
+        return f"sqlite:///{self.state / 'store.sqlite'}"
+
+    @property
+    def bin(self) -> Path:
+        """Holds a link to the `recops` that last worked here, so that `dvc repro` finds it without activation."""
+        return self.state / "bin"
+
+    def environment(self) -> dict[str, str]:
+        """The environment for Prefect, DVC and BentoML: state inside the project, no telemetry, this Python first."""
+        state = self.state
+        return {
+            **os.environ,
+            **QUIET,
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+            "PREFECT_HOME": str(state / "prefect"),
+            # A busy or slow machine needs longer than the default of 20 s.
+            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+            "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+            "BENTOML_HOME": str(state / "bentoml"),
+            "DVC_SITE_CACHE_DIR": str(state / "dvc" / "site"),
+            "DVC_GLOBAL_CONFIG_DIR": str(state / "dvc" / "global"),
+            "DVC_SYSTEM_CONFIG_DIR": str(state / "dvc" / "system"),
+        }
+
+
+def open_project(folder: Path) -> Project:
+    """The project in `folder`, its state folder made ready. Raises CallError where there is no params.yaml."""
+    project = Project(folder.resolve())
+    if not project.params_file.is_file():
+        raise CallError(f"{project.params_file}: no such file; `recops init DIR --events F` makes a project")
+    os.environ.update(QUIET)
+    project.bin.mkdir(parents=True, exist_ok=True)
+    project.state.chmod(0o700)
+    link, target = project.bin / "recops", Path(sys.executable).parent / "recops"
+    if target.exists() and (not link.is_symlink() or link.readlink() != target):
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+    if not project.accepted.exists():
+        project.accepted.write_text("{}\n", encoding="utf-8")
+    return project

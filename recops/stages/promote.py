@@ -1,0 +1,137 @@
+"""After the DVC stages: the gate judges the bundle against the champion, and a passing one is promoted.
+
+Not a DVC stage: what is served is never an output that DVC may delete.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import polars as pl
+
+from recops.bundle import (
+    Pointer,
+    bundle_id,
+    canonical_json,
+    read_manifest,
+    read_pointer,
+    release_folder,
+    write_atomically,
+)
+from recops.data.split import with_signal
+from recops.errors import CallError
+from recops.release import gate, releases
+from recops.stages import pipeline
+from recops.stages.package import git_commit
+from recops.stages.project import Project
+from recops.store import open_store
+
+
+def histories(project: Project) -> Iterator[tuple[str, list[str], list[int] | None]]:
+    """Per user of the log: item ids of the positives, oldest first, and their times in microseconds (None: no times)."""
+    path = project.tables / "events.parquet"
+    events = pl.read_parquet(path, columns=["user_id", "item_id", "timestamp", "event", "value"])
+    events = with_signal(events, project.params.ingest.events, path).filter(pl.col("signal") == "positive")
+    timed = events["timestamp"].null_count() == 0
+    lists = events.group_by("user_id", maintain_order=True).agg("item_id", pl.col("timestamp").cast(pl.Int64))
+    for user_id, item_ids, times in lists.iter_rows():
+        yield user_id, item_ids, times if timed else None
+
+
+def refresh_accepted(project: Project) -> None:
+    """Makes the profile of the served release's data the one that new data is judged against.
+
+    Called between ingest and validate. While the data is the served release's own nothing changes, so that a run
+    with nothing new has nothing to do.
+    """
+    pointer = read_pointer(project.releases)
+    if pointer is None:
+        return
+    record = releases.read_record(project.releases, pointer.release)
+    if record["events_hash"] != pipeline.events_hash(project):
+        text = canonical_json({"profile": record["profile"]})
+        if text != project.accepted.read_text(encoding="utf-8"):
+            write_atomically(project.accepted, text)
+
+
+def decide(project: Project) -> dict[str, Any]:
+    """Judges bundle/ against the champion and writes .recops/decision.json: verdict, reasons, figures, champion."""
+    candidate = bundle_id(project.bundle)
+    pointer = read_pointer(project.releases)
+    champion = pointer.release if pointer else None
+    if candidate == champion:
+        decision: dict[str, Any] = {"verdict": "served", "reasons": ["this very bundle is what is served"]}
+    else:
+        from recops.stages.judge import judge_both
+
+        judged, opponent = judge_both(project, champion)
+        decision = gate.decide(judged, opponent, project.params.gate).to_json()
+    decision |= {"candidate": candidate, "champion": champion}
+    write_atomically(project.state / "decision.json", canonical_json(decision))
+    return decision
+
+
+def promote(project: Project, *, expected: str | None, now: str, run: dict[str, Any]) -> str:
+    """Promotes bundle/ if the champion is still `expected`; returns the release. `run` are facts of the run."""
+    record = {
+        "commit": git_commit(project),
+        "dvc_lock": pipeline.lock_text(project),
+        "params": project.params_file.read_text(encoding="utf-8"),
+        "events_hash": pipeline.events_hash(project),
+        "profile": json.loads((project.reports / "validation.json").read_text(encoding="utf-8"))["profile"],
+        "package": json.loads((project.reports / "package.json").read_text(encoding="utf-8")),
+        "run": run,
+    }
+    return releases.promote(
+        project.bundle,
+        project.releases,
+        open_store(project.store_url),
+        histories(project),
+        record=record,
+        expected=expected,
+        now=now,
+    )
+
+
+def promote_by_hand(project: Project, release: str, now: str) -> str:
+    """Serves `candidate` (the bundle here) or a kept release, whatever the gate said."""
+    pointer = read_pointer(project.releases)
+    expected = pointer.release if pointer else None
+    if release == "candidate":
+        return promote(project, expected=expected, now=now, run={"by": "hand"})
+    return releases.point_to(project.releases, release, expected=expected).release
+
+
+def outcome(project: Project) -> dict[str, Any] | None:
+    """What the last run came to, for the table of results; None when the bundle here was not judged yet."""
+    decision_file, package = project.state / "decision.json", project.reports / "package.json"
+    if not (decision_file.exists() and package.exists() and project.bundle.exists()):
+        return None
+    decision = json.loads(decision_file.read_text(encoding="utf-8"))
+    pointer = read_pointer(project.releases)
+    if decision["candidate"] != bundle_id(project.bundle) or not is_settled(decision, pointer):
+        return None
+    metrics = json.loads((project.reports / "metrics.json").read_text(encoding="utf-8"))
+    users = pl.scan_parquet(project.split / "train.parquet").select("user_id").head(1).collect()
+    return {
+        "metrics": metrics,
+        "gate": f"{decision['verdict']}: {'; '.join(decision['reasons'])}",
+        "release": pointer.release if pointer else None,
+        "bento": json.loads(package.read_text(encoding="utf-8"))["tag"],
+        "example_user": users["user_id"][0],
+    }
+
+
+def is_settled(decision: dict[str, Any], pointer: Pointer | None) -> bool:
+    """Whether a decision was carried out: a promoted candidate was served at some time, the others need nothing."""
+    if decision["verdict"] not in ("promote", "served"):
+        return True
+    return pointer is not None and decision["candidate"] in (pointer.release, *pointer.history, pointer.rolled_back)
+
+
+def served_manifest(project: Project) -> dict[str, Any]:
+    """The manifest of what is served. Raises CallError before the first promotion."""
+    pointer = read_pointer(project.releases)
+    if pointer is None:
+        raise CallError(f"{project.releases}: nothing is released yet; run: recops run")
+    return read_manifest(release_folder(project.releases, pointer.release))

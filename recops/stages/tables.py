@@ -1,0 +1,35 @@
+"""What a run found, as rows for tables: the same for the terminal and for Prefect artifacts."""
+
+import json
+from typing import Any
+
+from recops.stages.project import Project
+
+
+def validation_table(project: Project) -> list[dict[str, Any]]:
+    """Rules that stopped the thread, warned or were skipped; one row saying so when there are none."""
+    report = json.loads((project.reports / "validation.json").read_text(encoding="utf-8"))
+    rows = [
+        {"outcome": outcome, "table": r["table"], "rule": r["rule"], "observed": str(r["observed"]), "why": r["why"]}
+        for outcome in ("stopped", "warned", "skipped")
+        for r in report[outcome]
+    ]
+    return rows or [{"outcome": "passed", "table": "all", "rule": "all", "observed": "", "why": ""}]
+
+
+def metrics_table(project: Project) -> list[dict[str, Any]]:
+    """One row a metric, one column a model: value and 95 % interval."""
+    metrics = json.loads((project.reports / "metrics.json").read_text(encoding="utf-8"))
+    names = next(iter(metrics["models"].values()))["metrics"]
+    return [
+        {"metric": name, **{model: figure(metrics["models"][model]["metrics"][name]) for model in metrics["models"]}}
+        for name in names
+    ]
+
+
+def figure(entry: dict[str, Any]) -> str:
+    """`.1234 [.1200, .1268]`, without an interval where there is none, or a dash where the figure is undefined."""
+    if entry["value"] is None:
+        return "-"
+    interval = f" [{entry['low']:.4f}, {entry['high']:.4f}]" if entry.get("low") is not None else ""
+    return f"{entry['value']:.4f}{interval}"

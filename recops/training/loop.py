@@ -1,0 +1,250 @@
+"""Fits any model: in closed form by its own `fit`, or by gradient steps until validation stops getting better.
+
+In: a model of the socket `models`, the train part, and what to judge it by. Out: the model fitted in place and a
+FitReport. An epoch depends on (seed, epoch) and the state before it alone, so a run that was killed and goes on from
+its checkpoint ends with the same bytes as one that was not. Knows nothing about what a batch or a loss is.
+"""
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from recops.data.interactions import Interactions
+from recops.errors import CallError, RefusedError
+from recops.protocols import FitReport, GradientRecommender, Recommender
+from recops.training.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
+from recops.training.progress import Progress
+
+_MAX_GRADIENT_NORM = 1.0
+_FINAL_RATE = 0.05  # share of learning_rate that the cosine ends at
+
+
+def fit_model(
+    model: Recommender,
+    train: Interactions,
+    valid_metric: Callable[[Recommender], float] | None,
+    folder: Path | None = None,
+    progress: bool = False,
+    seed: int = 0,
+    threads: int = 1,
+    device: str = "auto",
+) -> FitReport:
+    """Fits `model` in place and tells how it went.
+
+    Models without `loss` are fitted by `fit`; `device` and `folder` do not matter to them. For the others each
+    epoch ends with `valid_metric(model)` (higher is better; NaN means it cannot tell) and the weights of the best
+    epoch are kept, or of the last one where nothing is measured. `folder` keeps a checkpoint, which a later call
+    with the same model, config, seed, data, threads and device goes on from. `device`: cpu, cuda, or auto.
+
+    Raises RefusedError when there is nothing to train on or the loss is no longer a finite number, CallError for a
+    device that is not there.
+    """
+    chosen = _device(device)
+    with _reproducible(threads, chosen):
+        if not hasattr(model, "loss"):
+            started = time.perf_counter()
+            model.fit(train)
+            metric = {} if valid_metric is None else {"metric": valid_metric(model)}
+            row = {"epoch": 1.0, **metric, "seconds": time.perf_counter() - started}
+            return FitReport(epochs=[row], best_epoch=1, best_metric=metric.get("metric"))
+        return _Run(model, train, valid_metric, folder, progress, seed, threads, chosen).fit()  # type: ignore[arg-type]
+
+
+class _Run:
+    """One training run: what changes from epoch to epoch, and how it is written down and taken up again."""
+
+    def __init__(
+        self,
+        model: GradientRecommender,
+        train: Interactions,
+        valid_metric: Callable[[Recommender], float] | None,
+        folder: Path | None,
+        progress: bool,
+        seed: int,
+        threads: int,
+        device: torch.device,
+    ) -> None:
+        self.model, self.valid_metric, self.folder = model, valid_metric, folder
+        self.show_progress, self.seed, self.device = progress, seed, device
+        self.config: Any = model.config
+        model.prepare(train)
+        self.num_batches = model.num_batches()
+        if self.num_batches == 0:
+            raise RefusedError("nothing to train on: no user has two events; train a model that needs no sequences")
+        model.module.to(device)
+        self.optimizer = _optimizer(model.module, self.config)
+        self.report = FitReport()
+        self.best: dict[str, torch.Tensor] = {}
+        self.fingerprint = "" if folder is None else _fingerprint(model, train, seed, threads, device)
+
+    def fit(self) -> FitReport:
+        self._resume()
+        with Progress(self.show_progress, self.config.epochs, self.num_batches) as progress:
+            for epoch in range(len(self.report.epochs) + 1, self.config.epochs + 1):
+                if self._is_finished():
+                    break
+                started = time.perf_counter()
+                row = {"epoch": float(epoch), "loss": self._train_epoch(epoch, progress)}
+                self.model.module.eval()
+                if self.valid_metric is not None:
+                    row["metric"] = float(self.valid_metric(self.model))
+                    self.model.module.to(self.device)
+                row["seconds"] = time.perf_counter() - started
+                self._keep(epoch, row)
+                progress.epoch_done(row)
+        self.model.module.load_state_dict(self.best)
+        self.model.module.eval()
+        return self.report
+
+    def _train_epoch(self, epoch: int, progress: Progress) -> float:
+        """Mean loss of the epoch's batches. What is drawn depends on seed and epoch alone."""
+        module = self.model.module.train()
+        own_seed = int(np.random.SeedSequence([self.seed, epoch]).generate_state(1)[0])
+        torch.manual_seed(own_seed)
+        total = 0.0
+        step = (epoch - 1) * self.num_batches
+        for batch in self.model.batches(torch.Generator().manual_seed(own_seed)):
+            rate = self.config.learning_rate * _schedule(
+                step, self.config.epochs * self.num_batches, self.config.warmup_steps
+            )
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            loss = self.model.loss({name: value.to(self.device) for name, value in batch.items()})
+            value = loss.item()
+            if not math.isfinite(value):
+                raise RefusedError(
+                    f"training diverged: loss {value} in epoch {epoch} at learning rate {rate:.3g} "
+                    f"(learning_rate {self.config.learning_rate:g}); set a lower one"
+                )
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(module.parameters(), _MAX_GRADIENT_NORM)
+            self.optimizer.step()
+            total, step = total + value, step + 1
+            progress.step(value, num_examples=len(next(iter(batch.values()))))
+        return total / self.num_batches
+
+    def _keep(self, epoch: int, row: dict[str, float]) -> None:
+        report, metric = self.report, row.get("metric", math.nan)
+        report.epochs.append(row)
+        if math.isnan(metric):
+            is_best = report.best_metric is None
+        else:
+            is_best = report.best_metric is None or metric > report.best_metric
+            report.best_metric = metric if is_best else report.best_metric
+        if is_best:
+            report.best_epoch = epoch
+            self.best = {name: value.detach().clone() for name, value in self.model.module.state_dict().items()}
+        if self.folder is not None:
+            write_checkpoint(self.folder, self._checkpoint())
+
+    def _is_finished(self) -> bool:
+        """True once `patience` epochs have gone by without a better validation metric."""
+        report = self.report
+        if report.best_metric is None or report.best_epoch is None:
+            return False
+        return len(report.epochs) - report.best_epoch >= self.config.patience
+
+    def _checkpoint(self) -> Checkpoint:
+        tensors = {f"weights.{name}": value for name, value in self.model.module.state_dict().items()}
+        tensors |= {f"best.{name}": value for name, value in self.best.items()}
+        for row, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{row}.{name}": value for name, value in state.items()}
+        about = {
+            "fingerprint": self.fingerprint,
+            "epochs": self.report.epochs,
+            "best_epoch": self.report.best_epoch,
+            "best_metric": self.report.best_metric,
+        }
+        return Checkpoint(tensors, about)
+
+    def _resume(self) -> None:
+        found = None if self.folder is None else read_checkpoint(self.folder, self.fingerprint)
+        if found is None:
+            return
+        self.model.module.load_state_dict(found.part("weights"))
+        self.best = found.part("best")
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in found.part("optimizer").items():
+            row, key = name.split(".")
+            state.setdefault(int(row), {})[key] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        self.report = FitReport(
+            epochs=found.about["epochs"],
+            best_epoch=found.about["best_epoch"],
+            best_metric=found.about["best_metric"],
+            resumed_from=len(found.about["epochs"]),
+        )
+
+
+def _schedule(step: int, num_steps: int, warmup_steps: int) -> float:
+    """Share of the learning rate at `step` (from 0): up in a line, then down in a cosine.
+
+    The warm-up is at most a tenth of all steps, so that a short run is not spent warming up.
+    """
+    warmup = min(warmup_steps, num_steps // 10)
+    if step < warmup:
+        return (step + 1) / warmup
+    done = (step - warmup) / max(num_steps - warmup, 1)
+    return _FINAL_RATE + (1 - _FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _optimizer(module: torch.nn.Module, config: Any) -> torch.optim.AdamW:
+    """AdamW; biases and the scales of norms do not decay."""
+    parameters = list(module.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate)
+
+
+def _device(name: str) -> torch.device:
+    if name not in ("auto", "cpu", "cuda"):
+        raise CallError(f"device: found {name!r}, expected auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise CallError("device: cuda was asked for and there is none here; use cpu or auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def _reproducible(threads: int, device: torch.device) -> Iterator[None]:
+    """Fixed threads and algorithms that give the same bytes each time; what was set before comes back afterwards."""
+    before_threads, before_algorithms = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    try:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(True)
+        with torch.random.fork_rng():
+            yield
+    finally:
+        torch.set_num_threads(before_threads)
+        torch.use_deterministic_algorithms(before_algorithms)
+
+
+def _fingerprint(model: GradientRecommender, train: Interactions, seed: int, threads: int, device: torch.device) -> str:
+    """A hash of everything that the weights depend on."""
+    recipe = {
+        "model": type(model).__name__,
+        "config": model.config.model_dump(mode="json"),
+        "seed": seed,
+        "threads": threads,
+        "device": device.type,
+        "torch": torch.__version__,
+        "users": train.users.ids,
+        "items": train.items.ids,
+    }
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode())
+    for column in (train.user_idx, train.item_idx, train.timestamp, train.value, train.weight, train.offsets):
+        digest.update(b"-" if column is None else np.ascontiguousarray(column).data)
+    return digest.hexdigest()

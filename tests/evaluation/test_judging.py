@@ -1,0 +1,119 @@
+"""Who is judged with what history, on a split small enough to know."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from recops.data.interactions import read_interactions
+from recops.data.split import split_events
+from recops.errors import CallError
+from recops.evaluation.judging import Judging, metric_k, read_judging
+from recops.params import EvaluateParams, IngestParams, SplitParams
+from recops.runtime import Scorer
+
+START = datetime(2024, 1, 1, tzinfo=UTC)
+# u and v end with a validation and a test item each; e is in nobody's training, w has too few events.
+LOG = ["ua", "va", "ub", "vc", "uc", "vb", "vd", "wa", "wd", "ud", "ve"]
+TIME = pl.Datetime("us", "UTC")
+
+
+def make(tmp_path: Path, part: str, *, times: bool = True, items: pl.DataFrame | None = None, **settings) -> Judging:
+    pl.DataFrame(
+        {
+            "user_id": [row[0] for row in LOG],
+            "item_id": [row[1] for row in LOG],
+            "timestamp": [START + timedelta(hours=n) if times else None for n in range(len(LOG))],
+            "event": ["click"] * len(LOG),
+            "value": pl.Series([None] * len(LOG), dtype=pl.Float32),
+        },
+        schema_overrides={"timestamp": TIME},
+    ).write_parquet(tmp_path / "events.parquet")
+    split_events(tmp_path / "events.parquet", tmp_path / "split", SplitParams(), IngestParams().events, True)
+    if items is not None:
+        items.write_parquet(tmp_path / "items.parquet")
+    train = read_interactions(tmp_path / "split" / "train.parquet")
+    assert train.items.ids == ["a", "b", "c", "d"]
+    return read_judging(
+        tmp_path / "split",
+        part,  # type: ignore[arg-type]
+        train,
+        EvaluateParams(**settings),
+        True,
+        tmp_path / "items.parquet" if items is not None else None,
+    )
+
+
+def lists(judging: Judging) -> dict[str, tuple[list[int], list[int]]]:
+    pairs = zip(judging.user_ids, judging.histories, judging.targets, strict=True)
+    return {user: (history.tolist(), target.tolist()) for user, history, target in pairs}
+
+
+def test_histories_hold_what_came_before_the_judged_part(tmp_path: Path):
+    assert lists(make(tmp_path, "valid")) == {"u": ([1, 2], [3]), "v": ([1, 3, 2], [4])}
+    assert lists(make(tmp_path, "test")) == {"u": ([1, 2, 3], [4]), "v": ([1, 3, 2, 4], [0])}
+
+
+def test_who_is_not_judged_is_counted(tmp_path: Path):
+    assert make(tmp_path, "test").not_judged == {"trained on, no target in this part": 1}
+    sampled = make(tmp_path, "test", max_users=1)
+    assert len(sampled) == 1
+    assert sampled.not_judged == {"trained on, no target in this part": 1, "left out by evaluate.max_users": 1}
+    assert lists(sampled).items() <= lists(make(tmp_path, "test")).items()
+
+
+def test_times_of_items_and_targets(tmp_path: Path):
+    judging = make(tmp_path, "valid")
+    assert judging.first_seen is not None and judging.at_time is not None
+    start = int(START.timestamp() * 1e6)
+    hours = [int(t - start) // 3_600_000_000 for t in judging.first_seen[1:]]
+    assert hours == [0, 2, 3, 6]
+    # The first user's target is at hour 4, when item d was in no event yet; it was published at hour 1.
+    model = Scorer(4, item_scores=np.array([0, 1, 2, 3, 4], np.float32), needs_history=False)
+    assert judging.rank(model, 2).top_idx.tolist() == [[3, 0], [4, 0]]
+    items = pl.DataFrame(
+        {"item_id": ["d", "c"], "published_at": [START + timedelta(hours=1), None], "categories": [["x"], ["x", "y"]]},
+        schema_overrides={"published_at": TIME},
+    )
+    assert make(tmp_path, "valid", items=items).rank(model, 2).top_idx.tolist() == [[4, 3], [4, 0]]
+
+
+def test_categories_stand_at_their_item(tmp_path: Path):
+    items = pl.DataFrame(
+        {"item_id": ["d", "zz", "a"], "published_at": [None] * 3, "categories": [["y", "x", "x"], ["q"], []]},
+        schema_overrides={"published_at": TIME},
+    )
+    found = make(tmp_path, "test", items=items).item_categories
+    assert found is not None
+    assert found.toarray().tolist() == [[0, 0], [0, 0], [0, 0], [0, 0], [1, 1]]
+
+
+def test_the_whole_catalogue_can_be_asked_for(tmp_path: Path):
+    judging = make(tmp_path, "valid", catalogue="all")
+    model = Scorer(4, item_scores=np.array([0, 1, 2, 3, 4], np.float32), needs_history=False)
+    assert judging.rank(model, 2).top_idx.tolist() == [[4, 3], [4, 0]]
+
+
+def test_a_log_without_times_has_no_catalogue_rule(tmp_path: Path):
+    judging = make(tmp_path, "test", times=False)
+    assert judging.first_seen is None and judging.at_time is None
+    assert lists(judging)["u"] == ([1, 2, 3], [4])
+
+
+def test_figures_of_a_scorer(tmp_path: Path):
+    judging = make(tmp_path, "test", k=[2], metric="recall@1", bootstrap_samples=100)
+    model = Scorer(4, item_scores=np.array([0, 1, 2, 3, 4], np.float32), needs_history=False)
+    # u's d is the only item left to recommend; v's e is not known.
+    assert judging.mean(model, "ndcg@2") == 0.5
+    figures = judging.evaluate(model)
+    assert figures["metrics"]["recall@1"]["value"] == figures["metrics"]["recall@2"]["value"] == 0.5
+    assert figures["users"]["unknown_targets"] == 1
+    assert [h.tolist() for h in judging.sample(5, seed=1)] == [[1, 2, 3], [1, 3, 2, 4]]
+
+
+@pytest.mark.parametrize("metric", ["ndcg", "ndcg@", "ndcg@x", "ndcg@0"])
+def test_a_metric_without_a_length_is_refused(metric: str):
+    with pytest.raises(CallError, match="such as ndcg@10"):
+        metric_k(metric)

@@ -1,0 +1,167 @@
+"""What every file of recops/models must do (protocols.Recommender). A new model is found here by itself."""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from planted_taste import planted
+from pydantic import ValidationError
+
+from recops.bundle import load_bundle
+from recops.plugins import load, names
+from recops.protocols import ServingParts
+from recops.release.export import FACTS, ITEM_COLUMNS, export_bundle, torch_scorer
+from recops.runtime import Scorer
+from recops.training.loop import fit_model
+
+MODELS = names("models")
+SHORT = {"epochs": 12, "fold_in_steps": 8, "batch_size": 256, "learning_rate": 0.02, "precision": "float32"}
+
+
+def make(name: str, **changes: Any) -> Any:
+    """A model with its defaults, shortened where it has the keys for it."""
+    model_class = load("models", name)
+    keys = {key: value for key, value in SHORT.items() if key in model_class.Config.model_fields}
+    train, _ = planted()
+    return model_class(model_class.Config(**keys | changes), train.num_users, train.num_items, seed=3)
+
+
+def fit(name: str) -> Any:
+    model = make(name)
+    fit_model(model, planted()[0], None, seed=3, threads=1)
+    return model
+
+
+@cache
+def fitted(name: str) -> Any:
+    return fit(name)
+
+
+def scorer_of(model: Any) -> Scorer:
+    return torch_scorer(model.parts(), planted()[0].num_items)
+
+
+def histories(num: int) -> list[np.ndarray]:
+    train, _ = planted()
+    return [train.history(user)[: 1 + user % 6] for user in range(2, 2 + num)]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_two_fits_give_the_same_bytes(name: str) -> None:
+    first, second = fitted(name).state(), fit(name).state()
+    assert {k: (v.dtype, v.tobytes()) for k, v in first.items()} == {
+        k: (v.dtype, v.tobytes()) for k, v in second.items()
+    }
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_state_round_trip_scores_the_same(name: str) -> None:
+    again = make(name)
+    again.load_state(fitted(name).state())
+    expected = scorer_of(fitted(name)).scores(histories(5))
+    np.testing.assert_array_equal(scorer_of(again).scores(histories(5)), expected)
+    assert all(np.array_equal(value, again.state()[key]) for key, value in fitted(name).state().items())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_parts_have_the_shapes_of_the_protocol(name: str) -> None:
+    parts: ServingParts = fitted(name).parts()
+    num_rows = planted()[0].num_items + 1
+    assert parts.item_scores is not None or parts.links is not None or parts.encoder is not None
+    assert (parts.encoder is None) == (parts.item_vectors is None)
+    assert parts.max_history >= 1
+    if parts.item_scores is not None:
+        assert parts.item_scores.dtype == np.float32 and parts.item_scores.shape == (num_rows,)
+        assert parts.item_scores[0] == 0
+    if parts.item_vectors is not None:
+        assert parts.item_vectors.dtype == np.float32 and len(parts.item_vectors) == num_rows
+        assert not parts.item_vectors[0].any()
+    if parts.links is not None:
+        indptr, indices, weights = parts.links
+        assert (indptr.dtype, indices.dtype, weights.dtype) == (np.int64, np.int32, np.float32)
+        assert len(indptr) == num_rows + 1 and indptr[0] == indptr[1] == 0 and indptr[-1] == len(indices)
+        assert indices.min() >= 1 and indices.max() < num_rows
+        assert not (np.repeat(np.arange(num_rows), np.diff(indptr)) == indices).any(), "an item links to itself"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_any_history_gives_finite_scores(name: str) -> None:
+    train, _ = planted()
+    longest = np.tile(np.arange(1, train.num_items + 1), 1 + fitted(name).parts().max_history // train.num_items)
+    scores = scorer_of(fitted(name)).scores([np.zeros(0, np.int64), np.array([1]), np.array([1, 1, 1]), longest])
+    assert scores.shape == (4, train.num_items + 1)
+    assert np.isfinite(scores[:, 1:]).all() and np.isneginf(scores[:, 0]).all()
+    if not fitted(name).parts().needs_history:
+        assert len(np.unique(scores[0, 1:])) > 1
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_scores_depend_on_the_history_alone(name: str) -> None:
+    """Not on who stands beside it in the batch, nor on the padding that the longest of them asks for."""
+    scorer = scorer_of(fitted(name))
+    alone, short = np.array([3, 9]), histories(6)
+    together = scorer.scores([*short, alone, np.arange(1, 40)])[len(short)]
+    np.testing.assert_allclose(scorer.scores([alone])[0], together, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_padding_on_the_left_changes_nothing(name: str) -> None:
+    encoder = fitted(name).parts().encoder
+    if encoder is None:
+        return
+    with torch.no_grad():
+        vectors = [encoder(torch.tensor([[0] * num_padding + [5, 6, 7]] * 2)) for num_padding in (0, 1, 4)]
+    for vector in vectors[1:]:
+        torch.testing.assert_close(vector, vectors[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_exported_bundle_scores_as_torch_does(name: str, tmp_path: Any) -> None:
+    train, _ = planted()
+    items: dict[str, list] = {column: [None] * train.num_items for column in ITEM_COLUMNS}
+    items |= {"item_id": train.items.ids, "categories": [[]] * train.num_items}
+    items |= {"title": train.items.ids, "available": [True] * train.num_items}
+    export_bundle(
+        fitted(name).parts(),
+        tmp_path / "bundle",
+        items=items,
+        fallback=np.zeros(train.num_items + 1, np.float32),
+        profile={},
+        facts={**dict.fromkeys(FACTS), "model": name, "remove_seen": True},
+        opset=20,
+        max_links=300,
+    )
+    served, ours = load_bundle(tmp_path / "bundle").scorer, scorer_of(fitted(name))
+    for num_users in (1, 2, 7):
+        for length in (1, 2, 6):
+            some = [history[:length] for history in histories(num_users)]
+            np.testing.assert_allclose(served.scores(some), ours.scores(some), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_finds_the_planted_taste(name: str) -> None:
+    """Hit rate at 10 of the withheld item, seen items removed, against a random list over the same candidates."""
+    train, target = planted()
+    users = np.flatnonzero(target)
+    seen = [train.history(user) for user in users]
+    scores = scorer_of(fitted(name)).scores(seen)
+    for row, history in zip(scores, seen, strict=True):
+        row[history] = -np.inf
+    target_score = np.take_along_axis(scores, target[users, None], 1)
+    hit_rate = ((scores > target_score).sum(1) < 10).mean()
+    by_chance = np.mean([10 / (train.num_items - len(history)) for history in seen])
+    # Popularity knows only which items are liked most; the others must also find the group: 16 items, 6 of them seen.
+    parts = fitted(name).parts()
+    is_personal = parts.encoder is not None or parts.links is not None
+    assert hit_rate > (3 if is_personal else 1.3) * by_chance
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_config_round_trip_and_unknown_key(name: str) -> None:
+    config_class = load("models", name).Config
+    config = config_class()
+    assert config_class(**config.model_dump(mode="json")) == config
+    with pytest.raises(ValidationError, match="no_such_key"):
+        config_class(no_such_key=1)

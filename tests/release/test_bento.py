@@ -1,0 +1,82 @@
+"""The Bento: built from a bundle, served by `bentoml serve` with that bundle and nothing else."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import httpx
+import numpy as np
+import pytest
+import yaml
+
+from recops import bundle
+from recops.errors import BundleError
+from recops.release.bento import bento_tag, bentofile, build_bento
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A bundle of two items that scores by popularity."""
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    items = {"item_id": ["a", "b"], "title": ["A", "B"]}
+    nulls = {name: [None, None] for name in ("categories", "price", "available", "published_at")}
+    (folder / bundle.ITEMS).write_text(bundle.canonical_json({**items, **nulls}), encoding="utf-8")
+    (folder / bundle.FALLBACK).write_text('{"scores": [1.0, 2.0]}', encoding="utf-8")
+    (folder / bundle.PROFILE).write_text("{}", encoding="utf-8")
+    np.save(folder / bundle.SCORES, np.array([0, 1, 2], np.float32))
+    scoring = {"max_history": 1, "link_decay": None, "link_floor": 0, "link_window": None, "needs_history": False}
+    bundle.write_manifest(folder, {"model": "most_popular", "scoring": scoring})
+    return folder
+
+
+def test_the_bentofile_asks_only_for_what_the_service_needs():
+    wanted = yaml.safe_load(bentofile().read_text(encoding="utf-8"))
+    names = {package.split(">")[0] for package in wanted["python"]["packages"]}
+    assert names == {"bentoml", "numpy", "onnxruntime", "prometheus-client", "pydantic", "starlette"}
+    assert not any("training" in line or "models" in line or "data" in line for line in wanted["include"])
+
+
+def test_a_damaged_bundle_is_not_packaged(folder, tmp_path):
+    (folder / bundle.SCORES).unlink()
+    with pytest.raises(BundleError, match="item_scores"):
+        build_bento(folder, {"BENTOML_HOME": str(tmp_path / "home")}, {})
+
+
+@pytest.mark.process
+def test_the_bento_serves_its_bundle(folder, tmp_path):
+    environment = {**os.environ, "BENTOML_HOME": str(tmp_path / "home")}
+    labels = {"commit": "none", "data": "abc", "ndcg_at_10": "0.5"}
+    tag = build_bento(folder, environment, {"commit": "older"})
+    assert build_bento(folder, environment, labels) == tag == bento_tag(bundle.bundle_id(folder))
+    bento = tmp_path / "home" / "bentos" / "recops" / tag.partition(":")[2]
+    assert yaml.safe_load((bento / "bento.yaml").read_text(encoding="utf-8"))["labels"] == labels
+    assert not (bento / "src" / "recops" / "models").exists()
+    assert list((tmp_path / "home").glob("build-*")) == []
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    # Away from the checkout, without any RECOPS_ setting.
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bentoml", "serve", tag, "--port", str(port)], env=environment, cwd=tmp_path
+    )
+    try:
+        for _ in range(600):
+            try:
+                answer = httpx.get(f"http://127.0.0.1:{port}/readyz", trust_env=False, timeout=10)
+                if answer.status_code == 200:
+                    break
+            except httpx.TransportError:
+                pass
+            assert process.poll() is None
+            time.sleep(0.1)
+        assert answer.json() == {"ready": True, "release": bundle.bundle_id(folder)}
+        answer = httpx.post(f"http://127.0.0.1:{port}/recommend", json={"user_id": "u"}, trust_env=False, timeout=10)
+        assert [i["item_id"] for i in answer.json()["items"]] == ["b", "a"]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0

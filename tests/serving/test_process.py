@@ -1,0 +1,210 @@
+"""The service as it runs: real BentoML processes, real HTTP, real kills."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from recops.bundle import Pointer, release_folder, write_pointer
+from recops.store import open_store
+
+pytestmark = pytest.mark.process
+
+START = (
+    "import os, sys; from pathlib import Path; from recops.serving.launch import serve; "
+    "serve(Path(sys.argv[1]), None, sys.argv[2], '127.0.0.1', int(sys.argv[3]), int(sys.argv[4]), dict(os.environ))"
+)
+NOT_IN_THE_SERVICE = {"torch", "prefect", "dvc", "great_expectations", "pandas", "polars", "pyarrow", "duckdb", "typer"}
+
+
+class Server:
+    """`recops serve` over a folder of two releases, the first promoted, with a store that knows user `u1`."""
+
+    def __init__(self, root: Path, make_bundle, workers: int = 1, **environment: str) -> None:
+        self.root, self.workers = root, workers
+        self.releases = root / "releases"
+        self.ids = [self.add(make_bundle, remove_seen=True), self.add(make_bundle, remove_seen=False)]
+        write_pointer(self.releases, Pointer(self.ids[0]), expected=None)
+        self.store_url = f"sqlite:///{root / 'store.sqlite'}"
+        store = open_store(self.store_url)
+        for release in self.ids:
+            store.put_histories(release, [("u1", ["a"], None)])
+        store.close()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.environment = {**os.environ, "BENTOML_HOME": str(root / "bentoml"), **environment}
+        self.log = root / "log"
+        self.start()
+
+    def add(self, make_bundle, **facts) -> str:
+        release = make_bundle(self.root / "new", **facts)
+        release_folder(self.releases, release).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / "new").rename(release_folder(self.releases, release))
+        return release
+
+    def point(self, release: str, expected: str) -> None:
+        write_pointer(self.releases, Pointer(release), expected=expected)
+
+    def start(self) -> None:
+        arguments = [str(self.releases), self.store_url, str(self.port), str(self.workers)]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", START, *arguments], env=self.environment, stdout=log, stderr=log
+            )
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=20, trust_env=False)
+        for _ in range(600):
+            try:
+                if self.client.get("/readyz").status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.1)
+        raise TimeoutError(self.log.read_text())
+
+    def fresh(self, path: str) -> dict:
+        """A GET on a connection of its own, so that any worker may answer."""
+        return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=20, trust_env=False).json()
+
+    def stop(self) -> int:
+        self.client.close()
+        self.process.terminate()
+        return self.process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, make_bundle):
+    root = tmp_path_factory.mktemp("server")
+    server = Server(root, make_bundle, workers=2, PYTHONPROFILEIMPORTTIME="1")
+    yield server
+    assert server.stop() == 0
+
+
+def test_every_endpoint_answers(server):
+    client = server.client
+    answer = client.post("/recommend", json={"user_id": "u1", "k": 2}).json()
+    assert ([i["item_id"] for i in answer["items"]], answer["source"]) == (["b", "c"], "model")
+    batch = client.post("/recommend/batch", json={"requests": [{"history": ["b"]}]}).json()
+    assert batch["responses"][0]["source"] == "cold-start"
+    assert client.post("/score", json={"history": ["b"], "item_ids": ["c"]}).json()["scores"][0]["score"] == 1.0
+    assert client.post("/similar", json={"item_id": "b"}).json()["items"][0]["item_id"] == "c"
+    assert client.get("/release").json()["release"] == answer["release"]
+    assert client.get("/livez").status_code == client.get("/readyz").status_code == 200
+    assert "recops_requests_total" in client.get("/metrics").text
+    assert "POST /recommend" in client.get("/docs").text
+    assert "/recommend" in client.get("/docs.json").json()["paths"]
+    store = open_store(server.store_url)
+    until = time.monotonic() + 1
+    while store.answer(answer["request_id"]) is None and time.monotonic() < until:
+        time.sleep(0.05)
+    assert store.answer(answer["request_id"])["user_id"] == "u1"
+    store.close()
+
+
+def test_bad_calls_are_refused_in_one_shape(server):
+    large = b"x" * 2_000_000
+    kind = {"content-type": "application/json"}
+    answers = {
+        400: server.client.post("/recommend", content=b'{"user_id": NaN}', headers=kind),
+        404: server.client.get("/nothing"),
+        405: server.client.get("/recommend"),
+        413: server.client.post("/recommend", content=large, headers=kind),
+        415: server.client.post("/recommend", content=b"x", headers={"content-type": "application/vnd.bentoml+pickle"}),
+    }
+    chunks = server.client.post("/recommend", content=iter([large]), headers=kind)
+    for status, answer in [*answers.items(), (413, chunks)]:
+        assert answer.status_code == status
+        assert set(answer.json()) == {"error", "field", "message", "request_id"}
+
+
+def test_a_promotion_reaches_every_worker_and_no_call_fails(server):
+    statuses, halt = [], threading.Event()
+
+    def call() -> None:
+        with httpx.Client(base_url=server.client.base_url, trust_env=False) as client:
+            while not halt.is_set():
+                answer = client.post("/recommend", json={"user_id": "u1"})
+                # The first release hides what was seen, the second shows it: each answer fits the release it names.
+                shown = "a" in [i["item_id"] for i in answer.json()["items"]]
+                statuses.append((answer.status_code, shown == (answer.json()["release"] == server.ids[1])))
+
+    callers = [threading.Thread(target=call) for _ in range(3)]
+    for caller in callers:
+        caller.start()
+    for old, new in (server.ids, server.ids[::-1]):
+        server.point(new, old)
+        until = time.monotonic() + 5
+        while {server.fresh("/readyz")["release"] for _ in range(8)} != {new}:
+            assert time.monotonic() < until
+    halt.set()
+    for caller in callers:
+        caller.join()
+    assert set(statuses) == {(200, True)}
+    assert len(statuses) > 20
+
+
+def test_a_broken_release_does_not_replace_the_one_that_serves(server, make_bundle):
+    broken = server.add(make_bundle, metrics={"broken": 1})
+    file = release_folder(server.releases, broken) / "links_weights.npy"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    server.point(broken, server.ids[0])
+    until = time.monotonic() + 10
+    while 'recops_release_loads_total{outcome="failed"} 2.0' not in server.client.get("/metrics").text:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    assert server.fresh("/readyz")["release"] == server.ids[0]
+    server.point(server.ids[0], broken)
+
+
+def test_after_kill_9_the_port_is_free_and_a_stop_is_clean(tmp_path, make_bundle):
+    server = Server(tmp_path, make_bundle, workers=2)
+    os.kill(server.process.pid, signal.SIGKILL)
+    server.process.wait()
+    server.client.close()
+    time.sleep(0.2)
+    server.start()  # refuses a taken port
+    assert server.client.post("/recommend", json={"user_id": "u1"}).status_code == 200
+    assert server.stop() == 0
+
+
+def test_above_the_limit_calls_are_turned_away(tmp_path, make_bundle):
+    server = Server(tmp_path, make_bundle, RECOPS_MAX_CONCURRENCY="2")
+    statuses = []
+
+    def call() -> None:
+        body = {"requests": [{"user_id": "u1", "k": 1000}] * 256}
+        answer = httpx.post(f"{server.client.base_url}/recommend/batch", json=body, timeout=20, trust_env=False)
+        statuses.append((answer.status_code, answer.headers.get("retry-after")))
+
+    callers = [threading.Thread(target=call) for _ in range(12)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert set(statuses) == {(200, None), (429, "1")}
+    assert server.client.get("/readyz").status_code == 200
+    assert server.stop() == 0
+
+
+def test_the_processes_load_nothing_of_training(server, make_bundle):
+    encoder = server.add(make_bundle, encoder=True)
+    server.point(encoder, server.ids[0])
+    until = time.monotonic() + 10
+    while server.fresh("/readyz")["release"] != encoder:
+        assert time.monotonic() < until
+    server.point(server.ids[0], encoder)
+    # Every process of the service writes the name of each module it imports.
+    imported = {m.split(".")[0] for m in re.findall(r"^import time:.*\| +(\S+)$", server.log.read_text(), re.MULTILINE)}
+    assert {"bentoml", "recops", "numpy", "onnxruntime"} <= imported
+    assert not imported & NOT_IN_THE_SERVICE

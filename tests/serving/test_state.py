@@ -1,0 +1,156 @@
+"""Which release a worker serves: the pointer decides, a broken release never replaces the one that serves."""
+
+import json
+
+import pytest
+
+from recops.bundle import Pointer, release_folder, write_pointer
+from recops.errors import RefusedError
+from recops.serving import counters, state
+from recops.serving.app import build_app
+from recops.serving.local import recommend_once
+from recops.serving.settings import Settings
+from recops.serving.state import State
+from recops.store import open_store
+
+
+def loads(outcome: str) -> float:
+    return counters.REGISTRY.get_sample_value("recops_release_loads_total", {"outcome": outcome}) or 0.0
+
+
+@pytest.fixture
+def releases(tmp_path, make_bundle):
+    """A folder with two releases, `first` promoted; the ids as attributes."""
+
+    class Releases:
+        folder = tmp_path / "releases"
+
+        def add(self, **options):
+            release = make_bundle(tmp_path / "new", **options)
+            release_folder(self.folder, release).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "new").rename(release_folder(self.folder, release))
+            return release
+
+        def point(self, release, expected):
+            write_pointer(self.folder, Pointer(release), expected=expected)
+
+    found = Releases()
+    found.first, found.second = found.add(), found.add(remove_seen=False)
+    found.point(found.first, None)
+    return found
+
+
+def test_a_promotion_is_taken_up_and_undone(releases):
+    worker = State(Settings(releases=releases.folder))
+    worker.poll()
+    assert worker.release.id == releases.first
+    before = worker.release
+    worker.poll()
+    assert worker.release is before
+    releases.point(releases.second, releases.first)
+    worker.poll()
+    assert worker.release.id == releases.second
+    assert before.id == releases.first  # a request that began with it ends with it
+    releases.point(releases.first, releases.second)
+    worker.poll()
+    assert worker.release.id == releases.first
+
+
+@pytest.mark.parametrize("damage", ["cut short", "missing", "other release", "pointer", "record"])
+def test_a_broken_release_does_not_replace_the_one_that_serves(releases, monkeypatch, damage):
+    worker = State(Settings(releases=releases.folder))
+    worker.poll()
+    folder = release_folder(releases.folder, releases.second)
+    if damage == "cut short":
+        (folder / "items.json").write_bytes((folder / "items.json").read_bytes()[:-1])
+    elif damage == "missing":
+        (folder / "manifest.json").unlink()
+    elif damage == "other release":
+        (folder / "manifest.json").write_text((folder / "manifest.json").read_text() + " ", encoding="utf-8")
+    elif damage == "record":
+        folder.with_name(f"{folder.name}.json").write_text("{", encoding="utf-8")
+    failed = loads("failed")
+    if damage == "pointer":
+        (releases.folder / "main" / "current.json").write_text("{", encoding="utf-8")
+    else:
+        releases.point(releases.second, releases.first)
+    for _ in range(3):
+        worker.poll()
+    assert worker.release.id == releases.first
+    assert loads("failed") == failed + 1  # not tried again at every poll
+    monkeypatch.setattr(state, "RETRY_S", 0.0)
+    worker._refused = None
+    worker.poll()
+    worker.poll()
+    assert loads("failed") == failed + 3  # and refused each time it is
+    assert worker.release.id == releases.first
+
+
+def test_a_repaired_release_is_taken_up(releases, monkeypatch):
+    monkeypatch.setattr(state, "RETRY_S", 0.0)
+    worker = State(Settings(releases=releases.folder))
+    file = release_folder(releases.folder, releases.first) / "items.json"
+    whole = file.read_bytes()
+    file.write_bytes(b"")
+    worker.poll()
+    assert worker.release is None
+    file.write_bytes(whole)
+    worker.poll()
+    assert worker.release.id == releases.first
+
+
+def test_the_bento_starts_with_its_own_bundle_and_the_pointer_decides(releases, tmp_path, make_bundle):
+    own = make_bundle(tmp_path / "own", metrics={})
+    worker = State(Settings(releases=tmp_path / "empty"))
+    worker.start(own_bundle=tmp_path / "own")
+    worker.close()
+    assert worker.release.id == own
+    worker = State(Settings(releases=releases.folder))
+    worker.start(own_bundle=tmp_path / "own")
+    worker.close()
+    assert worker.release.id == releases.first
+
+
+def test_a_store_that_cannot_be_read_makes_users_unknown(serve, monkeypatch):
+    served = serve()
+
+    def fail(release, user_id):
+        raise OSError("disk gone")
+
+    monkeypatch.setattr(served.state.store, "history", fail)
+    assert served.post("/recommend", user_id="u1")["source"] == "fallback"
+
+
+def test_answers_that_cannot_be_written_are_counted(serve, monkeypatch):
+    served = serve()
+
+    def fail(answers):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(served.state.store, "log_answers", fail)
+    name, labels = "recops_answers_total", {"outcome": "lost"}
+    before = counters.REGISTRY.get_sample_value(name, labels) or 0.0
+    served.post("/recommend", user_id="u1")
+    served.state.answers.close()
+    assert counters.REGISTRY.get_sample_value(name, labels) == before + 1
+
+
+def test_the_record_of_the_promotion_is_shown(releases, connect):
+    folder = release_folder(releases.folder, releases.first)
+    folder.with_name(f"{folder.name}.json").write_text(json.dumps({"promoted_at": "now"}), encoding="utf-8")
+    worker = State(Settings(releases=releases.folder))
+    worker.poll()
+    assert connect(build_app(worker)).get("/release").json()["promoted_at"] == "now"
+
+
+def test_one_look_without_a_server(releases, tmp_path):
+    url = f"sqlite:///{tmp_path / 'store.sqlite'}"
+    store = open_store(url)
+    store.put_histories(releases.first, [("u1", ["a"], None)])
+    store.close()
+    answer = recommend_once(releases.folder, url, "u1", [], 2)
+    assert ([i["item_id"] for i in answer["items"]], answer["source"]) == (["b", "c"], "model")
+    assert answer["release"] == releases.first
+    assert recommend_once(releases.folder, url, None, ["b"], 1)["items"][0]["item_id"] == "c"
+    with pytest.raises(RefusedError, match="no release"):
+        recommend_once(tmp_path / "empty", url, "u1", [], 2)

@@ -1,0 +1,154 @@
+"""The scorer against sums worked by hand, and top-k against a full sort."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from recops.runtime import Links, Scorer, top_k
+
+# Links of three items: 1 -> {2: .5, 3: .25}, 2 -> {3: 1}, 3 -> {}.
+LINKS = {
+    "indptr": np.array([0, 0, 2, 3, 3], np.int64),
+    "indices": np.array([2, 3, 3], np.int32),
+    "weights": np.array([0.5, 0.25, 1.0], np.float32),
+}
+
+
+def sorted_whole(scores: np.ndarray, k: int) -> list[int]:
+    """Score down, then row up, by Python's own sort; no candidate is scored -inf or NaN."""
+    rows = [row for row, score in enumerate(scores.tolist()) if score > -math.inf]
+    best = sorted(rows, key=lambda row: (-scores[row], row))[:k]
+    return best + [0] * (k - len(best))
+
+
+few_values = st.sampled_from([-math.inf, math.nan, -1.0, 0.0, 0.5, 2.0, math.inf])
+many_values = st.floats(width=32, allow_nan=True, allow_infinity=True)
+
+
+@settings(deadline=None)
+@given(st.data(), st.integers(1, 30))
+def test_top_k_is_the_head_of_a_full_sort(data, k):
+    elements = data.draw(st.sampled_from([few_values, many_values]))
+    scores_BN = data.draw(hnp.arrays(np.float32, st.tuples(st.integers(1, 3), st.integers(1, 24)), elements=elements))
+    rows_BK, best_BK = top_k(scores_BN, k)
+    for scores, rows, best in zip(scores_BN, rows_BK, best_BK, strict=True):
+        assert rows.tolist() == sorted_whole(scores, k)
+        found = np.array(sorted_whole(scores, k))
+        num = int((scores > -np.inf).sum())
+        np.testing.assert_array_equal(best[:num], scores[found][:num][: len(best)])
+        assert (best[num:] == -np.inf).all()
+
+
+@pytest.mark.parametrize("num_values", [3, 40, 100_000])
+@pytest.mark.parametrize("k", [1, 10, 100])
+def test_top_k_of_a_large_catalogue_with_ties(num_values, k):
+    rng = np.random.default_rng(num_values)
+    scores_BN = rng.integers(0, num_values, (2, 20_000)).astype(np.float32)
+    scores_BN[:, rng.integers(0, 20_000, 5_000)] = -np.inf
+    scores_BN[1, 7] = np.nan
+    for scores, rows in zip(scores_BN, top_k(scores_BN, k)[0], strict=True):
+        assert rows.tolist() == sorted_whole(scores, k)
+
+
+def test_top_k_of_no_users():
+    rows_BK, best_BK = top_k(np.zeros((0, 5), np.float32), 3)
+    assert rows_BK.shape == best_BK.shape == (0, 3)
+
+
+def test_links_vote_alike_without_decay():
+    votes = Links(**LINKS).votes(np.array([1, 2]), 4)
+    assert votes.tolist() == [0, 0, 0.5, 1.25]
+    assert votes.dtype == np.float32
+
+
+def test_links_vote_by_age():
+    # 2 is the last event (age 0), 1 the one before: weights 1 + .1 and exp(-1/2) + .1.
+    votes = Links(**LINKS, decay=2.0, floor=0.1).votes(np.array([1, 2]), 4)
+    older = math.exp(-0.5) + 0.1
+    np.testing.assert_allclose(votes, [0, 0, 0.5 * older, 0.25 * older + 1.1], rtol=1e-6)
+
+
+def test_links_count_a_repeated_event_each_time_and_only_the_window():
+    assert Links(**LINKS).votes(np.array([1, 1]), 4).tolist() == [0, 0, 1.0, 0.5]
+    assert Links(**LINKS, window=1).votes(np.array([1, 2]), 4).tolist() == [0, 0, 0, 1.0]
+
+
+def test_links_of_nothing_are_zero():
+    assert Links(**LINKS).votes(np.array([], np.int64), 4).tolist() == [0, 0, 0, 0]
+    assert Links(**LINKS).votes(np.array([3]), 4).tolist() == [0, 0, 0, 0]
+
+
+def test_histories_are_padded_on_the_left_and_cut_at_the_front():
+    scorer = Scorer(num_items=9, max_history=3)
+    histories = [np.array([1, 2, 3, 4]), np.array([5]), np.array([], np.int64)]
+    assert scorer.pad(histories).tolist() == [[2, 3, 4], [0, 0, 5], [0, 0, 0]]
+    assert scorer.pad([np.array([5])]).tolist() == [[5]]
+    assert scorer.pad([np.array([], np.int64)]).tolist() == [[0]]
+    assert scorer.pad([]).shape == (0, 1)
+
+
+def mean_of_events(vectors: np.ndarray):
+    return lambda item_idx_BL: vectors[item_idx_BL].sum(1) / np.maximum((item_idx_BL > 0).sum(1, keepdims=True), 1)
+
+
+def full_scorer(rank=None, fallback=None, needs_history=True) -> Scorer:
+    vectors = np.array([[0, 0], [1, 0], [0, 1], [2, 2]], np.float32)
+    return Scorer(
+        num_items=3,
+        encode=mean_of_events(vectors),
+        item_vectors=vectors,
+        rank=rank,
+        links=Links(**LINKS),
+        item_scores=np.array([0, 10, 20, 30], np.float32),
+        fallback=fallback,
+        needs_history=needs_history,
+    )
+
+
+def test_scores_are_the_sum_of_the_parts():
+    # History 1, 2: user (.5, .5); products .5, .5, 2; votes 0, .5, 1.25; item scores 10, 20, 30.
+    scores = full_scorer().scores([np.array([1, 2])])
+    assert scores.tolist() == [[-math.inf, 10.5, 21.0, 33.25]]
+
+
+def test_a_ranker_takes_the_place_of_the_product():
+    def rank(users, vectors):
+        return np.full((len(users), len(vectors)), 7, np.float32)
+
+    scores = full_scorer(rank).scores([np.array([1, 2])])
+    assert scores.tolist() == [[-math.inf, 17.0, 27.5, 38.25]]
+
+
+def test_an_empty_history_gets_the_fallback_where_the_model_needs_one():
+    fallback = np.array([0, 3, 2, 1], np.float32)
+    histories = [np.array([], np.int64), np.array([3])]
+    scores = full_scorer(fallback=fallback).scores(histories)
+    assert scores.tolist() == [[-math.inf, 3, 2, 1], [-math.inf, 12, 22, 38]]
+    assert full_scorer(fallback=fallback, needs_history=False).scores(histories[:1]).tolist() == [
+        [-math.inf, 10, 20, 30]
+    ]
+
+
+def test_given_user_vectors_are_used():
+    scorer, histories = full_scorer(), [np.array([1, 2])]
+    given_vectors = scorer.scores(histories, user_vectors=np.zeros((1, 2), np.float32))
+    assert given_vectors.tolist() == [[-math.inf, 10.0, 20.5, 31.25]]
+
+
+def test_no_histories_give_no_scores():
+    assert full_scorer().scores([]).shape == (0, 4)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 3), max_size=6), st.lists(st.integers(1, 3), max_size=5), st.booleans())
+def test_scores_of_some_items_are_those_of_all(history, rows, with_ranker):
+    def rank(users, vectors):
+        return (users @ vectors.T) ** 2
+
+    scorer = full_scorer(rank if with_ranker else None, fallback=np.array([0, 3, 2, 1], np.float32))
+    history, rows = np.array(history, np.int64), np.array(rows, np.int64)
+    np.testing.assert_allclose(scorer.score_items(history, rows), scorer.scores([history])[0][rows], rtol=1e-6)

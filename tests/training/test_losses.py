@@ -1,0 +1,69 @@
+"""Both losses against the plain formulas of torch, gradients included."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from recops.training.losses import full_cross_entropy, sampled_cross_entropy
+
+
+def positions(num_positions: int, num_items: int, dim: int = 8) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(num_positions)
+    hidden_MD = torch.randn(num_positions, dim, generator=generator, requires_grad=True)
+    vectors_ND = torch.randn(num_items, dim, generator=generator, requires_grad=True)
+    return hidden_MD, vectors_ND, torch.randint(num_items, (num_positions,), generator=generator)
+
+
+@pytest.mark.parametrize("num_positions", [1, 5, 8, 37])
+def test_chunks_add_up_to_the_cross_entropy_of_all_scores(num_positions: int) -> None:
+    hidden_MD, vectors_ND, target_M = positions(num_positions, num_items=23)
+    expected = F.cross_entropy(hidden_MD @ vectors_ND.T, target_M)
+    expected_gradients = torch.autograd.grad(3 * expected, (hidden_MD, vectors_ND))
+    loss = full_cross_entropy(hidden_MD, vectors_ND, target_M, chunk_rows=8)
+    gradients = torch.autograd.grad(3 * loss, (hidden_MD, vectors_ND))
+    torch.testing.assert_close(loss, expected, atol=1e-5, rtol=0)
+    for gradient, expected_gradient in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(gradient, expected_gradient, atol=1e-5, rtol=0)
+
+
+def test_a_target_far_below_the_best_item_has_a_finite_loss() -> None:
+    loss = full_cross_entropy(torch.tensor([[1.0]]), torch.tensor([[0.0], [500.0]]), torch.tensor([0]))
+    assert loss.item() == pytest.approx(500)
+
+
+def test_no_positions_cost_nothing() -> None:
+    hidden_MD, vectors_ND = torch.zeros(0, 4, requires_grad=True), torch.ones(3, 4, requires_grad=True)
+    loss = full_cross_entropy(hidden_MD, vectors_ND, torch.zeros(0, dtype=torch.int64))
+    loss.backward()
+    assert loss.item() == 0
+    assert vectors_ND.grad is not None and not vectors_ND.grad.any()
+
+
+def test_bf16_stays_near_float32() -> None:
+    hidden_MD, vectors_ND, target_M = positions(64, num_items=100)
+    exact = full_cross_entropy(hidden_MD, vectors_ND, target_M)
+    assert full_cross_entropy(hidden_MD, vectors_ND, target_M, torch.bfloat16).item() == pytest.approx(
+        exact.item(), rel=0.02
+    )
+
+
+def test_a_sample_of_every_item_once_by_equal_chance_is_the_full_loss() -> None:
+    """With q = 1 / N and each item drawn once, each negative stands for exactly one item."""
+    hidden_MD, vectors_ND, target_M = positions(6, num_items=9)
+    log_q_N = torch.full((9,), 1 / 9).log()
+    loss = sampled_cross_entropy(hidden_MD, vectors_ND, target_M, torch.arange(9), log_q_N)
+    torch.testing.assert_close(loss, F.cross_entropy(hidden_MD @ vectors_ND.T, target_M))
+
+
+def test_the_sampled_loss_does_not_lean_to_how_often_items_are_drawn() -> None:
+    """Large samples from an uneven q come near the full loss; without the correction they do not."""
+    hidden_MD, vectors_ND, target_M = positions(6, num_items=9)
+    q_N = torch.arange(1, 10) / 45
+    negative_S = torch.multinomial(q_N, 20_000, replacement=True, generator=torch.Generator().manual_seed(1))
+    expected = F.cross_entropy(hidden_MD @ vectors_ND.T, target_M).item()
+    corrected = sampled_cross_entropy(hidden_MD, vectors_ND, target_M, negative_S, q_N.log()).item()
+    uncorrected = sampled_cross_entropy(
+        hidden_MD, vectors_ND, target_M, negative_S, torch.full((9,), 1 / 9).log()
+    ).item()
+    assert corrected == pytest.approx(expected, abs=0.02)
+    assert abs(uncorrected - expected) > 0.05
