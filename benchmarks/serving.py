@@ -119,6 +119,9 @@ def server(command: list[str], port: int, probe: str, environment: dict[str, str
         else:
             raise TimeoutError(log.read_text())
         yield process.pid
+    except OSError:
+        print(log.read_text(), file=sys.stderr)
+        raise
     finally:
         process.terminate()
         process.wait(30)

@@ -109,7 +109,9 @@ def guess(events: Path, items: Path | None = None, users: Path | None = None) ->
     if people is not None:
         options["users"] = people[0]
     rows.sort(key=lambda row: ("events", "items", "users").index(row[0].split()[0]))
-    meanings = {name: kind.model_dump(exclude_none=True) for name, kind in IngestParams().events.items()}
+    meanings = {
+        name: kind.model_dump(exclude_none=True) for name, kind in IngestParams.model_validate({}).events.items()
+    }
     return Guess(options, meanings, order, rows)
 
 

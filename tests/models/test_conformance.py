@@ -17,7 +17,7 @@ from recops.runtime import Scorer
 from recops.training.loop import fit_model
 
 MODELS = names("models")
-SHORT = {"epochs": 12, "fold_in_steps": 8, "batch_size": 256, "learning_rate": 0.02, "precision": "float32"}
+SHORT = {"epochs": 12, "batch_size": 256, "learning_rate": 0.02, "precision": "float32"}
 
 
 def make(name: str, **changes: Any) -> Any:

@@ -47,7 +47,7 @@ def user_vectors(model: Sasrec, *histories: list[int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"loss": "sampled_softmax", "num_negatives": 8}, {"precision": "float32", "num_heads": 1}]
+    "options", [{}, {"loss": "sampled_softmax", "num_negatives": 8}, {"precision": "float32", "positions": "learned"}]
 )
 def test_learns_a_cycle(options: dict[str, object]) -> None:
     """Every user goes round 20 items, i -> i + 1: after each item the next one comes first."""
@@ -70,8 +70,9 @@ def test_later_items_do_not_change_earlier_outputs() -> None:
     assert not torch.allclose(after[:, 3:], before[:, 3:])
 
 
-def test_training_and_serving_see_the_same_history() -> None:
-    network = make_model().module.eval()
+@pytest.mark.parametrize("positions", ["rotary", "learned"])
+def test_training_and_serving_see_the_same_history(positions: str) -> None:
+    network = make_model(positions=positions).module.eval()
     item_idx = torch.tensor([[3, 1, 4, 1, 5, 9]])
     trained = network.every_position(item_idx, torch.arange(5, -1, -1)[None])[:, -1]
     torch.testing.assert_close(network(item_idx), trained)
@@ -85,6 +86,12 @@ def test_padding_on_the_left_changes_nothing(history: list[int], num_padding: in
     padded = user_vectors(model, [0] * num_padding + history)
     assert np.isfinite(plain).all()
     np.testing.assert_allclose(padded, plain, atol=1e-5)
+
+
+@pytest.mark.parametrize("positions", ["rotary", "learned"])
+def test_the_order_of_a_history_counts(positions: str) -> None:
+    model = make_model(positions=positions)
+    assert not np.allclose(user_vectors(model, [1, 2, 3, 4]), user_vectors(model, [2, 1, 3, 4]), atol=1e-4)
 
 
 def test_rows_of_a_batch_do_not_see_each_other() -> None:
@@ -148,6 +155,9 @@ def test_state_carries_everything_learned() -> None:
 def test_heads_must_divide_the_width() -> None:
     with pytest.raises(ValidationError, match="embedding_dim 16 is not a multiple of num_heads 3"):
         make_model(num_heads=3)
+    with pytest.raises(ValidationError, match="rotary positions need an even"):
+        make_model(num_heads=16)
+    make_model(num_heads=16, positions="learned")
 
 
 def test_onnx_gives_the_same_vectors_for_any_batch_and_length(tmp_path: Path) -> None:
