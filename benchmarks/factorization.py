@@ -2,12 +2,10 @@
 
 `python -m benchmarks.factorization [--quick]`. Two data sets: the 100,004 ratings of `movielens_small`, and 100,000
 users x 1,000 items of rank 50 (made up, 5 % observed, with noise). A tenth of the ratings is the test part. The loop
-is R ~ U V' by stochastic gradient descent on the squared error, in NumPy, and stops where its test loss is lowest. Ours
-is `matrix_factorization` with `objective: mse`, timed as a whole call of `fit_model`. Evaluation is in neither time.
-
-The loop would take hours on the made-up data: there the passes it needs are counted on a tenth of the users (the same
-events per user, so that a user's vector moves as often per pass), and its time is passes x examples x seconds per step,
-where the seconds per step are measured on the full tables.
+is R ~ U V' by stochastic gradient descent on the squared error, in NumPy, and stops where its test loss is lowest; on
+MovieLens it is given the learning rate of three that reaches the lowest (all three are kept). Ours is
+`matrix_factorization` with `objective: mse`, timed as a whole, from making the model on. Evaluation is in neither time.
+Times are processor seconds of one thread each, so that a busy machine does not favour either.
 """
 
 import argparse
@@ -59,9 +57,7 @@ def divide(ratings: Ratings) -> tuple[Ratings, Ratings]:
     return train, test  # type: ignore[return-value]
 
 
-def textbook_loop(
-    train: Ratings, test: Ratings, rank: int, rate: float, max_passes: int, max_steps: int | None = None
-) -> dict[str, Any]:
+def textbook_loop(train: Ratings, test: Ratings, rank: int, rate: float, max_passes: int) -> dict[str, Any]:
     """Passes until the test loss has not fallen for two passes; only the passes are timed."""
     generator = np.random.default_rng(2)
     level = np.sqrt(train[2].mean() / rank)
@@ -69,21 +65,22 @@ def textbook_loop(
     items = generator.normal(level, 0.1, (max(train[1].max(), test[1].max()) + 1, rank))
     losses: list[float] = []
     seconds, best_seconds, num_steps = 0.0, 0.0, 0
-    while len(losses) < max_passes and (len(losses) < 3 or min(losses[-2:]) < min(losses[:-2])):
-        order = generator.permutation(len(train[0]))[:max_steps]
-        started = time.perf_counter()
+    while len(losses) < max_passes and (len(losses) < 4 or min(losses[-2:]) < min(losses[:-2])):
+        order = generator.permutation(len(train[0]))
+        started = time.process_time()
         for u, i, value in zip(*(column[order].tolist() for column in train), strict=True):
             error = value - users[u] @ items[i]
             change = rate * error * items[i]
             items[i] += rate * error * users[u]
             users[u] += change
-        seconds += time.perf_counter() - started
+        seconds += time.process_time() - started
         num_steps += len(order)
         predicted = np.einsum("ed,ed->e", users[test[0]], items[test[1]])
         losses.append(float(np.mean((test[2] - predicted) ** 2)))
         if losses[-1] == min(losses):
             best_seconds = seconds
     return {
+        "learning_rate": rate,
         "test_mse": min(losses),
         "passes": int(np.argmin(losses)) + 1,
         "seconds": best_seconds,
@@ -91,7 +88,7 @@ def textbook_loop(
     }
 
 
-def ours(train: Ratings, test: Ratings, threads: int, **changes: Any) -> dict[str, Any]:
+def ours(train: Ratings, test: Ratings, **changes: Any) -> dict[str, Any]:
     num_users, num_items = int(max(train[0].max(), test[0].max())), int(max(train[1].max(), test[1].max()))
     order = np.argsort(train[0], kind="stable")
     user_idx = train[0][order].astype(np.int32)
@@ -106,10 +103,10 @@ def ours(train: Ratings, test: Ratings, threads: int, **changes: Any) -> dict[st
         items=Vocabulary(map(str, range(num_items))),
     )
     config = MatrixFactorization.Config(objective="mse", **changes)
-    started = time.perf_counter()
+    started = time.process_time()
     model = MatrixFactorization(config, num_users, num_items, seed=0)
-    fit_model(model, interactions, None, threads=threads)
-    seconds = time.perf_counter() - started
+    fit_model(model, interactions, None, threads=1)
+    seconds = time.process_time() - started
     with torch.no_grad():
         predicted = model.module(torch.from_numpy(test[0]), torch.from_numpy(test[1])).numpy()
     return {"test_mse": float(np.mean((test[2] - predicted) ** 2)), "seconds": seconds, "config": changes}
@@ -117,34 +114,30 @@ def ours(train: Ratings, test: Ratings, threads: int, **changes: Any) -> dict[st
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="20,000 made-up users, fewer passes: under a minute")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--quick", action="store_true", help="10,000 made-up users, few passes: under a minute")
     options = parser.parse_args()
     numbers: dict[str, Any] = {}
 
     train, test = divide(movielens())
-    loop = textbook_loop(train, test, rank=20, rate=0.01, max_passes=5 if options.quick else 60)
+    passes = 5 if options.quick else 60
+    tried = [textbook_loop(train, test, 20, rate, passes) for rate in (0.01, 0.005, 0.002)]
+    settings = {"embedding_dim": 20, "epochs": 1, "learning_rate": 0.05, "batch_size": 32_768, "regularization": 0.02}
     # The first call of a process loads parts of torch; that is no part of a fit.
-    settings = {"embedding_dim": 20, "epochs": 3, "learning_rate": 0.03, "batch_size": 4096, "regularization": 0.02}
-    ours(train, test, options.threads, **settings | {"epochs": 1})
-    numbers["movielens_small"] = {"loop": loop, "ours": ours(train, test, options.threads, **settings)}
-
-    num_users = 20_000 if options.quick else 100_000
-    few = divide(low_rank(num_users // 10))
-    counted = textbook_loop(*few, rank=50, rate=0.01, max_passes=3 if options.quick else 60)
-    train, test = divide(low_rank(num_users))
-    timed = textbook_loop(train, test, rank=50, rate=0.01, max_passes=1, max_steps=100_000)
-    loop = {
-        "test_mse": counted["test_mse"],
-        "passes": counted["passes"],
-        "seconds": counted["passes"] * len(train[0]) * timed["seconds_per_step"],
-        "seconds_per_step": timed["seconds_per_step"],
-        "arithmetic": f"{counted['passes']} passes x {len(train[0])} examples x {timed['seconds_per_step']:.3g} s",
+    ours(train, test, **settings)
+    numbers["movielens_small"] = {
+        "loop": min(tried, key=lambda loop: loop["test_mse"]),
+        "loop_at_other_rates": tried,
+        "ours": ours(train, test, **settings),
     }
-    settings = {"embedding_dim": 50, "epochs": 4, "learning_rate": 0.05, "batch_size": 65_536, "regularization": 0.01}
+
+    num_users = 10_000 if options.quick else 100_000
+    train, test = divide(low_rank(num_users))
+    settings = {"embedding_dim": 50, "epochs": 3, "learning_rate": 0.1, "batch_size": 131_072, "regularization": 0.05}
+    if options.quick:
+        settings |= {"batch_size": 16_384}
     numbers[f"{num_users}_users_1000_items_rank_50"] = {
-        "loop": loop,
-        "ours": ours(train, test, options.threads, **settings),
+        "loop": textbook_loop(train, test, 50, 0.01, 3 if options.quick else 20),
+        "ours": ours(train, test, **settings),
     }
 
     print(f"{'data':34} {'loop: test MSE':>15} {'seconds':>9} {'ours: test MSE':>15} {'seconds':>9} {'faster':>8}")
@@ -153,11 +146,8 @@ def main() -> None:
         row["reached"] = fit["test_mse"] <= loop["test_mse"]
         row["times_faster"] = loop["seconds"] / fit["seconds"]
         times = f"{row['times_faster']:.0f}x" if row["reached"] else "not reached"
-        print(
-            f"{name:34} {loop['test_mse']:15.4f} {loop['seconds']:9.1f} {fit['test_mse']:15.4f} {fit['seconds']:9.2f} {times:>8}"
-        )
-        if "arithmetic" in loop:
-            print(f"  loop: {loop['arithmetic']}")
+        figures = f"{loop['test_mse']:15.4f} {loop['seconds']:9.1f} {fit['test_mse']:15.4f} {fit['seconds']:9.3f}"
+        print(f"{name:34} {figures} {times:>8}")
     print(write_results("factorization", numbers, options.quick))
 
 

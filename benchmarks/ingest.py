@@ -83,7 +83,9 @@ def main() -> None:
     print(f"{'stage':<10}{'seconds':>9}{'CPU s':>9}{'peak GB':>9}")
     for stage, f in figures.items():
         print(f"{stage:<10}{f['seconds']:>9.1f}{f['cpu_seconds']:>9.1f}{f['peak_gb']:>9.2f}")
-    print(f"{'all':<10}{total:>9.1f}{'':>9}{peak:>9.2f}   (to reach: {LIMIT_S:.0f} s, {LIMIT_GB:.0f} GB for 20 million)")
+    print(
+        f"{'all':<10}{total:>9.1f}{'':>9}{peak:>9.2f}   (to reach: {LIMIT_S:.0f} s, {LIMIT_GB:.0f} GB for 20 million)"
+    )
     print(f"{counts['events']:,} events and {counts['rejected']:,} rejected of {num_rows:,} rows")
     numbers = {"rows": num_rows, "stages": figures, "total_seconds": total, "peak_gb": peak}
     write_results("ingest", {**numbers, "events": counts["events"], "rejected": counts["rejected"]}, arguments.quick)

@@ -1,4 +1,4 @@
-"""The flow monitor: drift of the newest window against the served release, and an event when it drifted.
+"""The flow monitor: reads the log anew, compares its newest window with the served release, tells when it drifted.
 
 The event `recops.drift` is what the deployment of `retrain` is triggered by (prefect.yaml).
 """
@@ -7,12 +7,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, task
+from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.events import emit_event
 
+from flows.train_and_release import stage
 from recops.bundle import read_pointer
 from recops.stages import drift as drift_stage
+from recops.stages import pipeline
+from recops.stages.locks import alone
 from recops.stages.project import open_project
 
 DRIFT_EVENT = "recops.drift"
@@ -31,11 +34,20 @@ def check(root: str, since: str | None, until: str | None) -> dict[str, Any]:
 
 @flow(name="monitor", persist_result=False)
 def monitor(root: str = ".", since: str | None = None, until: str | None = None) -> dict[str, Any]:
-    """The verdict on the window from `since` (default: `drift.window_days` before the log's end) to `until`."""
-    verdict = check(root, since, until)
+    """The verdict on the window from `since` (default: `drift.window_days` before the log's end) to `until`.
+
+    Before the first release there is nothing to compare with, and the verdict says so. Waits while a run is at work.
+    """
+    project = open_project(Path(root))
+    where = str(project.root)
+    pipeline.prepare(project)
+    with alone(project, get_run_logger().info):
+        pointer = read_pointer(project.releases)
+        if pointer is None:
+            return {"verdict": "nothing released"}
+        stage(where, "ingest")
+        verdict = check(where, since, until)
     if verdict["verdict"] == "drift":
-        pointer = read_pointer(open_project(Path(root)).releases)
-        assert pointer is not None, "a verdict needs a release"
         emit_event(
             DRIFT_EVENT,
             resource={"prefect.resource.id": f"recops.release.{pointer.release}"},

@@ -14,6 +14,7 @@ from prefect.client.schemas.objects import State, TaskRun
 
 from recops.errors import RefusedError
 from recops.stages import pipeline, promote
+from recops.stages.locks import alone
 from recops.stages.project import Project, open_project
 from recops.stages.smoke import smoke_test
 
@@ -75,18 +76,22 @@ def release(root: str, expected: str | None) -> str:
 
 @flow(name="train_and_release", persist_result=False)
 def train_and_release(root: str = ".") -> dict[str, Any]:
-    """The whole thread for the project in `root`; raises RefusedError where a rule or the gate's inputs refuse."""
+    """The whole thread for the project in `root`; raises RefusedError where a rule or the gate's inputs refuse.
+
+    One run a project at a time: a second one waits for the first.
+    """
     project = open_project(Path(root))
     pipeline.prepare(project)
     where = str(project.root)
-    for name in pipeline.stage_names(project):
-        stage(where, name)
-        if name == "ingest":
-            promote.refresh_accepted(project)
-    publish(where)
-    decision = gate(where)
-    if decision["verdict"] == "promote":
-        release(where, decision["champion"])
+    with alone(project, get_run_logger().info):
+        for name in pipeline.stage_names(project):
+            stage(where, name)
+            if name == "ingest":
+                promote.refresh_accepted(project)
+        publish(where)
+        decision = gate(where)
+        if decision["verdict"] == "promote":
+            release(where, decision["champion"])
     return decision
 
 

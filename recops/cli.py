@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from recops import __version__
-from recops.errors import CallError, RecopsError
+from recops.errors import CallError, RecopsError, RefusedError
+from recops.stages.pipeline import refresh_code
 from recops.stages.project import Project, open_project
 
 app = typer.Typer(
@@ -52,6 +53,22 @@ def print_table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
     console.print(table)
 
 
+def opened(folder: Path) -> Project:
+    """The project in `folder`, its record of recops' own code up to date."""
+    project = open_project(folder)
+    refresh_code(project)
+    return project
+
+
+def show_failed_rules(project: Project) -> None:
+    """A table of the rules that failed, when rules are why the data was refused."""
+    from recops.stages.tables import failed_rules
+
+    if rows := failed_rules(project):
+        columns = ["action", "table", "rule", "found", "expected", "examples"]
+        print_table("Rules that failed", columns, [list(row) for row in rows])
+
+
 @app.callback()
 def root(version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False) -> None:
     if version:
@@ -80,13 +97,18 @@ def run(folder: Folder = HERE) -> None:
     from recops.stages import pipeline
     from recops.stages.promote import outcome
 
-    project = open_project(folder)
+    project = opened(folder)
+    _ = project.params  # a mistake there is told before anything is started
     pipeline.prepare(project)
     if pipeline.changed(project) or (result := outcome(project)) is None:
         os.environ.update(project.environment())
         from flows.train_and_release import run_flow
 
-        result = run_flow(project)
+        try:
+            result = run_flow(project)
+        except RefusedError:
+            show_failed_rules(project)
+            raise
     else:
         print("Everything is up to date.")
     show_results(project, result)
@@ -121,7 +143,12 @@ def stage(name: str, text: str) -> None:
     def command(folder: Folder = HERE) -> None:
         from recops.stages.pipeline import run_stage
 
-        run_stage(open_project(folder), name)
+        project = opened(folder)
+        try:
+            run_stage(project, name)
+        except RefusedError:
+            show_failed_rules(project)
+            raise
 
     command.__doc__ = text
     app.command(name, epilog=f"Example: recops {name} -C shop", rich_help_panel="Stages")(command)
@@ -147,7 +174,7 @@ def serve(
     """Serve the promoted release over HTTP until interrupted."""
     from recops.serving.launch import serve as serve_release
 
-    project = open_project(folder)
+    project = opened(folder)
     settings = project.params.serve
     code = serve_release(
         releases=project.releases,
@@ -156,7 +183,12 @@ def serve(
         host=host or settings.host,
         port=port or settings.port,
         workers=workers or settings.workers,
-        environment=project.environment(),
+        environment={
+            **project.environment(),
+            "RECOPS_TIMEOUT_S": str(settings.timeout_s),
+            "RECOPS_MAX_CONCURRENCY": str(settings.max_concurrency),
+            "RECOPS_MAX_BODY_BYTES": str(settings.max_body_bytes),
+        },
     )
     raise typer.Exit(code)
 
@@ -173,7 +205,7 @@ def recommend(
 
     if user is None and history is None:
         raise CallError("--user or --history: give one of them")
-    project = open_project(folder)
+    project = opened(folder)
     items = [i.strip() for i in (history or "").split(",") if i.strip()]
     answer = recommend_once(project.releases, project.store_url, user, items, k)
     print_table(
@@ -188,7 +220,7 @@ def releases(folder: Folder = HERE) -> None:
     """What is and was served."""
     from recops.release.releases import list_releases
 
-    rows = list_releases(open_project(folder).releases)
+    rows = list_releases(opened(folder).releases)
     columns = ["release", "state", "model", "metric", "promoted_at"]
     print_table("Releases", columns, [[row[c] if c != "release" else row[c][:12] for c in columns] for row in rows])
 
@@ -204,7 +236,7 @@ def promote(
     from recops.stages.promote import promote_by_hand
 
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    print(f"Serving {promote_by_hand(open_project(folder), release, now)}")
+    print(f"Serving {promote_by_hand(opened(folder), release, now)}")
 
 
 @app.command(epilog="Example: recops rollback")
@@ -212,7 +244,7 @@ def rollback(folder: Folder = HERE) -> None:
     """Serve the release before the present one; a second call changes nothing."""
     from recops.release.releases import rollback as roll_back
 
-    print(f"Serving {roll_back(open_project(folder).releases).release}")
+    print(f"Serving {roll_back(opened(folder).releases).release}")
 
 
 @app.command(epilog="Example: recops trace 5e0c… (a request_id or a release)")
@@ -224,7 +256,7 @@ def trace(
     from recops.release.releases import trace as trace_back
     from recops.store import open_store
 
-    project = open_project(folder)
+    project = opened(folder)
     console.print_json(data=trace_back(what, project.releases, open_store(project.store_url)))
 
 
@@ -239,7 +271,7 @@ def drift(
     """Compare a window of events with the served release's reference profile; exit 0 whatever the verdict."""
     from recops.stages.drift import drift as compare_window
 
-    project = open_project(folder)
+    project = opened(folder)
     verdict = compare_window(project, since, until)
     print_table(
         f"Verdict: {verdict['verdict']} ({verdict['num_events']} events)",

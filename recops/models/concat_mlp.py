@@ -33,6 +33,8 @@ _FOLD_IN_RIDGE = 1e-3  # of the ridge regression, as a share of the mean squared
 class _Mlp(nn.Module):
     """Both tables and the layers. Row 0 of the item table stays zero: it is never drawn, and gets no gradient."""
 
+    fold_in: torch.Tensor
+
     def __init__(self, num_users: int, num_items: int, dim: int, hidden_dims: list[int], dropout: float) -> None:
         super().__init__()
         self.users = nn.Embedding(num_users + 1, dim)
@@ -64,6 +66,8 @@ class _Mlp(nn.Module):
 
 class _Encoder(nn.Module):
     """Histories int64 [B, L] to the user part of the first layer [B, H]."""
+
+    fold_in: torch.Tensor
 
     def __init__(self, mlp: _Mlp) -> None:
         super().__init__()

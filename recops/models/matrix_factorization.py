@@ -30,6 +30,9 @@ _DAMPING = 5.0
 class _Factors(nn.Module):
     """What is learned. Row 0 of the item tables stays zero: it is never drawn, and gets no gradient."""
 
+    mean: torch.Tensor
+    unobserved_weight: torch.Tensor
+
     def __init__(self, num_users: int, num_items: int, dim: int, generator: torch.Generator) -> None:
         super().__init__()
         self.users = nn.Embedding(num_users + 1, dim)
@@ -38,6 +41,7 @@ class _Factors(nn.Module):
         self.user_bias = nn.Embedding(num_users + 1, 1)
         self.item_bias = nn.Embedding(num_items + 1, 1, padding_idx=0)
         self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("unobserved_weight", torch.zeros(()))
         for table in (self.users, self.items):
             nn.init.normal_(table.weight, std=0.1 * dim**-0.5, generator=generator)
         nn.init.zeros_(self.user_bias.weight)
@@ -60,6 +64,13 @@ class _FoldIn(nn.Module):
     which the part that is the same for every user is the identity, so that few steps do (8 leave an error of 1e-6).
     Padding has a zero vector and adds nothing. An empty history gives the vector of "nothing seen".
     """
+
+    basis: torch.Tensor
+    vectors: torch.Tensor
+    targets: torch.Tensor
+    offset: torch.Tensor
+    ridge: torch.Tensor
+    identity: torch.Tensor
 
     def __init__(
         self,
@@ -132,8 +143,6 @@ class MatrixFactorization:
         self.config, self.num_users, self.num_items = config, num_users, num_items
         generator = torch.Generator().manual_seed(seed)
         self.module = _Factors(num_users, num_items, config.embedding_dim, generator)
-        # Buffers, since the fold-in needs them after load_state too.
-        self.module.register_buffer("unobserved_weight", torch.zeros(()))
 
     def prepare(self, train: Interactions) -> None:
         """Raises CallError where the objective is `mse` and an event has no value."""

@@ -23,6 +23,9 @@ from recops.training.losses import full_cross_entropy, sampled_cross_entropy
 
 # Histories are batched with others of about the same length, so that little of a batch is padding.
 _BUCKET = 8
+# Small data sets are cut into smaller batches, so that an epoch has at least about this many steps: with fewer a dozen
+# epochs end before the network has learned much.
+_MIN_BATCHES = 64
 # Negatives are drawn by frequency to this power: between uniform (0) and by popularity (1).
 _NEGATIVE_POWER = 0.75
 
@@ -155,14 +158,14 @@ class Sasrec:
     """A GradientRecommender (see protocols.py)."""
 
     class Config(Group):
-        """Hyper-parameters; `batch_size` counts events, padding included."""
+        """Hyper-parameters; `batch_size` counts events, padding included, and is the most a batch may hold."""
 
         embedding_dim: int = Field(64, ge=1)
         num_blocks: int = Field(2, ge=1)
         num_heads: int = Field(2, ge=1)
         max_history: int = Field(200, ge=1, description="events of a user that the network looks back on")
         positions: Literal["rotary", "learned"] = Field("rotary", description="learned: as the paper has it")
-        dropout: float = Field(0.2, ge=0, lt=1)
+        dropout: float = Field(0.2, ge=0, le=0.95)
         loss: Literal["softmax", "sampled_softmax"] = Field(
             "softmax", description="over all items, or a sample of them"
         )
@@ -206,9 +209,10 @@ class Sasrec:
         # Batches are cut from windows sorted by bucket; which window stands where is drawn anew each epoch.
         self._bucket_W = -(-self._length_W // _BUCKET)
         width = np.sort(self._bucket_W)[::-1] * _BUCKET
+        batch_size = min(self.config.batch_size, int(width.sum()) // _MIN_BATCHES)
         self._cuts = [0]
         while self._cuts[-1] < len(width):
-            fit = max(self.config.batch_size // int(width[self._cuts[-1]]), 1)
+            fit = max(batch_size // int(width[self._cuts[-1]]), 1)
             self._cuts.append(min(self._cuts[-1] + fit, len(width)))
         count = np.bincount(train.item_idx, minlength=self.num_items + 1)[1:]
         share = np.maximum(count, 1) ** _NEGATIVE_POWER

@@ -4,9 +4,9 @@ The map is this package's dvc.yaml with one change: where it lists source files 
 each stage's code (`.recops/code.yaml`), since the code lies elsewhere there.
 """
 
-import os
+import json
+import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,41 @@ import yaml
 
 from recops.data.guess import Guess, guess
 from recops.errors import CallError
-from recops.stages import closure, pipeline
-from recops.stages.project import Project, open_project
+from recops.params import Params
+from recops.stages import closure, git, pipeline
+from recops.stages.project import open_project
 
 # In a wheel the templates lie in the package, in a checkout beside it.
 PACKAGED = closure.PACKAGE / "templates"
 TEMPLATES = PACKAGED if PACKAGED.is_dir() else closure.PACKAGE.parent
 COPIED = ("bentofile.yaml", "prefect.yaml", ".dvcignore")
-IGNORED = ("/.recops/", "/releases/", "/data/", "/model/", "/bundle/", "/reports/")
+# Of the state, what DVC compares is committed: a clone that has pulled its data then has nothing to do.
+IGNORED = (
+    "/.recops/*",
+    "!/.recops/code.yaml",
+    "!/.recops/accepted.json",
+    "/dvc_plots/",
+    "/releases/",
+    "/data/",
+    "/model/",
+    "/bundle/",
+    "/reports/",
+)
+ABOUT = {
+    "source": "Where the events come from, and how its files are to be read.",
+    "ingest": "What each kind of event means: positive, negative, exposure (shown only) or ignored.",
+    "validate": "Whether expectations/ may stop the thread.",
+    "split": "Which events train, which validate, which test: leave_last_out, global_time or random.",
+    "encode": "Encoders of item content, by name.",
+    "train": "The model, the baselines it has to beat, and how they are fitted.",
+    "evaluate": "How the models are judged.",
+    "recommend": "Whether items a user knows are left out: the same in evaluation, gate and service.",
+    "export": "How the bundle is written.",
+    "gate": "When a new model may replace the one that is served.",
+    "serve": "The service.",
+    "drift": "When a window of events counts as drifted.",
+    "retrain": "When the model is trained anew.",
+}
 
 
 def init(folder: Path, events: Path, items: Path | None, users: Path | None) -> Guess:
@@ -32,6 +59,8 @@ def init(folder: Path, events: Path, items: Path | None, users: Path | None) -> 
     """
     if (folder / "params.yaml").exists():
         raise CallError(f"{folder / 'params.yaml'}: exists already; remove it or choose another folder")
+    if folder.exists() and not folder.is_dir():
+        raise CallError(f"{folder}: is a file; name a folder")
     found = guess(events, items, users)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "params.yaml").write_text(params_text(found), encoding="utf-8")
@@ -41,66 +70,54 @@ def init(folder: Path, events: Path, items: Path | None, users: Path | None) -> 
     for name in COPIED:
         shutil.copyfile(TEMPLATES / name, folder / name)
     shutil.copytree(TEMPLATES / "expectations", folder / "expectations", dirs_exist_ok=True)
-    start_git(folder)
     project = open_project(folder)
+    git.start(project)
     pipeline.prepare(project)
+    git.commit(project, "A recops project")
     return found
 
 
 def params_text(found: Guess) -> str:
-    """params.yaml: the template's settings with the guessed source and kinds of event."""
+    """params.yaml: every knob with what it means; the guessed source and kinds of event, else the template's values."""
     settings = yaml.safe_load((TEMPLATES / "params.yaml").read_text(encoding="utf-8"))
     settings["source"] = {"name": "files", "order": found.order, "options": found.options}
     settings["ingest"] = {"events": found.events}
-    settings["split"] = {"name": "random" if found.order == "unordered" else settings["split"]["name"]}
-    notes = "".join(f"#   {what}: {value} ({why})\n" for what, value, why in found.rows)
-    body = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
-    return f"# Every knob, grouped by stage. Correct what was guessed wrong:\n{notes}{body}"
+    if found.order == "unordered":
+        settings["split"] = {"name": "random"}
+    filled = Params.model_validate(settings)
+    lines = ["# Every knob, grouped by stage. What was guessed, to be corrected where it is wrong:"]
+    lines += [f"#   {what}: {value} ({why})" for what, value, why in found.rows]
+    for name, field in Params.model_fields.items():
+        group = getattr(filled, name)
+        lines += ["", f"# {ABOUT[field.alias or name]}", f"{field.alias or name}:"]
+        values = group.model_dump(exclude_none=True)
+        for key, about in type(group).model_fields.items():
+            lines += [f"  # {about.description}"] if about.description else []
+            lines += [f"  {line}" for line in yaml_lines(key, values.get(key))]
+    return "\n".join(lines) + "\n"
+
+
+def yaml_lines(key: str, value: Any) -> list[str]:
+    """One setting as lines of YAML; the innermost lists and mappings on one line each."""
+    inner = None if isinstance(value, dict | list) else False
+    text = yaml.safe_dump({key: value}, sort_keys=False, allow_unicode=True, default_flow_style=inner, width=110)
+    return text.splitlines()
 
 
 def map_text(files: list[Path]) -> str:
     """dvc.yaml for a project whose code is an installed recops and whose events lie in `files`."""
-    text = (TEMPLATES / "dvc.yaml").read_text(encoding="utf-8")
-    mapping: dict[str, Any] = yaml.safe_load(text)
-    for name, stage in mapping["stages"].items():
-        stage["deps"] = [dep for dep in stage.get("deps", []) if not is_code(dep)]
-        stage.setdefault("params", []).append({".recops/code.yaml": [name]})
-    mapping["stages"]["ingest"]["deps"] += [str(file) for file in files]
-    comment = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
-    return comment + yaml.safe_dump(mapping, sort_keys=False, default_flow_style=None, width=110)
 
+    def stage(match: re.Match[str]) -> str:
+        name = match["name"]
+        # JSON strings are YAML strings, whatever stands in the path.
+        own = [json.dumps(str(file), ensure_ascii=False) for file in files] if name == "ingest" else []
+        params = [match["params"]] if match["params"] else []
+        params.append(f"{{.recops/code.yaml: [{name}]}}")
+        head = match[0].partition("    deps:")[0]
+        deps = ", ".join([*closure.data_deps(match), *own])
+        return f"{head}    deps: [{deps}]\n    params: [{', '.join(params)}]\n"
 
-def is_code(dependency: str) -> bool:
-    """Whether an entry of `deps` in the template is code of recops rather than data or settings."""
-    return dependency.startswith("recops/")
-
-
-def start_git(folder: Path) -> None:
-    """Makes `folder` a git repository with an author, unless it lies in one; without git it does nothing."""
-    if shutil.which("git") is None:
-        return
-
-    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True)
-
-    if git("rev-parse", "--show-toplevel").stdout.strip() != str(folder.resolve()):
-        git("init", "--quiet", "--initial-branch", "main")
-    for key, value in (("user.name", os.environ.get("USER") or "recops"), ("user.email", "recops@localhost")):
-        if git("config", key).returncode != 0:
-            git("config", key, value)
-
-
-def commit(project: Project, message: str) -> bool:
-    """Commits settings, map, rules and dvc.lock of a project; False where there is nothing to commit or no git."""
-    if not (project.root / ".git").exists() or shutil.which("git") is None:
-        return False
-
-    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["git", "-C", str(project.root), *arguments], capture_output=True, text=True)
-
-    wanted = ["params.yaml", "dvc.yaml", "dvc.lock", ".gitignore", ".dvcignore", ".dvc", "expectations", *COPIED]
-    tracked = [name for name in wanted if (project.root / name).exists() and git("check-ignore", "-q", name).returncode]
-    git("add", "--", *tracked)
-    if git("diff", "--cached", "--quiet").returncode == 0:
-        return False
-    return git("commit", "--quiet", "-m", message).returncode == 0
+    text = closure.STAGE.sub(stage, (TEMPLATES / "dvc.yaml").read_text(encoding="utf-8"))
+    return re.sub(
+        "^# .*closure.*$", "# .recops/code.yaml stands for the code: every recops command renews it.", text, flags=re.M
+    )

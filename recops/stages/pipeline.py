@@ -5,6 +5,7 @@ DVC is called as a command of its own, so that its lock, its cache and its messa
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -14,12 +15,18 @@ from typing import Any
 import yaml
 
 from recops.bundle import canonical_json, write_atomically
-from recops.errors import RecopsError, RefusedError
+from recops.errors import CallError, RecopsError, RefusedError
+from recops.serving.parent import follow_parent
+from recops.stages import closure
 from recops.stages.project import Project
 
-BUSY = "is busy"  # DVC's word for: another repro holds the lock
+# DVC's words for: another command holds a path, or the whole repository.
+BUSY = ("is busy", "Unable to acquire lock")
 # Advice of DVC that does not hold here: recops commits dvc.lock itself, and data is pushed on purpose or not at all.
 ADVICE = ("To track the changes with git", "\tgit add", "To enable auto staging", "\tdvc config core", "Use `dvc push`")
+
+# DVC's words for what the user can put right and another try cannot.
+CALL_ERRORS = ("missing data 'source'", "are missing from", "Failed to load", "failed to load", "is invalid")
 
 
 class StageError(RecopsError):
@@ -33,27 +40,45 @@ def stage_names(project: Project) -> list[str]:
     return list(yaml.safe_load((project.root / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
 
 
-def dvc(project: Project, *arguments: str) -> list[str]:
+def dvc(*arguments: str) -> list[str]:
     """The command line of DVC in the Python that runs recops."""
     return [sys.executable, "-m", "dvc", *arguments]
 
 
 def prepare(project: Project) -> None:
-    """Makes the folder a DVC project where it is none yet (with git where git is, without it elsewhere)."""
-    if not (project.root / ".dvc").is_dir():
+    """Makes the folder a DVC project where it is none yet (with git where git is, without it elsewhere).
+
+    DVC's own cache moves into the project: by default it lies where every user of the machine may write.
+    """
+    folder, cache = project.root / ".dvc", str(project.state / "dvc" / "site")
+    if not folder.is_dir():
         git = (project.root / ".git").exists()
-        subprocess.run(
-            dvc(project, "init", "--quiet", *([] if git else ["--no-scm"])),
-            cwd=project.root,
-            env=project.environment(),
-            check=True,
-        )
+        run_dvc(project, "init", "--quiet", *([] if git else ["--no-scm"]))
+        run_dvc(project, "config", "core.analytics", "false")
+    local = folder / "config.local"
+    if not local.exists() or cache not in local.read_text(encoding="utf-8"):
+        run_dvc(project, "config", "--local", "core.site_cache_dir", cache)
+    refresh_code(project)
+
+
+def run_dvc(project: Project, *arguments: str) -> None:
+    """Runs DVC. Raises CallError with its words when it fails."""
+    done = subprocess.run(dvc(*arguments), cwd=project.root, env=project.environment(), capture_output=True, text=True)
+    if done.returncode != 0:
+        raise CallError(f"{project.root}: dvc {' '.join(arguments)}: {(done.stderr or done.stdout).strip()}")
+
+
+def refresh_code(project: Project) -> None:
+    """Renews `.recops/code.yaml`, which stands for the code of each stage where dvc.yaml lists that and no files."""
+    path = project.root / "dvc.yaml"
+    if path.exists() and project.code.relative_to(project.root).as_posix() in path.read_text(encoding="utf-8"):
+        closure.refresh(project.code, stage_names(project))
 
 
 def changed(project: Project) -> list[str]:
     """Stages that `dvc repro` would run, by name; empty when everything is up to date."""
     done = subprocess.run(
-        dvc(project, "status", "--json"), cwd=project.root, env=project.environment(), capture_output=True, text=True
+        dvc("status", "--json"), cwd=project.root, env=project.environment(), capture_output=True, text=True
     )
     if done.returncode != 0:
         return stage_names(project)
@@ -61,52 +86,66 @@ def changed(project: Project) -> list[str]:
 
 
 def run_stage(project: Project, name: str) -> Any:
-    """Runs one stage here and now. A refusal is also written down, so that whoever walks dvc.yaml can tell it from
-    a fault."""
-    refused = project.state / "refused.json"
-    refused.unlink(missing_ok=True)
+    """Runs one stage here and now. A user's mistake or a refusal is also written down, so that whoever walks dvc.yaml
+    can tell it from a fault. Under DVC a stage ends when DVC does: no orphan writes into what the next run makes.
+    """
+    if "DVC_STAGE" in os.environ:
+        follow_parent()
+    project.refused.unlink(missing_ok=True)
     try:
         return getattr(importlib.import_module(f"recops.stages.{name}"), name)(project)
-    except RefusedError as error:
-        write_atomically(refused, canonical_json({"stage": name, "message": str(error)}))
+    except RecopsError as error:
+        facts = {"stage": name, "message": str(error), "exit_code": error.exit_code}
+        write_atomically(project.refused, canonical_json(facts))
         raise
+
+
+def refusal(project: Project) -> dict[str, Any] | None:
+    """`stage`, `message` and `exit_code` when the stage that ran last refused its input, else None."""
+    return json.loads(project.refused.read_text(encoding="utf-8")) if project.refused.exists() else None
 
 
 def repro(project: Project, stage: str, say: Callable[[str], None] = print, wait_s: float = 3600.0) -> None:
     """Brings one stage up to date (its predecessors are left as they are).
 
-    Waits up to `wait_s` while another run holds DVC's lock. Raises RefusedError when the stage refused the data
-    (exit 1 of the stage with its own message) and StageError when it failed otherwise or was killed.
+    Waits up to `wait_s` while another command holds DVC's locks. Raises RefusedError when the stage refused the data,
+    CallError when its settings or files are wrong (both with the stage's own message) and StageError when it failed
+    otherwise or was killed.
     """
-    command = dvc(project, "repro", "--single-item", stage)
     until = time.monotonic() + wait_s
-    while True:
-        lines: list[str] = []
-        with subprocess.Popen(
-            command,
-            cwd=project.root,
-            env=project.environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            bufsize=1,
-        ) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                lines.append(line.rstrip())
-                if line.strip() and BUSY not in line and not line.startswith(ADVICE):
-                    say(line.rstrip())
-        if process.returncode == 0:
-            return
-        if any(BUSY in line for line in lines) and time.monotonic() < until:
-            say(f"{stage}: another run is at work here; waiting for it")
+    project.refused.unlink(missing_ok=True)
+    while (code := repro_once(project, stage, say, lines := [])) != 0:
+        if any(word in line for line in lines for word in BUSY) and time.monotonic() < until:
+            say(f"{stage}: another command is at work here; waiting for it")
             time.sleep(2)
             continue
-        refused = project.state / "refused.json"
-        if refused.exists() and (reason := json.loads(refused.read_text(encoding="utf-8")))["stage"] == stage:
-            raise RefusedError(f"{reason['stage']}: {reason['message']}")
-        said = [line for line in lines if line.strip() and not line.startswith("ERROR: failed to reproduce")]
-        raise StageError(f"stage {stage} failed (dvc exit {process.returncode}): {said[-1] if said else lines[-1:]}")
+        if (reason := refusal(project)) and reason["stage"] == stage:
+            kind = RefusedError if reason["exit_code"] == RefusedError.exit_code else CallError
+            raise kind(f"{stage}: {reason['message']}")
+        said = lines[-1] if lines else "it said nothing"
+        if any(words in said for words in CALL_ERRORS):
+            raise CallError(f"{stage}: {said}")
+        raise StageError(f"stage {stage} failed (dvc exit {code}): {said}")
+
+
+def repro_once(project: Project, stage: str, say: Callable[[str], None], lines: list[str]) -> int:
+    """Runs `dvc repro` on one stage and returns its exit code; what it says goes to `say` and is added to `lines`."""
+    with subprocess.Popen(
+        dvc("repro", "--single-item", stage),
+        cwd=project.root,
+        env=project.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        bufsize=1,
+    ) as process:
+        assert process.stdout is not None
+        for line in map(str.rstrip, process.stdout):
+            if line and not line.startswith(ADVICE):
+                lines.append(line)
+                if not any(words in line for words in BUSY):
+                    say(line)
+    return process.returncode
 
 
 def lock_text(project: Project) -> str | None:

@@ -21,7 +21,7 @@ from recops.bundle import (
 from recops.data.split import with_signal
 from recops.errors import CallError
 from recops.release import gate, releases
-from recops.stages import pipeline
+from recops.stages import git, pipeline
 from recops.stages.package import git_commit
 from recops.stages.project import Project
 from recops.store import open_store
@@ -72,7 +72,11 @@ def decide(project: Project) -> dict[str, Any]:
 
 
 def promote(project: Project, *, expected: str | None, now: str, run: dict[str, Any]) -> str:
-    """Promotes bundle/ if the champion is still `expected`; returns the release. `run` are facts of the run."""
+    """Promotes bundle/ if the champion is still `expected`; returns the release. `run` are facts of the run.
+
+    A project's settings and dvc.lock are committed first, so that the release names the commit that holds them.
+    """
+    git.commit(project, f"Release {bundle_id(project.bundle)[:12]}")
     record = {
         "commit": git_commit(project),
         "dvc_lock": pipeline.lock_text(project),

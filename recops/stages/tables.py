@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from recops.data.validation import RuleResult, Verdict, verdict_table
+from recops.stages.pipeline import refusal
 from recops.stages.project import Project
 
 
@@ -15,6 +17,20 @@ def validation_table(project: Project) -> list[dict[str, Any]]:
         for r in report[outcome]
     ]
     return rows or [{"outcome": "passed", "table": "all", "rule": "all", "observed": "", "why": ""}]
+
+
+def failed_rules(project: Project) -> list[tuple[str, str, str, str, str, str]]:
+    """Rules that failed in the stage that just refused the data, see `verdict_table`; empty for any other refusal."""
+    reports = {"validate": project.reports, "split": project.reports / "split"}
+    reason = refusal(project)
+    if reason is None or reason["stage"] not in reports:
+        return []
+    path = reports[reason["stage"]] / "validation.json"
+    if not path.exists():
+        return []
+    report = json.loads(path.read_text(encoding="utf-8"))
+    rules = {outcome: [RuleResult(**rule) for rule in report[outcome]] for outcome in ("stopped", "warned")}
+    return verdict_table(Verdict(**rules))
 
 
 def metrics_table(project: Project) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ def validate(project: Project) -> dict:
         now=datetime.fromisoformat(params.ingest.now) if params.ingest.now else None,
         live=params.source.live,
         kinds=sorted(params.ingest.events),
+        order=params.source.order,
     )
     if not verdict.ok:
         raise RefusedError(

@@ -4,12 +4,13 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
-from planted_taste import planted
 from pydantic import ValidationError
 
 from recops.bundle import load_bundle
+from recops.data.interactions import Interactions, make_interactions
 from recops.plugins import load, names
 from recops.protocols import ServingParts
 from recops.release.export import FACTS, ITEM_COLUMNS, export_bundle, torch_scorer
@@ -18,6 +19,43 @@ from recops.training.loop import fit_model
 
 MODELS = names("models")
 SHORT = {"epochs": 12, "batch_size": 256, "learning_rate": 0.02, "precision": "float32"}
+CLUSTER_OF_USER = (0, 0, 0, 1, 1, 2, 3)  # repeated over the users
+CLUSTER_SIZE, NUM_USERS, NUM_EVENTS = 16, 120, 7
+NUM_ITEMS = CLUSTER_SIZE * (max(CLUSTER_OF_USER) + 1)
+
+
+@cache
+def planted() -> tuple[Interactions, np.ndarray]:
+    """A small log with planted taste: four groups of items, each user likes one, some groups and items are liked more.
+
+    Returns the train part, and the withheld last item row of each user row (0 for none).
+    """
+    generator = np.random.default_rng(7)
+    share = 1 / np.arange(1, CLUSTER_SIZE + 1)
+    # Every item once, so that all are in the vocabulary.
+    rows = [("filler", item) for item in range(NUM_ITEMS)]
+    withheld = {}
+    for user in range(NUM_USERS):
+        first = CLUSTER_SIZE * CLUSTER_OF_USER[user % len(CLUSTER_OF_USER)]
+        own = first + generator.choice(CLUSTER_SIZE, NUM_EVENTS, replace=False, p=share / share.sum())
+        rows += [(f"u{user:03}", int(item)) for item in own[:-1]]
+        withheld[f"u{user:03}"] = f"i{own[-1]:02}"
+    frame = pl.DataFrame(
+        {
+            "user_id": [user for user, _ in rows],
+            "item_id": [f"i{item:02}" for _, item in rows],
+            "timestamp": pl.Series(range(len(rows)), dtype=pl.Int64).cast(pl.Datetime("us", "UTC")),
+            "event": "rating",
+            "value": pl.Series(generator.integers(1, 6, len(rows)), dtype=pl.Float32),
+            "signal": "positive",
+            "weight": pl.Series([1.0] * len(rows), dtype=pl.Float32),
+        }
+    )
+    train = make_interactions(frame)
+    target = np.zeros(train.num_users + 1, np.int64)
+    for user_id, item_id in withheld.items():
+        target[train.users.to_idx([user_id])[0]] = train.items.to_idx([item_id])[0]
+    return train, target
 
 
 def make(name: str, **changes: Any) -> Any:

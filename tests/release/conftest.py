@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_bundles import facts, items
+from tests.release.small_bundles import facts, items
 
 from recops.protocols import ServingParts
 from recops.release.export import export_bundle

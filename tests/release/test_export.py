@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from small_bundles import facts, items
+from tests.release.small_bundles import facts, items
 from torch import nn
 
 from recops.bundle import Bundle, load_bundle

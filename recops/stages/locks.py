@@ -1,0 +1,56 @@
+"""One run of a project at a time, and no lock that outlives the process that took it.
+
+In: a project. Out: a held lock. Knows where DVC writes down which paths are in use, nothing else of DVC.
+"""
+
+import fcntl
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import psutil
+
+from recops.stages.project import Project
+
+
+@contextmanager
+def alone(project: Project, say: Callable[[str], None] = print) -> Iterator[None]:
+    """Holds the project for one run: a second run waits, and then finds done what the first has done.
+
+    The kernel frees the lock of a run that was killed; what such a run left of DVC's own locks is removed.
+    """
+    with (project.state / "run.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another run is at work here; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        remove_dead_locks(project)
+        yield
+
+
+def remove_dead_locks(project: Project) -> None:
+    """Removes DVC's list of the paths in use where nobody in it lives.
+
+    DVC itself goes by process ids alone, so it takes any process for the holder that has got the number since, and it
+    refuses a list that a kill cut short.
+    """
+    path = project.root / ".dvc" / "tmp" / "rwlock"
+    try:
+        locks = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except ValueError:
+        path.unlink()
+        return
+    holders = [*locks.get("write", {}).values(), *(i for infos in locks.get("read", {}).values() for i in infos)]
+    if not any(is_dvc(holder["pid"]) for holder in holders):
+        path.unlink()
+
+
+def is_dvc(pid: int) -> bool:
+    """Whether the process lives and is a DVC command."""
+    try:
+        return any("dvc" in part for part in psutil.Process(pid).cmdline())
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False

@@ -1,0 +1,55 @@
+"""params.yaml: defaults where a key is left out, and errors that name file and key."""
+
+from pathlib import Path
+
+import pytest
+
+from recops.errors import CallError
+from recops.params import Params, read_params
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "params.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("text", ["", "# nothing but a remark\n", "train:\n  model: sasrec\n"])
+def test_what_is_left_out_has_its_default(tmp_path: Path, text: str) -> None:
+    assert read_params(write(tmp_path, text)) == Params()
+
+
+def test_a_value_is_read(tmp_path: Path) -> None:
+    params = read_params(write(tmp_path, "train: {model: ease, threads: 4}\nvalidate: {enabled: false}\n"))
+    assert (params.train.model, params.train.threads, params.validate_.enabled) == ("ease", 4, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: {modle: ease}\n", r"train\.modle: Extra inputs are not permitted \(found 'ease'\)"),
+        ("trian: {model: ease}\n", r"trian: Extra inputs"),
+        ("serve: {port: 70000}\n", r"serve\.port: .*65535 \(found 70000\)"),
+        ("split: {valid_fraction: .nan}\n", r"split\.valid_fraction: .*finite"),
+        ("ingest: {events: {view: {weight: 1}}}\n", r"ingest\.events\.view\.signal: Field required$"),
+        ("train: [a\n", "not readable as YAML"),
+        ("- a\n", "expected groups of settings, found list"),
+    ],
+)
+def test_a_mistake_names_file_and_key(tmp_path: Path, text: str, message: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(CallError, match=message) as raised:
+        read_params(path)
+    assert str(raised.value).startswith(f"{path}: ")
+
+
+def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(CallError, match=r"train\.threads.*gate\.margin"):
+        read_params(write(tmp_path, "train: {threads: 0}\ngate: {margin: -1}\n"))
+
+
+def test_bytes_that_are_no_text_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(b"train: {model: \xff\xfe}\n")
+    with pytest.raises(CallError, match="not readable as YAML"):
+        read_params(path)
