@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 Encode = Callable[[np.ndarray], np.ndarray]  # item_idx int64 [B, L] -> user_vector float32 [B, D]
+ENCODED_AT_ONCE = 128
 Rank = Callable[[np.ndarray, np.ndarray], np.ndarray]  # user_vector [B, D], item_vectors [M, D'] -> float32 [B, M]
 
 
@@ -77,7 +78,11 @@ class Scorer:
 
     def user_vectors(self, histories: Sequence[np.ndarray]) -> np.ndarray | None:
         """float32 [B, D], or None for a model without an encoder."""
-        return None if self.encode is None else self.encode(self.pad(histories))
+        if self.encode is None:
+            return None
+        # Few at a time: the attention of a long history is the largest array there is.
+        starts = range(0, max(len(histories), 1), ENCODED_AT_ONCE)
+        return np.concatenate([self.encode(self.pad(histories[i : i + ENCODED_AT_ONCE])) for i in starts])
 
     def scores(self, histories: Sequence[np.ndarray], user_vectors: np.ndarray | None = None) -> np.ndarray:
         """float32 [B, N+1]; column 0 is -inf. `user_vectors` saves encoding again when the caller has them."""

@@ -120,7 +120,8 @@ class MatrixFactorization:
 
     Objectives: `implicit` (default) draws every observed pair to 1 and, with a small weight, all pairs to 0, without
     sampling; `bce` tells observed pairs from sampled ones; `mse` predicts the event's value, as the textbook does: good
-    at ratings, poor at ranking, because it never looks at what was not chosen (both measured in docs/decisions.md).
+    at ratings, poor at ranking, because it never looks at what was not chosen. NDCG@10 on MovieLens-100k, each user's
+    last event withheld, whole catalogue, these defaults: .071, .051 and .013; `most_popular` has .044.
     """
 
     class Config(Group):
