@@ -3,9 +3,13 @@
 `python -m benchmarks.factorization [--quick]`. Two data sets: the 100,004 ratings of `movielens_small`, and 100,000
 users x 1,000 items of rank 50 (made up, 5 % observed, with noise). A tenth of the ratings is the test part. The loop
 is R ~ U V' by stochastic gradient descent on the squared error, in NumPy, and stops where its test loss is lowest, or
-after 60 passes (12 on the made-up data); on MovieLens it is given the learning rate of three that reaches the lowest (all three are kept). Ours is
-`matrix_factorization` with `objective: mse`, timed as a whole, from making the model on. Evaluation is in neither time.
-Times are processor seconds of one thread each, so that a busy machine does not favour either.
+after 60 passes (12 on the made-up data). On MovieLens it is given the learning rate of three that reaches the lowest
+test loss; all three are kept. Ours is `matrix_factorization` with `objective: mse`, timed as a whole, from making the
+model on. Evaluation is in neither time. Times are processor seconds of one thread each, so that a busy machine does not
+favour either. Rates, epochs and passes were chosen by the test loss, for both.
+
+Ours starts from damped means of users and items, which the loop has not. `means only` is the test loss of that start,
+before any factor is learned: where it is already below the loop's, the means were enough and the factors added nothing.
 """
 
 import argparse
@@ -112,6 +116,11 @@ def ours(train: Ratings, test: Ratings, **changes: Any) -> dict[str, Any]:
     return {"test_mse": float(np.mean((test[2] - predicted) ** 2)), "seconds": seconds, "config": changes}
 
 
+def means_only(train: Ratings, test: Ratings, settings: dict[str, Any]) -> float:
+    """Test loss of our start: one epoch at a learning rate that moves nothing."""
+    return ours(train, test, **settings | {"epochs": 1, "learning_rate": 1e-9})["test_mse"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="10,000 made-up users, few passes: under a minute")
@@ -128,6 +137,7 @@ def main() -> None:
         "loop": min(tried, key=lambda loop: loop["test_mse"]),
         "loop_at_other_rates": tried,
         "ours": ours(train, test, **settings),
+        "means_only_test_mse": means_only(train, test, settings),
     }
 
     num_users = 10_000 if options.quick else 100_000
@@ -138,16 +148,18 @@ def main() -> None:
     numbers[f"{num_users}_users_1000_items_rank_50"] = {
         "loop": textbook_loop(train, test, 50, 0.01, 3 if options.quick else 12),
         "ours": ours(train, test, **settings),
+        "means_only_test_mse": means_only(train, test, settings),
     }
 
-    print(f"{'data':34} {'loop: test MSE':>15} {'seconds':>9} {'ours: test MSE':>15} {'seconds':>9} {'faster':>8}")
+    headings = f"{'loop: test MSE':>15} {'seconds':>9} {'ours: test MSE':>15} {'seconds':>9} {'faster':>8}"
+    print(f"{'data':34} {headings} {'means only':>11}")
     for name, row in numbers.items():
         loop, fit = row["loop"], row["ours"]
         row["reached"] = fit["test_mse"] <= loop["test_mse"]
         row["times_faster"] = loop["seconds"] / fit["seconds"]
         times = f"{row['times_faster']:.0f}x" if row["reached"] else "not reached"
         figures = f"{loop['test_mse']:15.4f} {loop['seconds']:9.1f} {fit['test_mse']:15.4f} {fit['seconds']:9.3f}"
-        print(f"{name:34} {figures} {times:>8}")
+        print(f"{name:34} {figures} {times:>8} {row['means_only_test_mse']:11.4f}")
     print(write_results("factorization", numbers, options.quick))
 
 

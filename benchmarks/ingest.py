@@ -37,6 +37,14 @@ split: {name: leave_last_out}
 recommend: {remove_seen: false}
 """
 
+# One stage, and the most memory it held (KiB) as the last word it prints.
+STAGE = """
+import resource, sys
+from recops.cli import app
+app(sys.argv[1:], standalone_mode=False)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
 
 def make_project(folder: Path, num_rows: int) -> None:
     """A project whose log has `num_rows` rows: 1 user per 100 rows and 1 item per 400 on average."""
@@ -47,7 +55,8 @@ def make_project(folder: Path, num_rows: int) -> None:
     con.execute("set threads = 1")
     con.execute(
         f"""copy (
-            select case when i % 1000 = 7 then '' else 'u' || cast(pow(random(), 2) * {num_rows // 100} as bigint) end as user,
+            select case when i % 1000 = 7 then ''
+                        else 'u' || cast(pow(random(), 2) * {num_rows // 100} as bigint) end as user,
                    'i' || cast(pow(random(), 3) * {num_rows // 400} as bigint) as item,
                    1600000000 + cast(i * (31536000.0 / {num_rows}) as bigint) as ts
             from range({num_rows}) t(i)
@@ -59,8 +68,8 @@ def measure(folder: Path, stage: str) -> dict[str, float]:
     """Wall seconds, CPU seconds and peak memory (GB) of `recops STAGE` as a process of its own."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
-    command = f"import resource, sys; from recops.cli import app; app(['{stage}', '-C', {str(folder)!r}], standalone_mode=False); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    done = subprocess.run([sys.executable, "-c", command], check=True, capture_output=True, text=True, env=os.environ)
+    command = [sys.executable, "-c", STAGE, stage, "-C", str(folder)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ)
     wall = time.perf_counter() - started
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -6,6 +6,7 @@ Every import of a heavy part stands inside the command that needs it, so that `-
 
 import os
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,7 +46,7 @@ def escaped(text: str) -> str:
     return text.replace("[", r"\[")
 
 
-def print_table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
+def print_table(title: str, columns: list[str], rows: Iterable[Sequence[Any]]) -> None:
     """One table on a terminal; the same, without colour, elsewhere."""
     table = Table(*columns, title=title, title_justify="left")
     for row in rows:
@@ -66,14 +67,22 @@ def show_failed_rules(project: Project) -> None:
 
     if rows := failed_rules(project):
         columns = ["action", "table", "rule", "found", "expected", "examples"]
-        print_table("Rules that failed", columns, [list(row) for row in rows])
+        print_table("Rules that failed", columns, rows)
+
+
+def print_version(wanted: bool) -> None:
+    """Ends the call with the version where it was asked for."""
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=print_version)]
 
 
 @app.callback()
-def root(version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False) -> None:
-    if version:
-        print(__version__)
-        raise typer.Exit
+def root(version: Version = False) -> None:
+    """Options before any command."""
 
 
 @app.command(epilog="Example: recops init shop --events orders.csv --items products.csv")
@@ -87,7 +96,7 @@ def init(
     from recops.stages.init import init as init_project
 
     guess = init_project(folder, events, items, users)
-    print_table("What was found", ["what", "guess", "why"], [list(row) for row in guess.rows])
+    print_table("What was found", ["what", "guess", "why"], guess.rows)
     print(f"Wrote {folder / 'params.yaml'}: correct it where the guess is wrong, then: recops run -C {folder}")
 
 
@@ -167,15 +176,18 @@ stage("package", "Build the Bento from the bundle.")
 @app.command(epilog="Example: recops serve --port 3000")
 def serve(
     folder: Folder = HERE,
-    port: Annotated[int | None, typer.Option(help="Default: serve.port in params.yaml.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Default: serve.port in params.yaml.")] = None,
     host: Annotated[str | None, typer.Option(help="Default: serve.host in params.yaml (loopback).")] = None,
-    workers: Annotated[int | None, typer.Option(help="Default: serve.workers in params.yaml.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Default: serve.workers in params.yaml.")] = None,
 ) -> None:
     """Serve the promoted release over HTTP until interrupted."""
+    from recops.bundle import read_pointer
     from recops.serving.launch import serve as serve_release
 
     project = opened(folder)
     settings = project.params.serve
+    if read_pointer(project.releases) is None:
+        raise CallError(f"{project.releases}: nothing is released yet; run: recops run")
     code = serve_release(
         releases=project.releases,
         bundle=None,

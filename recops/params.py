@@ -4,15 +4,17 @@ One class a group, one group a stage, in the order of the stages. Hyper-paramete
 are checked by the model and the source themselves (`Config`, `Options`), so that adding one adds no line here.
 """
 
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from recops.errors import CallError
 
 M = TypeVar("M", bound=BaseModel)
+Seed = Annotated[int, Field(ge=0, lt=2**63)]  # what every generator takes
 
 
 class Group(BaseModel):
@@ -42,20 +44,30 @@ class EventKind(Group):
 
 
 class IngestParams(Group):
-    events: dict[str, EventKind] = {
-        "rating": EventKind(signal="positive"),
-        "purchase": EventKind(signal="positive"),
-        "play": EventKind(signal="positive"),
-        "click": EventKind(signal="positive"),
-        "like": EventKind(signal="positive"),
-        "share": EventKind(signal="positive"),
-        "cart": EventKind(signal="positive"),
-        "view": EventKind(signal="positive"),
-        "dislike": EventKind(signal="negative"),
-        "return": EventKind(signal="negative"),
-        "impression": EventKind(signal="exposure"),
-    }
+    events: dict[str, EventKind] = Field(
+        {
+            "rating": EventKind(signal="positive"),
+            "purchase": EventKind(signal="positive"),
+            "play": EventKind(signal="positive"),
+            "click": EventKind(signal="positive"),
+            "like": EventKind(signal="positive"),
+            "share": EventKind(signal="positive"),
+            "cart": EventKind(signal="positive"),
+            "view": EventKind(signal="positive"),
+            "dislike": EventKind(signal="negative"),
+            "return": EventKind(signal="negative"),
+            "impression": EventKind(signal="exposure"),
+        },
+        min_length=1,
+    )
     now: str | None = Field(None, description="ISO time that counts as now (live sources); the flow sets it")
+
+    @field_validator("now")
+    @classmethod
+    def _is_iso(cls, value: str | None) -> str | None:
+        if value is not None:
+            datetime.fromisoformat(value)
+        return value
 
 
 class ValidateParams(Group):
@@ -67,7 +79,7 @@ class SplitParams(Group):
     min_user_events: int = Field(3, ge=1, description="users with fewer positives train but are not judged")
     valid_fraction: float = Field(0.1, gt=0, lt=0.5, description="global_time, random: share of events to validate on")
     test_fraction: float = Field(0.1, gt=0, lt=0.5, description="global_time, random: share of events to test on")
-    seed: int = 42
+    seed: Seed = 42
 
 
 class EncodeParams(Group):
@@ -77,20 +89,20 @@ class EncodeParams(Group):
 class TrainParams(Group):
     model: str = "sasrec"
     baselines: list[str] = ["most_popular", "recent_popular", "item_knn"]
-    seed: int = 42
+    seed: Seed = 42
     threads: int = Field(2, ge=1, description="CPU threads; part of the recipe, since results depend on it")
     models: dict[str, dict[str, Any]] = Field({}, description="hyper-parameters by model name")
 
 
 class EvaluateParams(Group):
-    k: list[int] = [5, 10, 20]
+    k: list[Annotated[int, Field(ge=1)]] = Field([5, 10, 20], min_length=1)
     metric: str = Field("ndcg@10", description="the metric that early stopping and the gate look at")
     bootstrap_samples: int = Field(1000, ge=100)
     catalogue: Literal["at_time", "all"] = Field(
         "at_time", description="at_time: an item is a candidate from its first event on; all: always"
     )
-    max_users: int | None = Field(None, description="judge a seeded sample of users; null judges all")
-    seed: int = 42
+    max_users: int | None = Field(None, ge=1, description="judge a seeded sample of users; null judges all")
+    seed: Seed = 42
 
 
 class RecommendParams(Group):
@@ -98,16 +110,16 @@ class RecommendParams(Group):
 
 
 class ExportParams(Group):
-    opset: int = 20
+    opset: int = Field(20, ge=18, le=23)
     max_links: int = Field(300, ge=1, description="strongest neighbours kept for each item")
-    parity_users: int = 1000
+    parity_users: int = Field(1000, ge=0)
 
 
 class GateParams(Group):
     margin: float = Field(0.01, ge=0, description="share of the champion's metric that may be lost")
     guard_margin: float = Field(0.05, ge=0, description="the same for each guard segment")
     guard_segments: list[str] = ["users:cold", "users:heavy", "items:tail"]
-    min_users: int = 200
+    min_users: int = Field(200, ge=1)
     guard_min_users: int = Field(50, ge=1, description="guard segments of fewer users are not judged")
 
 
@@ -117,7 +129,7 @@ class ServeParams(Group):
     workers: int = Field(1, ge=1)
     timeout_s: float = Field(2.0, gt=0)
     max_concurrency: int = Field(64, ge=1)
-    max_body_bytes: int = 1_048_576
+    max_body_bytes: int = Field(1_048_576, ge=1)
 
 
 class DriftParams(Group):

@@ -13,7 +13,7 @@ from recops.errors import CallError
 
 
 def names(socket: str) -> list[str]:
-    """Names of all parts of a socket such as `models` or `data.sources`, sorted; files starting with `_` are private."""
+    """Names of all parts of a socket such as `models` or `data.sources`, sorted; files named `_…` are private."""
     package = importlib.import_module(f"recops.{socket}")
     return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 Encode = Callable[[np.ndarray], np.ndarray]  # item_idx int64 [B, L] -> user_vector float32 [B, D]
-ENCODED_AT_ONCE = 128
+ENCODED_AT_ONCE = 128  # histories
+RANKED_AT_ONCE = 100_000  # items, for one user
 Rank = Callable[[np.ndarray, np.ndarray], np.ndarray]  # user_vector [B, D], item_vectors [M, D'] -> float32 [B, M]
 
 
@@ -103,10 +104,17 @@ class Scorer:
             vectors = self.item_vectors if rows is None else self.item_vectors[rows]
             users = self.user_vectors(histories) if user_vectors is None else user_vectors
             assert users is not None, "item_vectors need an encoder"
-            total += users @ vectors.T if self.rank is None else self.rank(users, np.asarray(vectors))
+            if self.rank is None:
+                total += users @ vectors.T
+            else:
+                # A ranker holds a hidden layer for every pair of user and item.
+                for start in range(0, len(vectors), RANKED_AT_ONCE):
+                    some = slice(start, start + RANKED_AT_ONCE)
+                    for row, user in zip(total, users, strict=True):
+                        row[some] += self.rank(user[None], np.asarray(vectors[some]))[0]
         if self.links is not None:
             for row, history in zip(total, histories, strict=True):
-                votes = self.links.votes(history, num_rows)
+                votes = self.links.votes(history[-self.max_history :], num_rows)
                 row += votes if rows is None else votes[rows]
         if self.item_scores is not None:
             total += self.item_scores if rows is None else self.item_scores[rows]

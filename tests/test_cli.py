@@ -79,7 +79,10 @@ def test_help_has_an_example(call, name: str) -> None:
     assert COMMANDS[name].help
 
 
-@pytest.mark.parametrize("words", [("fly",), ("run", "--fly"), ("init", "x"), ("recommend", "-k", "0"), ("promote",)])
+@pytest.mark.parametrize(
+    "words",
+    [("fly",), ("run", "--fly"), ("init", "x"), ("recommend", "-k", "0"), ("serve", "--port", "0"), ("promote",)],
+)
 def test_a_wrong_call_is_exit_2(call, words: tuple[str, ...]) -> None:
     code, _, err = call(*words)
     assert code == 2
@@ -123,9 +126,7 @@ def test_an_unknown_source_is_told_with_those_there_are(call, folder: Path) -> N
     assert "no data.sources named 'moon': there are" in err
 
 
-@pytest.mark.parametrize(
-    "words", [("recommend", "--user", "a"), ("serve", "--port", "0"), ("drift", "--since", "2020-01-01")]
-)
+@pytest.mark.parametrize("words", [("recommend", "--user", "a"), ("serve",), ("drift", "--since", "2020-01-01")])
 def test_what_needs_a_release_says_so_before_the_first(call, folder: Path, words: tuple[str, ...]) -> None:
     code, _, err = call(*words, "-C", folder)
     assert code in (1, 2)

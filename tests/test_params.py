@@ -53,3 +53,27 @@ def test_bytes_that_are_no_text_are_told(tmp_path: Path) -> None:
     path.write_bytes(b"train: {model: \xff\xfe}\n")
     with pytest.raises(CallError, match="not readable as YAML"):
         read_params(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "evaluate: {k: []}",
+        "evaluate: {k: [0]}",
+        "evaluate: {max_users: 0}",
+        "evaluate: {seed: -1}",
+        "train: {seed: -1}",
+        "train: {seed: 18446744073709551616}",
+        "split: {seed: -1}",
+        "export: {parity_users: -1}",
+        "gate: {min_users: 0}",
+        "serve: {max_body_bytes: 0}",
+        "ingest: {events: {}}",
+        "ingest: {now: yesterday}",
+        "export: {opset: 3}",
+    ],
+)
+def test_a_number_that_means_nothing_is_refused(tmp_path: Path, text: str) -> None:
+    key = text.replace("{", "").split(": ")[1]
+    with pytest.raises(CallError, match=rf"params\.yaml: \w+\.{key}"):
+        read_params(write(tmp_path, text))

@@ -196,7 +196,7 @@ def _typed(name: str, kind: str, found: str, unit: str) -> str:
         return f"nullif(trim({name}::VARCHAR), '')"
     if kind == "time":
         if found.startswith(("TIMESTAMP", "DATE")):
-            return f"{name}::TIMESTAMPTZ"
+            return _in_range(f"epoch_us(TRY_CAST({name} AS TIMESTAMPTZ))")
         return _time(name, unit if name == "timestamp" else "iso")
     if kind == "float32":
         return f"CASE WHEN isfinite(TRY_CAST({name} AS FLOAT)) THEN TRY_CAST({name} AS FLOAT) END"
@@ -216,6 +216,11 @@ def _time(name: str, unit: str) -> str:
     else:
         # A double holds microseconds exactly up to the year 2255, and reads the "978300760.0" of pandas.
         micros = f"round(TRY_CAST({name} AS DOUBLE) * {dict(s=1_000_000, ms=1_000)[unit]})"
+    return _in_range(micros)
+
+
+def _in_range(micros: str) -> str:
+    """SQL of microseconds since 1970 as a time; null outside of the years that everything downstream can hold."""
     return f"make_timestamptz(CASE WHEN {micros} BETWEEN {FIRST_TIME} AND {LAST_TIME} THEN {micros}::BIGINT END)"
 
 
@@ -354,6 +359,9 @@ def _copy_source(con: duckdb.DuckDBPyConnection, query: str, path: Path) -> None
         if told is None:
             raise
         raise CallError(told[1]) from None
+    except duckdb.ConversionException as error:
+        # What DuckDB cannot hold, such as a time in the year 300000, ends its reading of a Parquet file.
+        raise CallError(f"a file of the source holds a value that cannot be read: {error}") from None
 
 
 def _value(con: duckdb.DuckDBPyConnection, query: str) -> int:

@@ -9,6 +9,7 @@ import csv
 import gzip
 import json
 import re
+import zlib
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -51,7 +52,7 @@ def sniff(path: Path) -> Sniffed:
         with text_file(path).open() as stream:
             sample = stream.read(SAMPLE_BYTES)
             is_whole = not stream.read(1)
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise CallError(f"{path}: damaged gzip file: {error}") from None
     with path.open("rb") as file:
         is_gzip = file.read(2) == b"\x1f\x8b"
@@ -69,6 +70,8 @@ def sniff(path: Path) -> Sniffed:
     if lines[0].lstrip().startswith("{"):
         why["format"] = f"JSON lines, as the first line is an object; {packed}"
         return _sniff_json(path, lines, {"format": "jsonl", "encoding": encoding}, why)
+    if lines[0].lstrip().startswith("[{") or lines[0].strip() == "[":
+        raise CallError(f"{path}: a JSON array; write JSON lines, one object on each line (jq -c '.[]' does it)")
     why["format"] = f"delimited text; {packed}"
     return _sniff_delimited(path, content, is_whole, {"format": "csv", "encoding": encoding}, why)
 
@@ -128,10 +131,10 @@ def _sniff_json(path: Path, lines: list[str], options: dict[str, Any], why: dict
     for line in lines[:SAMPLE_ROWS]:
         try:
             row = json.loads(line)
-        except ValueError:
+            if isinstance(row, dict):
+                rows.append(_flat(row))
+        except (ValueError, RecursionError):
             continue
-        if isinstance(row, dict):
-            rows.append(_flat(row))
     if not rows:
         raise CallError(f"{path}: starts like JSON lines but no line is a JSON object; write one object on each line")
     columns = list(dict.fromkeys(column for row in rows for column in row))

@@ -4,6 +4,8 @@ In: the folder of the split stage, the train part as Interactions. Out: `Judging
 over the same vocabulary. Knows no models.
 """
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +14,7 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
+from recops import plugins
 from recops.data.interactions import Interactions
 from recops.errors import CallError
 from recops.evaluation.protocol import Evaluation, RankedUsers, evaluate, metric_values, rank_users
@@ -34,6 +37,7 @@ class Judging:
     histories: list[np.ndarray]
     targets: list[np.ndarray]
     item_counts: np.ndarray  # int64 [N+1], of the train part
+    fallback: np.ndarray  # float32 [N+1], the same with weights: what someone without history is served
     settings: EvaluateParams
     remove_seen: bool
     item_categories: sparse.csr_array | None = None
@@ -54,13 +58,20 @@ class Judging:
             k=k,
             remove_seen=self.remove_seen,
             item_counts=self.item_counts,
+            fallback=self.fallback,
             item_categories=self.item_categories,
             first_seen=self.first_seen,
             at_time=self.at_time,
         )
 
     def mean(self, scorer: Scorer, metric: str) -> float:
-        """One metric such as `ndcg@10` over all users; NaN where nobody is judged. Raises CallError for other names."""
+        """One metric such as `ndcg@10` over all users; NaN where nobody is judged.
+
+        Raises CallError for other names, and for a figure of all lists together: models are compared user by user.
+        """
+        name, _, _ = metric.partition("@")
+        if not plugins.load("evaluation.metrics", name).per_user:
+            raise CallError(f"evaluate.metric: {name} is one figure of all lists together; take one that each user has")
         values = metric_values(self.rank(scorer, metric_k(metric)), metric)
         return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
@@ -78,6 +89,18 @@ class Judging:
     def evaluate(self, scorer: Scorer) -> dict[str, Any]:
         """`evaluation(scorer).figures`: JSON values only."""
         return self.evaluation(scorer).figures
+
+    def fingerprint(self) -> str:
+        """Hex digest of who is judged on what: figures of two judgings with the same one can be compared."""
+        settings = {**self.settings.model_dump(), "remove_seen": self.remove_seen, "users": self.user_ids}
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        for arrays in (self.histories, self.targets, [self.item_counts, self.fallback]):
+            digest.update(np.array([len(array) for array in arrays], np.int64).tobytes())
+            for array in arrays:
+                digest.update(np.ascontiguousarray(array).tobytes())
+        for times in (self.first_seen, self.at_time):
+            digest.update(b"-" if times is None else times.tobytes())
+        return digest.hexdigest()
 
     def sample(self, num_users: int, seed: int) -> list[np.ndarray]:
         """Histories of at most `num_users` users drawn without repetition, in their order."""
@@ -131,6 +154,7 @@ def read_judging(
         histories=[lists[row] for row in kept],
         targets=[np.array(rows, np.int64) for rows in users["item_idx"].to_list()],
         item_counts=np.bincount(train.item_idx, minlength=train.num_items + 1),
+        fallback=np.bincount(train.item_idx, train.weight, train.num_items + 1).astype(np.float32),
         settings=settings,
         remove_seen=remove_seen,
         item_categories=_categories(items, train) if items is not None else None,

@@ -119,6 +119,7 @@ def rank_users(
     k: int,
     remove_seen: bool,
     item_counts: np.ndarray,
+    fallback: np.ndarray | None = None,
     item_categories: sparse.csr_array | None = None,
     first_seen: np.ndarray | None = None,
     at_time: np.ndarray | None = None,
@@ -129,8 +130,8 @@ def rank_users(
     count once. With `remove_seen` items of the history are no candidates. `first_seen` int64 [N+1] and `at_time`
     int64 [U] (microseconds; the user's last target) are given together or not at all: an item first seen after
     `at_time` was not there to be recommended and is no candidate; one first seen at that very moment is. Users without
-    history are ranked by `item_counts` when the model needs one, as they are served. No users give empty arrays.
-    Scores of at most `SCORES_AT_ONCE` places are held at a time.
+    history are ranked by `fallback` [N+1] (None: by `item_counts`) when the model needs one, as they are served. No
+    users give empty arrays. Scores of at most `SCORES_AT_ONCE` places are held at a time.
     """
     assert len(histories) == len(targets) and (first_seen is None) == (at_time is None)
     batch = max(1, min(1024, SCORES_AT_ONCE // (scorer.num_items + 1)))
@@ -140,7 +141,9 @@ def rank_users(
         rows = slice(start, start + batch)
         scores_BN = scorer.scores(histories[rows])
         if scorer.needs_history:
-            scores_BN[[len(history) == 0 for history in histories[rows]]] = item_counts
+            scores_BN[[len(history) == 0 for history in histories[rows]]] = (
+                item_counts if fallback is None else fallback
+            )
         scores_BN[:, 0] = -np.inf
         if remove_seen:
             for scores, history in zip(scores_BN, histories[rows], strict=True):

@@ -64,8 +64,10 @@ def imported_files(file: Path) -> frozenset[Path]:
 def executed(node: ast.AST) -> Iterator[ast.AST]:
     """A syntax tree, node by node, without what only type checkers read."""
     yield node
-    only_else = isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
-    for child in node.orelse if only_else else ast.iter_child_nodes(node):
+    children = ast.iter_child_nodes(node)
+    if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+        children = iter(node.orelse)
+    for child in children:
         yield from executed(child)
 
 

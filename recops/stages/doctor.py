@@ -1,21 +1,26 @@
-"""What works here: versions, devices, memory, disk and the state of the project, each with a verdict."""
+"""What works here: versions, devices, memory, disk, the project and its service, each with a verdict."""
 
 import importlib.metadata
 import os
 import platform
 import shutil
 import subprocess
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 from recops.bundle import read_pointer, release_folder, verify
-from recops.errors import RecopsError
+from recops.errors import CallError, RecopsError
+from recops.params import ServeParams
 from recops.stages.project import Project
 
 PACKAGES = ("recops", "torch", "onnxruntime", "bentoml", "prefect", "dvc", "great-expectations", "duckdb", "polars")
 
 
 def doctor(folder: Path) -> list[tuple[str, str, str]]:
-    """Rows of (what, what was found, `yes` or what to do)."""
+    """Rows of (what, what was found, `yes` or what to do). Raises CallError where there is no such folder."""
+    if not folder.is_dir():
+        raise CallError(f"{folder}: no such folder")
     rows = [("python", platform.python_version(), "yes")]
     for name in PACKAGES:
         try:
@@ -35,7 +40,9 @@ def doctor(folder: Path) -> list[tuple[str, str, str]]:
     rows.append(("git", found, "yes" if git else "optional: commits are then null"))
     project = Project(folder.resolve())
     try:
-        rows.append(("params.yaml", f"model {project.params.train.model}, source {project.params.source.name}", "yes"))
+        params = project.params
+        rows.append(("params.yaml", f"model {params.train.model}, source {params.source.name}", "yes"))
+        rows.append(service(params.serve))
     except RecopsError as error:
         rows.append(("params.yaml", "not usable", str(error)))
     try:
@@ -48,3 +55,15 @@ def doctor(folder: Path) -> list[tuple[str, str, str]]:
     except RecopsError as error:
         rows.append(("release", "damaged", str(error)))
     return rows
+
+
+def service(settings: ServeParams) -> tuple[str, str, str]:
+    """Whether something answers where the service would be."""
+    where = f"{settings.host}:{settings.port}"
+    try:
+        with urllib.request.urlopen(f"http://{where}/readyz", timeout=2):
+            return "service", f"ready at {where}", "yes"
+    except urllib.error.HTTPError as error:
+        return "service", f"{where} answers {error.code}", "another program there, or a service that is starting"
+    except OSError:
+        return "service", "not running", "recops serve"

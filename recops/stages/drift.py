@@ -7,7 +7,6 @@ from typing import Any
 
 import polars as pl
 
-
 from recops.bundle import load_bundle, read_pointer, release_folder
 from recops.errors import CallError
 from recops.monitoring.drift import drift_window
@@ -40,7 +39,7 @@ def newest_window(project: Project) -> str:
 
 
 def drift(project: Project, since: str, until: str | None) -> dict[str, Any]:
-    """Writes reports/drift/ and the store's report `drift`; returns the verdict with the window and the release."""
+    """Writes reports/drift/index.html and the store's report `drift`; returns the verdict, its window and release."""
     pointer = read_pointer(project.releases)
     if pointer is None:
         raise CallError(f"{project.releases}: nothing is released yet; run: recops run")
@@ -57,7 +56,7 @@ def drift(project: Project, since: str, until: str | None) -> dict[str, Any]:
         history_events=[kind for kind, meaning in kinds.items() if meaning.signal == "positive"],
         remove_seen=bundle.manifest["remove_seen"],
     )
-    write_drift_report(project.reports / "drift", verdict, bundle.profile, current)
+    write_drift_report(project.reports / "drift" / "index.html", verdict, bundle.profile, current)
     result = {**verdict.as_json(), "release": pointer.release}
     open_store(project.store_url).put_report("drift", result)
     return json.loads(json.dumps(result))

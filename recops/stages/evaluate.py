@@ -10,7 +10,7 @@ from recops.bundle import canonical_json, write_atomically
 from recops.data.interactions import read_interactions
 from recops.evaluation.judging import read_judging
 from recops.evaluation.report import write_plots, write_report
-from recops.release.export import torch_scorer
+from recops.release.export import cut_links, torch_scorer
 from recops.stages.project import Project
 from recops.stages.train import load_model
 
@@ -30,7 +30,8 @@ def evaluate(project: Project) -> dict[str, Any]:
     curves = {}
     for name in names:
         model = load_model(name, project.model / name, interactions, params.train.seed)
-        scorer = torch_scorer(model.parts(), interactions.num_items)
+        # As they will be served: neighbours beyond `export.max_links` speak for nothing.
+        scorer = torch_scorer(cut_links(model.parts(), params.export.max_links), interactions.num_items)
         figures[name] = {
             "valid": {settings.metric: valid.mean(scorer, settings.metric)},
             **test.evaluate(scorer),

@@ -7,8 +7,10 @@ import subprocess
 from recops.stages.project import Project
 
 # What a release commits: settings, map, rules, and the hashes that bring back its data and model.
-COMMITTED = ("params.yaml", "dvc.yaml", "dvc.lock", "bentofile.yaml", "prefect.yaml", "expectations")
-COMMITTED += (".gitignore", ".dvcignore", ".dvc", ".recops/code.yaml", ".recops/accepted.json")
+COMMITTED = (
+    *("params.yaml", "dvc.yaml", "dvc.lock", "bentofile.yaml", "prefect.yaml", "expectations"),
+    *(".gitignore", ".dvcignore", ".dvc", ".recops/code.yaml", ".recops/accepted.json"),
+)
 
 
 def run_git(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,8 +1,8 @@
 """Judges the bundle and the champion for the gate, on events that neither was fitted on (DESIGN section 7).
 
 Where both were fitted on the very same train part, its test part is unseen by both. Else events later than everything
-either was fitted on judge them; where those are of too few users, the champion's recipe is fitted anew on the
-candidate's train part and judged in its place.
+either was fitted on judge them; where those are of too few users or there are no times, the champion's recipe is fitted
+anew on the candidate's train part and judged in its place.
 """
 
 from collections.abc import Mapping
@@ -34,9 +34,11 @@ def judge_both(project: Project, champion: str | None) -> tuple[Judged, Judged |
     if manifest["inputs"]["train.parquet"] == candidate.manifest["inputs"]["train.parquet"]:
         users = test_users(project)
         return judge(project, candidate, users), judge(project, load_bundle(folder), users)
-    later = test_users(project, after=max(fitted_until(manifest), fitted_until(candidate.manifest)))
-    if len(later["targets"]) >= project.params.gate.min_users:
-        return judge(project, candidate, later), judge(project, load_bundle(folder), later)
+    ends = fitted_until(manifest), fitted_until(candidate.manifest)
+    if ends[0] is not None and ends[1] is not None:
+        later = test_users(project, after=max(ends[0], ends[1]))
+        if len(later["targets"]) >= project.params.gate.min_users:
+            return judge(project, candidate, later), judge(project, load_bundle(folder), later)
     users = test_users(project)
     return judge(project, candidate, users), judge_recipe(project, champion, users)
 

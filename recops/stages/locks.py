@@ -1,15 +1,18 @@
-"""One run of a project at a time, and no lock that outlives the process that took it.
+"""One run of a project at a time; no lock and no stage that outlives the DVC it belongs to.
 
 In: a project. Out: a held lock. Knows where DVC writes down which paths are in use, nothing else of DVC.
 """
 
 import fcntl
 import json
+import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import psutil
 
+from recops.serving.parent import follow_parent
 from recops.stages.project import Project
 
 
@@ -54,3 +57,11 @@ def is_dvc(pid: int) -> bool:
         return any("dvc" in part for part in psutil.Process(pid).cmdline())
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return False
+
+
+def follow_dvc() -> None:
+    """Called in a stage that DVC has started: it ends when DVC is killed, so that no orphan writes what it no longer
+    should into the folder of the next try. Elsewhere than on Linux only a DVC that is gone already is noticed."""
+    follow_parent()
+    if not any(is_dvc(process.pid) for process in psutil.Process().parents()):
+        os.kill(os.getpid(), signal.SIGKILL)

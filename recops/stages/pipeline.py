@@ -16,17 +16,13 @@ import yaml
 
 from recops.bundle import canonical_json, write_atomically
 from recops.errors import CallError, RecopsError, RefusedError
-from recops.serving.parent import follow_parent
-from recops.stages import closure
+from recops.stages import closure, locks
 from recops.stages.project import Project
 
 # DVC's words for: another command holds a path, or the whole repository.
-BUSY = ("is busy", "Unable to acquire lock")
+BUSY = ("is busy, it is being blocked by", "Unable to acquire lock")
 # Advice of DVC that does not hold here: recops commits dvc.lock itself, and data is pushed on purpose or not at all.
 ADVICE = ("To track the changes with git", "\tgit add", "To enable auto staging", "\tdvc config core", "Use `dvc push`")
-
-# DVC's words for what the user can put right and another try cannot.
-CALL_ERRORS = ("missing data 'source'", "are missing from", "Failed to load", "failed to load", "is invalid")
 
 
 class StageError(RecopsError):
@@ -54,9 +50,12 @@ def prepare(project: Project) -> None:
     if not folder.is_dir():
         git = (project.root / ".git").exists()
         run_dvc(project, "init", "--quiet", *([] if git else ["--no-scm"]))
-        run_dvc(project, "config", "core.analytics", "false")
+        no_scm = "" if git else "    no_scm = true\n"
+        (folder / "config").write_text(f"[core]\n    analytics = false\n{no_scm}", encoding="utf-8")
     local = folder / "config.local"
-    if not local.exists() or cache not in local.read_text(encoding="utf-8"):
+    if not local.exists():
+        local.write_text(f"[core]\n    site_cache_dir = {cache}\n", encoding="utf-8")
+    elif cache not in local.read_text(encoding="utf-8"):
         run_dvc(project, "config", "--local", "core.site_cache_dir", cache)
     refresh_code(project)
 
@@ -90,7 +89,7 @@ def run_stage(project: Project, name: str) -> Any:
     can tell it from a fault. Under DVC a stage ends when DVC does: no orphan writes into what the next run makes.
     """
     if "DVC_STAGE" in os.environ:
-        follow_parent()
+        locks.follow_dvc()
     project.refused.unlink(missing_ok=True)
     try:
         return getattr(importlib.import_module(f"recops.stages.{name}"), name)(project)
@@ -114,16 +113,22 @@ def repro(project: Project, stage: str, say: Callable[[str], None] = print, wait
     """
     until = time.monotonic() + wait_s
     project.refused.unlink(missing_ok=True)
-    while (code := repro_once(project, stage, say, lines := [])) != 0:
-        if any(word in line for line in lines for word in BUSY) and time.monotonic() < until:
+    lines: list[str] = []
+    while (code := repro_once(project, stage, say, lines)) != 0:
+        errors = [line for line in lines if line.startswith("ERROR")]
+        if any(words in line for line in errors for words in BUSY) and time.monotonic() < until:
             say(f"{stage}: another command is at work here; waiting for it")
             time.sleep(2)
+            lines.clear()
             continue
         if (reason := refusal(project)) and reason["stage"] == stage:
             kind = RefusedError if reason["exit_code"] == RefusedError.exit_code else CallError
             raise kind(f"{stage}: {reason['message']}")
-        said = lines[-1] if lines else "it said nothing"
-        if any(words in said for words in CALL_ERRORS):
+        started = any(line.startswith("Running stage") for line in lines)
+        told = lines[lines.index(errors[0]) :] if errors else lines[-1:] if started else lines
+        said = " ".join(map(str.strip, told))
+        if code > 0 and not started:
+            # DVC did not come as far as the stage: a file, a setting or dvc.yaml is wrong, and stays so.
             raise CallError(f"{stage}: {said}")
         raise StageError(f"stage {stage} failed (dvc exit {code}): {said}")
 

@@ -28,7 +28,7 @@ from recops.store import open_store
 
 
 def histories(project: Project) -> Iterator[tuple[str, list[str], list[int] | None]]:
-    """Per user of the log: item ids of the positives, oldest first, and their times in microseconds (None: no times)."""
+    """Per user of the log: item ids of the positives, oldest first, and their times in µs (None: no times)."""
     path = project.tables / "events.parquet"
     events = pl.read_parquet(path, columns=["user_id", "item_id", "timestamp", "event", "value"])
     events = with_signal(events, project.params.ingest.events, path).filter(pl.col("signal") == "positive")

@@ -29,8 +29,8 @@ def failed_rules(project: Project) -> list[tuple[str, str, str, str, str, str]]:
     if not path.exists():
         return []
     report = json.loads(path.read_text(encoding="utf-8"))
-    rules = {outcome: [RuleResult(**rule) for rule in report[outcome]] for outcome in ("stopped", "warned")}
-    return verdict_table(Verdict(**rules))
+    stopped, warned = ([RuleResult(**rule) for rule in report[outcome]] for outcome in ("stopped", "warned"))
+    return verdict_table(Verdict(stopped=stopped, warned=warned))
 
 
 def metrics_table(project: Project) -> list[dict[str, Any]]:

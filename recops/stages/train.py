@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from recops import plugins
 from recops.bundle import canonical_json, write_atomically
 from recops.data.interactions import Interactions, read_interactions
+from recops.errors import CallError
 from recops.evaluation.judging import Judging, read_judging
 from recops.params import TrainParams, checked
 from recops.protocols import FitReport, Recommender
@@ -54,6 +55,7 @@ def fit(
         progress=progress,
         seed=params.seed,
         threads=params.threads,
+        judged_by="" if valid is None else f"{metric} {valid.fingerprint()}",
     )
     return model, report
 
@@ -61,6 +63,8 @@ def fit(
 def train(project: Project) -> dict[str, Any]:
     """Writes model/<name>/ for the model and each baseline. Returns the learning curves by model."""
     params = project.params
+    if unknown := sorted(set(params.train.models) - set(plugins.names("models"))):
+        raise CallError(f"train.models.{unknown[0]}: no such model; there are {', '.join(plugins.names('models'))}")
     interactions = read_interactions(project.split / "train.parquet")
     valid = read_judging(project.split, "valid", interactions, params.evaluate, params.recommend.remove_seen)
     reports = {}

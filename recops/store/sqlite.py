@@ -174,7 +174,9 @@ class SqliteStore:
         try:
             yield con
         except BaseException:
-            con.execute("ROLLBACK")
+            # SQLite has rolled back by itself after an error such as a full disk.
+            if con.in_transaction:
+                con.execute("ROLLBACK")
             raise
         con.execute("COMMIT")
 

@@ -37,13 +37,15 @@ def fit_model(
     seed: int = 0,
     threads: int = 1,
     device: str = "auto",
+    judged_by: str = "",
 ) -> FitReport:
     """Fits `model` in place and tells how it went.
 
     Models without `loss` are fitted by `fit`; `device` and `folder` do not matter to them. For the others each
     epoch ends with `valid_metric(model)` (higher is better; NaN means it cannot tell) and the weights of the best
     epoch are kept, or of the last one where nothing is measured. `folder` keeps a checkpoint, which a later call
-    with the same model, config, seed, data, threads and device goes on from. `device`: cpu, cuda, or auto.
+    with the same model, config, seed, data, threads, device and `judged_by` (what `valid_metric` looks at, since values
+    of two measures cannot be compared) goes on from. `device`: cpu, cuda, or auto.
 
     Raises RefusedError when there is nothing to train on or the loss is no longer a finite number, CallError for a
     device that is not there.
@@ -56,7 +58,7 @@ def fit_model(
             metric = {} if valid_metric is None else {"metric": valid_metric(model)}
             row = {"epoch": 1.0, **metric, "seconds": time.perf_counter() - started}
             return FitReport(epochs=[row], best_epoch=1, best_metric=metric.get("metric"))
-        return _Run(model, train, valid_metric, folder, progress, seed, threads, chosen).fit()  # type: ignore[arg-type]
+        return _Run(model, train, valid_metric, folder, progress, seed, threads, chosen, judged_by).fit()  # type: ignore[arg-type]
 
 
 class _Run:
@@ -72,6 +74,7 @@ class _Run:
         seed: int,
         threads: int,
         device: torch.device,
+        judged_by: str,
     ) -> None:
         self.model, self.valid_metric, self.folder = model, valid_metric, folder
         self.show_progress, self.seed, self.device = progress, seed, device
@@ -84,7 +87,7 @@ class _Run:
         self.optimizer = _optimizer(model.module, self.config)
         self.report = FitReport()
         self.best: dict[str, torch.Tensor] = {}
-        self.fingerprint = "" if folder is None else _fingerprint(model, train, seed, threads, device)
+        self.fingerprint = "" if folder is None else _fingerprint(model, train, seed, threads, device, judged_by)
 
     def fit(self) -> FitReport:
         self._resume()
@@ -232,13 +235,16 @@ def _reproducible(threads: int, device: torch.device) -> Iterator[None]:
         torch.use_deterministic_algorithms(before_algorithms)
 
 
-def _fingerprint(model: GradientRecommender, train: Interactions, seed: int, threads: int, device: torch.device) -> str:
+def _fingerprint(
+    model: GradientRecommender, train: Interactions, seed: int, threads: int, device: torch.device, judged_by: str
+) -> str:
     """A hash of everything that the weights depend on."""
     recipe = {
         "model": type(model).__name__,
         "config": model.config.model_dump(mode="json"),
         "seed": seed,
         "threads": threads,
+        "judged_by": judged_by,
         "device": device.type,
         "torch": torch.__version__,
         "users": train.users.ids,

@@ -170,3 +170,18 @@ def test_what_cannot_be_guessed_says_so(tmp_path: Path, content: str, says: str)
         guess(log)
     with pytest.raises(CallError, match="no such file"):
         guess(tmp_path / "other.csv")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b'{"a":' * 50_000 + b"1" + b"}" * 50_000, "no line is a JSON object"),
+        (b'[{"user": 1, "item": 2}]', "a JSON array"),
+        (b'[\n {"user": 1, "item": 2}\n]', "a JSON array"),
+        (gzip.compress(bytes(range(256)) * 40)[:40] + b"x" * 200, "damaged gzip file"),
+    ],
+)
+def test_what_cannot_be_read_is_told(tmp_path: Path, data: bytes, message: str) -> None:
+    (tmp_path / "log").write_bytes(data)
+    with pytest.raises(CallError, match=message):
+        guess(tmp_path / "log")

@@ -11,6 +11,7 @@ from recops.data.interactions import read_interactions
 from recops.data.split import split_events
 from recops.errors import CallError
 from recops.evaluation.judging import Judging, metric_k, read_judging
+from recops.models.most_popular import MostPopular
 from recops.params import EvaluateParams, IngestParams, SplitParams
 from recops.runtime import Scorer
 
@@ -111,6 +112,49 @@ def test_figures_of_a_scorer(tmp_path: Path):
     assert figures["metrics"]["recall@1"]["value"] == figures["metrics"]["recall@2"]["value"] == 0.5
     assert figures["users"]["unknown_targets"] == 1
     assert [h.tolist() for h in judging.sample(5, seed=1)] == [[1, 2, 3], [1, 3, 2, 4]]
+
+
+def test_users_without_history_are_judged_by_the_list_they_are_served(tmp_path: Path):
+    # One purchase weighs more than two views, in the model `most_popular` that the bundle's fallback is made of too.
+    train = [("u", "a", "view"), ("v", "a", "view"), ("w", "b", "purchase")]
+    parts = {"train": train, "valid": [("n", "b", "view")], "test": [("n", "b", "view")]}
+    for name, rows in parts.items():
+        pl.DataFrame(
+            {
+                "user_id": [user for user, _, _ in rows],
+                "item_id": [item for _, item, _ in rows],
+                "timestamp": pl.Series([None] * len(rows), dtype=TIME),
+                "event": [event for _, _, event in rows],
+                "value": pl.Series([None] * len(rows), dtype=pl.Float32),
+                "signal": ["positive"] * len(rows),
+                "weight": [5.0 if event == "purchase" else 1.0 for _, _, event in rows],
+            }
+        ).write_parquet(tmp_path / f"{name}.parquet")
+    pl.DataFrame({"item_id": ["a", "b"], "timestamp": pl.Series([None] * 2, dtype=TIME)}).write_parquet(
+        tmp_path / "first_seen.parquet"
+    )
+    interactions = read_interactions(tmp_path / "train.parquet")
+    judging = read_judging(tmp_path, "valid", interactions, EvaluateParams(), True)
+    popular = MostPopular(MostPopular.Config(), interactions.num_users, interactions.num_items, seed=0)
+    popular.fit(interactions)
+    needs_history = Scorer(2, item_scores=np.zeros(3, np.float32))
+    assert judging.fallback.tolist() == popular.item_scores.tolist() == [0.0, 2.0, 5.0]
+    ranked = judging.rank(needs_history, 2)
+    assert ranked.top_idx.tolist() == [[2, 1]]
+    assert ranked.item_counts.tolist() == [0, 2, 1]
+
+
+def test_the_fingerprint_tells_judgings_apart(tmp_path: Path):
+    own = make(tmp_path, "valid").fingerprint()
+    assert make(tmp_path, "valid").fingerprint() == own
+    others = [make(tmp_path, "test"), make(tmp_path, "valid", catalogue="all"), make(tmp_path, "valid", max_users=1)]
+    assert len({own, *(judging.fingerprint() for judging in others)}) == 4
+
+
+def test_models_are_not_chosen_by_a_figure_that_no_single_user_has(tmp_path: Path):
+    model = Scorer(4, item_scores=np.zeros(5, np.float32), needs_history=False)
+    with pytest.raises(CallError, match=r"evaluate\.metric: coverage is one figure"):
+        make(tmp_path, "test").mean(model, "coverage@10")
 
 
 @pytest.mark.parametrize("metric", ["ndcg", "ndcg@", "ndcg@x", "ndcg@0"])

@@ -81,10 +81,11 @@ class Server:
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
-    def runs(self, flow: str, **having: Any) -> list[dict[str, Any]]:
-        """Flow runs that have begun, oldest first."""
+    def runs(self, flow: str) -> list[dict[str, Any]]:
+        """Flow runs that were asked for, begun or not, and those of a schedule that have begun; first begun first."""
         found = self.call("/flow_runs/filter", {"flows": {"name": {"any_": [flow]}}, "sort": "START_TIME_ASC"})
-        return [r for r in found if r["state_type"] not in ("SCHEDULED", "PENDING")]
+        asked = [r for r in found if not r["auto_scheduled"] or r["state_type"] not in ("SCHEDULED", "PENDING")]
+        return sorted(asked, key=lambda r: r["start_time"] or "9999")
 
     def tasks(self, run: dict[str, Any]) -> dict[str, dict[str, Any]]:
         found = self.call("/task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})

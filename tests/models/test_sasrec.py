@@ -119,6 +119,21 @@ def test_every_event_with_one_before_it_is_a_target_once() -> None:
     assert sorted(pairs) == sorted(pair for history in histories for pair in pairwise(history))
 
 
+@pytest.mark.parametrize("learn_repeats", [False, True])
+def test_the_item_just_had_is_a_target_only_on_demand(learn_repeats: bool) -> None:
+    """A click, a play and a like of the same video: what comes next is the next video, not the same one again."""
+    histories = [[1, 1, 1, 2, 2, 3, 1], [4, 4, 4], [5] * 30 + [6]]
+    model = make_model(learn_repeats=learn_repeats)
+    model.prepare(make_train(histories, num_items=20))
+    pairs = []
+    for batch in model.batches(torch.Generator().manual_seed(0)):
+        inside = batch["target"] > 0
+        assert inside.any()
+        pairs += zip(batch["item_idx"][inside].tolist(), batch["target"][inside].tolist(), strict=True)
+    repeats = [pair for history in histories for pair in pairwise(history)]
+    assert sorted(pairs) == sorted(repeats if learn_repeats else [(1, 2), (2, 3), (3, 1), (5, 6)])
+
+
 def test_epochs_differ_by_their_generator_alone() -> None:
     model = make_model()
     model.prepare(make_train([[user % 20 + 1, 5, 6] for user in range(100)], num_items=20))

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.release.small_bundles import facts, items
 
 from recops.protocols import ServingParts
 from recops.release.export import export_bundle
+from tests.release.small_bundles import facts, items
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from tests.release.small_bundles import facts, items
 from torch import nn
 
 from recops.bundle import Bundle, load_bundle
@@ -15,6 +14,7 @@ from recops.errors import RefusedError
 from recops.protocols import ServingParts
 from recops.release.export import cut_links, export_bundle, torch_scorer
 from recops.release.parity import check_parity, compare_lists, measure_parity
+from tests.release.small_bundles import facts, items
 
 NUM_ITEMS, WIDTH = 8, 6
 IDS = tuple("abcdefgh")

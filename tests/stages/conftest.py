@@ -61,10 +61,11 @@ class Shop:
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def new_shop(folder: Path, events: Path) -> Shop:
+def new_shop(folder: Path, events: Path, items: Path | None = None) -> Shop:
     """A project by `recops init`, set to a model that is fitted at once."""
     shop = Shop(folder)
-    subprocess.run([BIN / "recops", "init", folder, "--events", events], check=True, capture_output=True)
+    more = [] if items is None else ["--items", items]
+    subprocess.run([BIN / "recops", "init", folder, "--events", events, *more], check=True, capture_output=True)
     shop.set(model="item_knn", baselines="[most_popular]", threads="1", bootstrap_samples="100", parity_users="100")
     return shop
 

@@ -62,7 +62,8 @@ def test_a_folder_reached_whole_stands_for_its_files() -> None:
 
 
 def test_the_text_of_the_map_keeps_data_settings_and_remarks() -> None:
-    text = "# a\nstages:\n  encode:\n    cmd: recops encode\n    deps: [data/x,\n      recops/gone.py]\n    params: [encode]\n"
+    text = "# a\nstages:\n  encode:\n    cmd: recops encode\n    deps: [data/x,\n      recops/gone.py]\n"
+    text += "    params: [encode]\n"
     renewed = closure.with_code(text)
     assert renewed.startswith("# a\nstages:\n  encode:\n    cmd: recops encode\n    deps: [data/x,\n      recops/")
     assert renewed.endswith("]\n    params: [encode]\n")

@@ -60,9 +60,7 @@ def test_a_second_run_waits(project: Project) -> None:
         "with alone(Project(Path(sys.argv[1])), lambda text: print(text, flush=True)): print('in', flush=True)"
     )
     with alone(project):
-        process = subprocess.Popen(
-            [sys.executable, "-c", second, str(project.root)], stdout=subprocess.PIPE, text=True
-        )
+        process = subprocess.Popen([sys.executable, "-c", second, str(project.root)], stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         assert "waiting" in process.stdout.readline()
         assert process.poll() is None

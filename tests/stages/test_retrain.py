@@ -3,10 +3,12 @@
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from recops.bundle import Pointer, canonical_json, write_pointer
+from recops.monitoring.drift import DriftVerdict
 from recops.stages import retrain
 from recops.stages.project import Project, open_project
 from recops.store import open_store
@@ -29,10 +31,10 @@ def promoted(project: Project, release: str, at: datetime, expected: str | None 
     record.write_text(canonical_json({"promoted_at": at.isoformat()}))
 
 
-def report(project: Project, verdict: str, release: str = "one", since: str = "2024-04-24") -> None:
+def report(project: Project, verdict: Any, release: str = "one", since: str = "2024-04-24") -> None:
     """Keeps what the monitor found about a release."""
-    found = {"verdict": verdict, "features": ["user_id"], "num_events": 900, "since": since, "results": []}
-    open_store(project.store_url).put_report("drift", {**found, "release": release})
+    found = DriftVerdict(verdict, 900, since, "2024-05-01", 168.0, 168.0, features=("user_id",) * (verdict == "drift"))
+    open_store(project.store_url).put_report("drift", {**found.as_json(), "release": release})
 
 
 @pytest.mark.parametrize(

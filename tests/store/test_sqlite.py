@@ -251,3 +251,12 @@ def test_the_store_loads_no_heavy_library(url):
     )
     run = subprocess.run([sys.executable, "-c", code, url], capture_output=True, text=True, check=True)
     assert run.stdout == "[]\n"
+
+
+def test_the_error_that_ended_a_transaction_is_the_one_told(store):
+    """A full disk makes SQLite roll back by itself; a second ROLLBACK then would hide why."""
+    store._connection().execute("PRAGMA max_page_count = 40")
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        store.put_histories("r", ((f"u{n}", ["item"] * 100, None) for n in range(2000)))
+    assert store.num_histories("r") is None
+    assert store.put_histories("r", ROWS) == 3

@@ -221,3 +221,15 @@ def test_shows_a_bar_on_a_terminal() -> None:
 def test_shows_nothing_when_not_asked_to(capsys: pytest.CaptureFixture[str]) -> None:
     fit_model(Line(), make_train(), None)
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_run_judged_by_something_else_does_not_go_on(tmp_path: Path) -> None:
+    """Else the best value of one measure would be held against the values of another."""
+
+    def run(judged_by: str, epochs: int = 4) -> int | None:
+        report = fit_model(Line(epochs=epochs), make_train(), lambda model: 0.5, folder=tmp_path, judged_by=judged_by)
+        return report.resumed_from
+
+    assert run("ndcg@10") is None
+    assert run("ndcg@10") == 4
+    assert run("recall@10") is None

@@ -113,7 +113,10 @@ def matching(folder: Path, pattern: str) -> list[Path]:
     if path.is_file():
         return [path]
     root = Path(path.anchor) if Path(pattern).is_absolute() else folder
-    return sorted(p for p in root.glob(str(path.relative_to(root))) if p.is_file()) if root.is_dir() else []
+    relative = str(path.relative_to(root)) if path.is_relative_to(root) else pattern
+    if not root.is_dir() or relative in ("", "."):
+        return []
+    return sorted(p for p in root.glob(relative) if p.is_file())
 
 
 def _name(path: Path, folder: Path) -> str:

@@ -88,8 +88,14 @@ class Dialect:
 
 def header(file: TextFile, dialect: Dialect) -> list[str]:
     """Names of the columns: of the first row, or `1`, `2`, … without one. An empty file has none."""
-    lines = (line for block in _blocks(file, dialect.encoding) for line in block.decode().splitlines(keepends=True))
-    first = next((row for row in dialect.reader(lines) if row), [])
+    lines = _lines_of(b"", _blocks(file, dialect.encoding))
+    try:
+        first = next((row for row in dialect.reader(lines) if row), [])
+    except csv.Error as error:
+        raise CallError(
+            f"{file.name}: the first line cannot be cut into fields ({error}); lines must end with LF or CRLF, and "
+            "every quote must be closed"
+        ) from None
     names = [name.strip() for name in first] if dialect.has_header else [str(i + 1) for i in range(len(first))]
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
@@ -114,6 +120,8 @@ def read_delimited(files: Sequence[TextFile], dialect: Dialect, columns: Sequenc
     def batches() -> Iterator[pa.RecordBatch]:
         next_row = 0
         for file in files:
+            if not names[file.name]:
+                continue  # nothing but blank lines
             reader = _DelimitedFile(file, dialect, names[file.name], columns, schema, next_row)
             yield from reader.batches()
             next_row = reader.next_row
@@ -285,8 +293,9 @@ class _DelimitedFile:
 def _blocks(file: TextFile, encoding: str) -> Iterator[bytes]:
     """The file as UTF-8 in blocks that end at a line's end (the last one perhaps not), without a byte order mark."""
     try:
+        b"a".decode(encoding, errors="replace")  # some codecs are not made for text, or cannot replace
         decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
-    except LookupError:
+    except (LookupError, UnicodeError):
         raise CallError(f"no encoding named {encoding!r}: try utf-8, cp1252, latin-1 or utf-16") from None
     rest = b""
     is_first = True

@@ -163,3 +163,34 @@ def test_wrong_settings_are_named(tmp_path: Path, options: dict, says: str) -> N
     write(tmp_path / "log", "csv")
     with pytest.raises(CallError, match=says):
         read(tmp_path, **({"path": "log"} | options))
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    write(tmp_path / "events.csv", "csv")
+    for path in (".", ""):
+        with pytest.raises(CallError, match="no such file"):
+            read(tmp_path, path=path)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        pl.Series([2**62, -(2**61), 1_577_836_800_000_000]).cast(pl.Datetime("us")),
+        pl.Series([2**30, -(2**29), 18_262]).cast(pl.Date),
+    ],
+)
+def test_typed_times_that_no_calendar_holds_are_rejected(tmp_path: Path, times: pl.Series) -> None:
+    frame = pl.DataFrame({"u": ["1", "2", "3"], "i": ["a"] * 3, "t": times, "k": ["buy"] * 3, "v": [1.0] * 3})
+    frame.write_parquet(tmp_path / "events.parquet")
+    events, rejected = read(tmp_path, path="events.parquet", format="parquet")
+    assert events == [("3", "a", "purchase", 1.0)]
+    assert rejected["reason"].to_list() == ["unreadable timestamp"] * 2
+    kept = pl.read_parquet(tmp_path / "out" / "events.parquet")["timestamp"]
+    assert kept.dt.year().to_list() == [2020]
+
+
+def test_typed_times_that_cannot_be_read_at_all_are_told(tmp_path: Path) -> None:
+    times = pl.Series([2**55]).cast(pl.Datetime("ms", "UTC"))
+    pl.DataFrame({"u": ["1"], "i": ["a"], "t": times, "k": ["buy"], "v": [1.0]}).write_parquet(tmp_path / "e.parquet")
+    with pytest.raises(CallError, match="a value that cannot be read"):
+        read(tmp_path, path="e.parquet", format="parquet")

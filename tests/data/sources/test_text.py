@@ -119,3 +119,27 @@ def test_headers(tmp_path: Path) -> None:
         read_delimited([text_file(path)], Dialect(), ["x"])
     with pytest.raises(CallError, match="no encoding named 'utf-99'"):
         read_delimited([text_file(path)], Dialect(encoding="utf-99"), ["x"])
+
+
+@pytest.mark.parametrize("text", ["\n\n\n", "\r\n \r\n".replace(" ", "")])
+def test_a_file_of_blank_lines_has_no_rows(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(text.encode())
+    assert rows(path, ["a"]) == []
+
+
+@pytest.mark.parametrize("data", [b"a,b\r1,x\r2,y\r", b'"a,b\n1,x\n'])
+def test_a_first_line_that_is_no_header_is_told(tmp_path: Path, data: bytes) -> None:
+    """Lines that end with CR alone would all be one line, the header, and their rows would be lost."""
+    path = tmp_path / "a.csv"
+    path.write_bytes(data)
+    with pytest.raises(CallError, match=r"a\.csv: the first line .* LF or CRLF"):
+        rows(path, ["a"])
+
+
+@pytest.mark.parametrize("encoding", ["klingon", "base64", "rot13", "idna"])
+def test_what_is_no_encoding_of_text_is_refused(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("a,b\n1,x\n")
+    with pytest.raises(CallError, match=f"no encoding named '{encoding}'"):
+        rows(path, ["a"], Dialect(encoding=encoding))

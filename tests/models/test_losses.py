@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from recops.training.losses import full_cross_entropy, sampled_cross_entropy
+from recops.models._losses import full_cross_entropy, sampled_cross_entropy
 
 
 def positions(num_positions: int, num_items: int, dim: int = 8) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
