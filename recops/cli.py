@@ -37,6 +37,12 @@ def main() -> None:
     except RecopsError as error:
         Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escaped(str(error))}", highlight=False)
         sys.exit(error.exit_code)
+    except Exception as error:
+        # Every library has its own error for a full disk; what was half-written is never taken for whole.
+        if not any(words in str(error) for words in ("No space left", "disk is full", "StorageFull")):
+            raise
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] the disk is full: {escaped(str(error))}")
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -134,16 +134,13 @@ def rank_users(
     users give empty arrays. Scores of at most `SCORES_AT_ONCE` places are held at a time.
     """
     assert len(histories) == len(targets) and (first_seen is None) == (at_time is None)
+    scorer = replace(scorer, fallback=np.asarray(item_counts if fallback is None else fallback, np.float32))
     batch = max(1, min(1024, SCORES_AT_ONCE // (scorer.num_items + 1)))
     top_idx = np.zeros((len(histories), k), np.int32)
     top_scores = np.full((len(histories), k), -np.inf, np.float32)
     for start in range(0, len(histories), batch):
         rows = slice(start, start + batch)
         scores_BN = scorer.scores(histories[rows])
-        if scorer.needs_history:
-            scores_BN[[len(history) == 0 for history in histories[rows]]] = (
-                item_counts if fallback is None else fallback
-            )
         scores_BN[:, 0] = -np.inf
         if remove_seen:
             for scores, history in zip(scores_BN, histories[rows], strict=True):

@@ -16,6 +16,8 @@ from recops.release.parity import check_parity
 from recops.stages.project import Project
 from recops.stages.train import load_model
 
+FITTED_ON = ("train.parquet", "valid.parquet")  # the second steers early stopping and the choice of the model
+
 
 def export(project: Project) -> dict[str, Any]:
     """Writes bundle/. Raises RefusedError when ONNX and torch disagree."""
@@ -40,11 +42,12 @@ def export(project: Project) -> dict[str, Any]:
         "baselines": {n: figures for n, figures in metrics["models"].items() if n != name},
         "validation": validation,
         "inputs": {
-            p.name: md5(p) for p in [*sorted(project.tables.glob("*.parquet")), project.split / "train.parquet"]
+            path.name: md5(path)
+            for path in [*sorted(project.tables.glob("*.parquet")), *(project.split / name for name in FITTED_ON)]
         },
         "split": split,
         "data_watermark": split["data_watermark"],
-        "fitted_until": split["parts"]["train"]["to"],
+        "fitted_until": max(filter(None, (split["parts"][p]["to"] for p in ("train", "valid"))), default=None),
         "remove_seen": params.recommend.remove_seen,
         "opset": params.export.opset,
     }

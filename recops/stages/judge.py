@@ -1,6 +1,6 @@
 """Judges the bundle and the champion for the gate, on events that neither was fitted on (DESIGN section 7).
 
-Where both were fitted on the very same train part, its test part is unseen by both. Else events later than everything
+Where both were fitted on the very same train and validation parts, its test part is unseen by both. Else events later than everything
 either was fitted on judge them; where those are of too few users or there are no times, the champion's recipe is fitted
 anew on the candidate's train part and judged in its place.
 """
@@ -17,9 +17,10 @@ from recops.data.interactions import read_interactions
 from recops.evaluation.judging import read_judging
 from recops.models.most_popular import MostPopular
 from recops.params import Params, checked
-from recops.release.export import torch_scorer
+from recops.release.export import cut_links, torch_scorer
 from recops.release.gate import Judged, judge_bundle, judge_scorer
 from recops.release.releases import read_record
+from recops.stages.export import FITTED_ON
 from recops.stages.project import Project
 from recops.stages.train import fit
 
@@ -31,7 +32,7 @@ def judge_both(project: Project, champion: str | None) -> tuple[Judged, Judged |
         return judge(project, candidate, test_users(project)), None
     folder = release_folder(project.releases, champion)
     manifest = read_manifest(folder)
-    if manifest["inputs"]["train.parquet"] == candidate.manifest["inputs"]["train.parquet"]:
+    if all(manifest["inputs"][name] == candidate.manifest["inputs"][name] for name in FITTED_ON):
         users = test_users(project)
         return judge(project, candidate, users), judge(project, load_bundle(folder), users)
     ends = fitted_until(manifest), fitted_until(candidate.manifest)
@@ -100,7 +101,7 @@ def judge_recipe(project: Project, champion: str, users: dict[str, Any]) -> Judg
     fallback = popular.parts().item_scores
     assert fallback is not None
     return judge_scorer(
-        torch_scorer(model.parts(), train.num_items),
+        torch_scorer(cut_links(model.parts(), recipe.export.max_links), train.num_items),
         train.items.ids,
         fallback,
         metric=params.evaluate.metric,

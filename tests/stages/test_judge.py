@@ -35,7 +35,8 @@ def part(project: Project, name: str, *rows: tuple[str, str, int | None]) -> Non
 def bundle(folder: Path, scores: tuple[float, ...], train: str, until: int | None) -> None:
     """Recommends a, b, c by their scores; fitted on the train part of that hash, which ends on that day."""
     item_scores = np.array([0, *scores], np.float32)
-    more = {"inputs": {"train.parquet": train}, "fitted_until": None if until is None else day(until).isoformat()}
+    inputs = {"train.parquet": train, "valid.parquet": "same"}
+    more = {"inputs": inputs, "fitted_until": None if until is None else day(until).isoformat()}
     parts = ServingParts(item_scores=item_scores, needs_history=False)
     given = facts(**more)
     export_bundle(
