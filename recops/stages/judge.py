@@ -1,8 +1,8 @@
 """Judges the bundle and the champion for the gate, on events that neither was fitted on (DESIGN section 7).
 
-Where both were fitted on the very same train and validation parts, its test part is unseen by both. Else events later than everything
-either was fitted on judge them; where those are of too few users or there are no times, the champion's recipe is fitted
-anew on the candidate's train part and judged in its place.
+Where both were fitted on the very same train and validation parts, the test part is unseen by both. Else events later
+than everything either was fitted on judge them; where those are of too few users or there are no times, the champion's
+recipe is fitted anew on the candidate's train part and judged in its place.
 """
 
 from collections.abc import Mapping
