@@ -134,7 +134,7 @@ def show_results(project: Project, outcome: dict[str, Any]) -> None:
     from recops.stages.tables import figure
 
     metrics = outcome["metrics"]
-    names = list(metrics["models"])
+    names = sorted(metrics["models"], key=lambda name: name != metrics["chosen"])
     k = metrics["metric"].partition("@")[2]
     keys = [f"{name}@{k}" for name in ("ndcg", "hit_rate", "mrr", "coverage", "novelty")]
     print_table(

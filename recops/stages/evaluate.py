@@ -16,7 +16,8 @@ from recops.stages.train import load_model
 
 
 def evaluate(project: Project) -> dict[str, Any]:
-    """Writes reports/metrics.json, reports/plots/*.csv and reports/index.html; returns the metrics.
+    """Writes reports/metrics.json, its test values alone for `dvc metrics` (summary.json), reports/plots/*.csv and
+    reports/index.html; returns the metrics.
 
     `chosen` is the model with the best validation metric, the configured model where several are equal.
     """
@@ -41,6 +42,8 @@ def evaluate(project: Project) -> dict[str, Any]:
     split = json.loads((project.split / "split.json").read_text(encoding="utf-8"))
     metrics = {"chosen": chosen, "metric": settings.metric, "split": params.split.name, "models": figures}
     write_atomically(project.reports / "metrics.json", canonical_json(metrics))
+    summary = {name: {m: entry["value"] for m, entry in f["metrics"].items()} for name, f in figures.items()}
+    write_atomically(project.reports / "summary.json", canonical_json(summary))
     write_plots(project.reports / "plots", metrics, curves)
     write_report(
         project.reports,
