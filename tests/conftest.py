@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run, and none fails for being slow: machines are busy at times.
+settings.register_profile("recops", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("recops")
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -3,6 +3,8 @@
 In: the log in stable time order, with timestamps. Out: the part of each row.
 """
 
+import math
+
 import numpy as np
 import polars as pl
 
@@ -42,10 +44,11 @@ class GlobalTime:
 
 def _cuts(time: np.ndarray, params: SplitParams) -> tuple[int, int]:
     """When validation and test begin (microseconds), from the sorted times of all positives."""
-    num_test = int(len(time) * params.test_fraction)
-    num_valid = int(len(time) * params.valid_fraction)
-    if num_test and num_valid:
-        valid_from, test_from = int(time[-num_test - num_valid]), int(time[-num_test])
+    # Counted from the start and rounded up, so that a longer log never moves a cut back.
+    first_test = math.ceil(round(len(time) * (1 - params.test_fraction), 6))
+    first_valid = math.ceil(round(len(time) * (1 - params.test_fraction - params.valid_fraction), 6))
+    if first_valid < first_test < len(time):
+        valid_from, test_from = int(time[first_valid]), int(time[first_test])
         if time[0] < valid_from < test_from:
             return valid_from, test_from
     raise CallError(
