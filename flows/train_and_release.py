@@ -96,11 +96,15 @@ def train_and_release(root: str = ".") -> dict[str, Any]:
 
 
 def run_flow(project: Project) -> dict[str, Any]:
-    """Runs the flow in this process, against the Prefect API that is configured or a temporary one of its own."""
+    """Runs the flow in this process, against the Prefect API that is configured or a temporary one of its own.
+
+    A second command waits before it starts its own: two temporary servers would share one SQLite file.
+    """
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         # The command line says once, in its own words, what went wrong.
         logging.getLogger(name).addFilter(lambda record: record.levelno < logging.ERROR)
-    train_and_release(str(project.root))
+    with alone(project, name="command"):
+        train_and_release(str(project.root))
     result = promote.outcome(project)
     if result is None:
         raise RefusedError("the run ended without a decision: another run changed the bundle; run again")

@@ -17,12 +17,13 @@ from recops.stages.project import Project
 
 
 @contextmanager
-def alone(project: Project, say: Callable[[str], None] = print) -> Iterator[None]:
+def alone(project: Project, say: Callable[[str], None] = print, name: str = "run") -> Iterator[None]:
     """Holds the project for one run: a second run waits, and then finds done what the first has done.
 
-    The kernel frees the lock of a run that was killed; what such a run left of DVC's own locks is removed.
+    `name` tells locks apart that are held one inside the other. The kernel frees the lock of a run that was killed;
+    what such a run left of DVC's own locks is removed.
     """
-    with (project.state / "run.lock").open("w") as lock:
+    with (project.state / f"{name}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
