@@ -143,7 +143,7 @@ def show_results(project: Project, outcome: dict[str, Any]) -> None:
         [[key, *(figure(metrics["models"][n]["metrics"][key]) for n in names)] for key in keys],
     )
     print(f"* best on validation. Gate: {outcome['gate']}")
-    print(f"Release  {outcome['release'] or 'none'}")
+    print(f"Served   {outcome['release'] or 'none'}")
     print(f"Report   {project.reports / 'index.html'}")
     print(f"Bundle   {project.bundle}")
     print(f"Bento    {outcome['bento']}")
