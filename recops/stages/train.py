@@ -24,10 +24,16 @@ from recops.stages.project import Project
 from recops.training.loop import fit_model
 
 
-def make_model(name: str, train: Interactions, params: TrainParams) -> Recommender:
-    """An unfitted model with its hyper-parameters from `train.models.<name>`. Raises CallError naming a wrong key."""
+def make_model(name: str, train: Interactions, params: TrainParams, remove_seen: bool) -> Recommender:
+    """An unfitted model with its hyper-parameters from `train.models.<name>`. Raises CallError naming a wrong key.
+
+    A model that can learn repeats does so where seen items may be shown again, unless it is told otherwise.
+    """
     kind = plugins.load("models", name)
-    config = checked(kind.Config, params.models.get(name, {}), f"train.models.{name}")
+    settings = params.models.get(name, {})
+    if "learn_repeats" in kind.Config.model_fields:
+        settings = {"learn_repeats": not remove_seen, **settings}
+    config = checked(kind.Config, settings, f"train.models.{name}")
     return kind(config, train.num_users, train.num_items, params.seed)
 
 
@@ -41,7 +47,7 @@ def fit(
     progress: bool = False,
 ) -> tuple[Recommender, FitReport]:
     """One fitted model; `valid` (validation users) steers early stopping of models trained by gradient."""
-    model = make_model(name, train, params)
+    model = make_model(name, train, params, valid is None or valid.remove_seen)
 
     def valid_metric(fitted: Recommender) -> float:
         assert valid is not None
