@@ -22,7 +22,7 @@ NAMES = {
     "user_id": "userid user uid customerid customer custid clientid client memberid member visitorid visitor "
     "accountid account reviewerid kundennummer kundennr kundenid kunde nutzerid nutzer benutzerid "
     "benutzer besucher idclient numeroclient utilisateur idutilisateur acheteur usuario idusuario cliente "
-    "idcliente reader readerid",
+    "idcliente reader readerid listener listenerid viewer viewerid subscriber subscriberid",
     "item_id": "itemid item productid product sku asin articleid article stockcode movieid movie videoid video "
     "trackid track songid song newsid news contentid content isbn bookid book artistid artist listingid "
     "goodsid artikelnummer artikelnr artikelid artikel produktid produktnummer produkt filmid film buch "
