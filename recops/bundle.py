@@ -8,7 +8,7 @@ import fcntl
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 
 from recops.errors import BundleError, RefusedError
-from recops.runtime import Links, OnnxNetwork, Scorer
+from recops.runtime import Fusion, Histories, Links, OnnxNetwork, Scorer
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: several models in one bundle, and tables of users
 MANIFEST = "manifest.json"
 POINTER = "current.json"
 ENCODER, RANKER, VECTORS, SCORES = "model.onnx", "rank.onnx", "item_vectors.npy", "item_scores.npy"
 LINKS = {"indptr": "links_indptr.npy", "indices": "links_indices.npy", "weights": "links_weights.npy"}
+USER_VECTORS, USERS = "user_vectors.npy", "users.json"
 ITEMS, FALLBACK, PROFILE = "items.json", "fallback.json", "profile.json"
 
 
@@ -95,7 +96,8 @@ class Bundle:
     """A verified bundle: the catalogue, the scorer and the manifest.
 
     `items` maps the columns item_id, title, categories, price, available, published_at to lists in row order
-    (entry 0 is row 1). `fallback` is float32 [N+1]: what is shown to someone nothing is known about.
+    (entry 0 is row 1). `fallback` is float32 [N+1]: what is shown to someone nothing is known about. `user_ids` are
+    those of the model's table of users, empty where it has none.
     """
 
     folder: Path
@@ -104,6 +106,7 @@ class Bundle:
     items: dict[str, list[Any]]
     scorer: Scorer
     fallback: np.ndarray
+    user_ids: list[str] = field(default_factory=list)
 
     @property
     def num_items(self) -> int:
@@ -120,6 +123,11 @@ class Bundle:
         return np.array([r for r in found if r is not None], np.int64)
 
     @cached_property
+    def user_row_of(self) -> dict[str, int]:
+        """User id to row of the table of users, 1..U."""
+        return {user_id: row for row, user_id in enumerate(self.user_ids, start=1)}
+
+    @cached_property
     def profile(self) -> dict[str, Any]:
         """What inputs and scores looked like at training (the reference of drift checks)."""
         return json.loads((self.folder / PROFILE).read_text(encoding="utf-8"))
@@ -132,67 +140,133 @@ def load_bundle(folder: Path, threads: int = 1) -> Bundle:
         raise BundleError(f"{folder}: no such bundle")
     manifest = verify(folder)
     try:
-        items = json.loads((folder / ITEMS).read_text(encoding="utf-8"))
-        fallback = np.asarray([0.0, *json.loads((folder / FALLBACK).read_text(encoding="utf-8"))["scores"]], np.float32)
+        items = _json(folder / ITEMS)
+        fallback = np.asarray([0.0, *_json(folder / FALLBACK)["scores"]], np.float32)
         num_items = len(items["item_id"])
 
-        def array(name: str) -> np.ndarray | None:
-            return np.load(folder / name, mmap_mode="r", allow_pickle=False) if name in manifest["files"] else None
-
-        def network(name: str) -> OnnxNetwork | None:
-            return OnnxNetwork(folder / name, threads) if name in manifest["files"] else None
-
+        user_ids = _json(folder / USERS)["user_id"] if USERS in manifest["files"] else []
         scoring = manifest["scoring"]
-        links = None
-        if LINKS["indptr"] in manifest["files"]:
-            arrays = {k: array(v) for k, v in LINKS.items()}
-            links = Links(
-                **arrays,  # type: ignore[arg-type]
-                decay=scoring["link_decay"],
-                floor=scoring["link_floor"],
-                window=scoring["link_window"],
+        if "members" not in scoring:
+            scorer = _scorer(folder, "", scoring, manifest, num_items, threads, fallback)
+        else:
+            scorer = Scorer(
+                num_items=num_items,
+                members=tuple(
+                    _scorer(folder, member["folder"], member, manifest, num_items, threads)
+                    for member in scoring["members"]
+                ),
+                fusion=Fusion(
+                    np.array(scoring["weights"], np.float32), tuple(scoring["edges"]), scoring["calibration"]
+                ),
+                needs_history=all(member["needs_history"] for member in scoring["members"]),
+                fallback=fallback,
             )
-        scorer = Scorer(
-            num_items=num_items,
-            encode=network(ENCODER),
-            item_vectors=array(VECTORS),
-            rank=network(RANKER),
-            links=links,
-            item_scores=array(SCORES),
-            max_history=scoring["max_history"],
-            needs_history=scoring["needs_history"],
-            fallback=fallback,
-        )
+            _check_fusion(folder, scorer)
     except BundleError:
         raise
     except Exception as error:
         raise BundleError(f"{folder}: not loadable: {error}") from None
-    for name, found in ((VECTORS, scorer.item_vectors), (SCORES, scorer.item_scores), (FALLBACK, fallback)):
-        if found is not None and len(found) != num_items + 1:
-            raise BundleError(f"{folder / name}: {len(found)} rows for a catalogue of {num_items} items and padding")
-        if found is not None and not np.isfinite(found).all():
-            raise BundleError(f"{folder / name}: holds values that are not finite")
-    if links is not None and (
-        len(links.indptr) != num_items + 2
-        or len(links.indices) != len(links.weights)
-        or (links.indptr[0], links.indptr[-1]) != (0, len(links.indices))
-        or (np.diff(links.indptr) < 0).any()
-        or not 0 <= links.indices.min(initial=0) <= links.indices.max(initial=0) <= num_items
-        or not np.isfinite(links.weights).all()
-    ):
-        raise BundleError(f"{folder}: links do not fit a catalogue of {num_items} items, or are not finite")
+    for part in scorer.members or (scorer,):
+        _check_arrays(folder, part, len(user_ids))
+    _check_rows(folder / FALLBACK, fallback, num_items + 1)
     if len(set(items["item_id"])) != num_items or any(len(values) != num_items for values in items.values()):
         raise BundleError(f"{folder / ITEMS}: an item stands twice, or columns differ in length")
     if PROFILE not in manifest["files"]:
         raise BundleError(f"{folder}: holds no {PROFILE}")
     try:
         # The first item's history and none: a width that does not fit, or weights that are no numbers, show here.
-        tried = scorer.scores([np.array([1][:num_items], np.int64), np.array([], np.int64)])
+        tried = scorer.scores(
+            Histories(
+                [np.array([1][:num_items], np.int64), np.array([], np.int64)],
+                users=np.array([min(len(user_ids), 1), 0]),
+            )
+        )
     except Exception as error:
         raise BundleError(f"{folder}: cannot score: {error}") from None
     if not np.isfinite(tried[:, 1:]).all():
         raise BundleError(f"{folder}: scores are not finite")
-    return Bundle(folder, sha256_file(folder / MANIFEST), manifest, items, scorer, fallback)
+    return Bundle(folder, sha256_file(folder / MANIFEST), manifest, items, scorer, fallback, user_ids)
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _scorer(
+    folder: Path,
+    place: str,
+    scoring: dict[str, Any],
+    manifest: dict[str, Any],
+    num_items: int,
+    threads: int,
+    fallback: np.ndarray | None = None,
+) -> Scorer:
+    """One model of a bundle; its files lie in `place` (empty, or ending in a slash)."""
+
+    def array(name: str) -> Any:
+        found = place + name in manifest["files"]
+        return np.load(folder / place / name, mmap_mode="r", allow_pickle=False) if found else None
+
+    def network(name: str) -> OnnxNetwork | None:
+        return OnnxNetwork(folder / place / name, threads) if place + name in manifest["files"] else None
+
+    links = None
+    if place + LINKS["indptr"] in manifest["files"]:
+        links = Links(
+            **{key: array(name) for key, name in LINKS.items()},
+            decay=scoring["link_decay"],
+            floor=scoring["link_floor"],
+            window=scoring["link_window"],
+        )
+    return Scorer(
+        num_items=num_items,
+        encode=network(ENCODER),
+        item_vectors=array(VECTORS),
+        rank=network(RANKER),
+        links=links,
+        item_scores=array(SCORES),
+        user_table=array(USER_VECTORS),
+        max_history=scoring["max_history"],
+        uses_time=scoring.get("uses_time", False),  # format 1 knew no times
+        needs_history=scoring["needs_history"],
+        fallback=fallback,
+    )
+
+
+def _check_fusion(folder: Path, scorer: Scorer) -> None:
+    fusion = scorer.fusion
+    assert fusion is not None
+    expected = (len(fusion.edges) + 1, len(scorer.members))
+    if fusion.weights.shape != expected or not scorer.members:
+        raise BundleError(f"{folder}: weights of shape {fusion.weights.shape} where {expected} are needed")
+    if not (np.isfinite(fusion.weights).all() and (fusion.weights >= 0).all() and fusion.weights.any(1).all()):
+        raise BundleError(f"{folder}: weights of the fusion must be finite, not negative, and not all 0")
+    if fusion.calibration not in ("zscore", "rank") or list(fusion.edges) != sorted(set(fusion.edges)):
+        raise BundleError(f"{folder}: a fusion by {fusion.calibration!r} at {fusion.edges} is not known")
+
+
+def _check_rows(path: Path, found: np.ndarray | None, num_rows: int) -> None:
+    if found is not None and len(found) != num_rows:
+        raise BundleError(f"{path}: {len(found)} rows where {num_rows} are needed (one is padding)")
+    if found is not None and not np.isfinite(found).all():
+        raise BundleError(f"{path}: holds values that are not finite")
+
+
+def _check_arrays(folder: Path, part: Scorer, num_users: int) -> None:
+    """What arithmetic would not notice: rows missing, links that point nowhere, numbers that are none."""
+    _check_rows(folder / VECTORS, part.item_vectors, part.num_items + 1)
+    _check_rows(folder / SCORES, part.item_scores, part.num_items + 1)
+    _check_rows(folder / USER_VECTORS, part.user_table, num_users + 1)
+    links = part.links
+    if links is not None and (
+        len(links.indptr) != part.num_items + 2
+        or len(links.indices) != len(links.weights)
+        or (links.indptr[0], links.indptr[-1]) != (0, len(links.indices))
+        or (np.diff(links.indptr) < 0).any()
+        or not 0 <= links.indices.min(initial=0) <= links.indices.max(initial=0) <= part.num_items
+        or not np.isfinite(links.weights).all()
+    ):
+        raise BundleError(f"{folder}: links do not fit a catalogue of {part.num_items} items, or are not finite")
 
 
 @dataclass(frozen=True)

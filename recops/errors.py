@@ -15,6 +15,10 @@ class CallError(RecopsError):
     """The call was wrong: a missing file, an unknown name, a bad parameter (exit 2)."""
 
 
+class TooLargeError(CallError):
+    """The data is larger than a model is allowed to take, or would fit in memory."""
+
+
 class RefusedError(RecopsError):
     """The data or the model was refused by a rule: nothing was released (exit 1)."""
 

@@ -1,15 +1,15 @@
 """What every file of each socket must do: the one interface page.
 
 Shapes: B batch, L history length, D width, N items (rows of the vocabulary; row 0 is padding and counts in N+1),
-U users, E events, K list length. Heavy types are named only for the type checker.
+U users (row 0 is nobody), E events, K list length. Heavy types are named only for the type checker.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from pydantic import BaseModel
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     import torch
 
     from recops.data.interactions import Interactions
+    from recops.evaluation.judging import Judging
     from recops.evaluation.protocol import RankedUsers
+    from recops.runtime import Fusion, Scorer
 
 
 class Source(Protocol):
@@ -58,22 +60,29 @@ class Splitter(Protocol):
 class ServingParts:
     """What a fitted model gives to export, evaluation and serving: everything needed to score the catalogue.
 
-    score of item i = user_vector . item_vectors[i]           (encoder and item_vectors)
-                    | ranker(user_vector, item_vectors)[i]    (encoder, item_vectors and ranker)
+    score of item i = user_vector . item_vectors[i]           (encoder or user_table, and item_vectors)
+                    | ranker(user_vector, item_vectors)[i]    (the same and ranker)
                     + sum over history h of w(h) * links[h, i] (links)
                     + item_scores[i]                          (item_scores)
-    where a part that is None adds nothing. Histories are the last `max_history` item rows, oldest first, padded on
+    where a part that is None adds nothing; or what `fusion` makes of the scores of `members`, and then nothing else is
+    given. Histories are the last `max_history` item rows, oldest first, padded on
     the left with 0. w(h) of the j-th event from the end (j = 0 is the last) is
     exp(-j / link_decay) + link_floor, or 1 where link_decay is None; only the last `link_window` events count.
     """
 
-    encoder: torch.nn.Module | None = None  # forward(item_idx int64 [B, L]) -> user_vector float32 [B, D]
+    # forward(item_idx int64 [B, L]) -> user_vector float32 [B, D]; with `uses_time` forward(item_idx, age_s), where
+    # age_s int64 [B, L] counts the seconds from each event to the request, 0 for padding and where there are no times
+    encoder: torch.nn.Module | None = None
+    user_table: np.ndarray | None = None  # float32 [U+1, D]: vectors of the users trained on, instead of an encoder
     item_vectors: np.ndarray | None = None  # float32 [N+1, D]; row 0 zeros
     ranker: torch.nn.Module | None = None  # forward(user_vector [B, D], item_vectors [M, D']) -> scores [B, M]
     links: tuple[np.ndarray, np.ndarray, np.ndarray] | None = (
         None  # CSR [N+1, N+1]: indptr i64, indices i32, weights f32
     )
     item_scores: np.ndarray | None = None  # float32 [N+1]
+    members: Sequence[tuple[str, ServingParts]] = ()  # name and parts of each model that `fusion` weighs
+    fusion: Fusion | None = None
+    uses_time: bool = False
     max_history: int = 200
     link_decay: float | None = None
     link_floor: float = 0.0
@@ -84,16 +93,22 @@ class ServingParts:
 class Recommender(Protocol):
     """`models/*`: one recommender a file, its paper named in the file's docstring; class name CamelCase of the file.
 
-    A model is either fitted in closed form (`fit`) or by gradient steps (GradientRecommender, driven by
-    `training/loop.py`). Fitting sees only `train`, and is deterministic for the same data, config, seed and threads.
+    A model is fitted in closed form (ClosedFormRecommender), by gradient steps (GradientRecommender), or from models
+    that are already fitted (EnsembleRecommender). Fitting sees only `train`, an ensemble also the validation part, and
+    is deterministic for the same data, config, seed and threads.
     """
 
     Config: ClassVar[type[BaseModel]]  # hyper-parameters: extra="forbid", each with a default
-    config: Any  # the Config it was made with
+    # history: answers any history, whoever had it. user: answers the users it was trained on, from `user_table`; all
+    # others get the fallback, in evaluation as when served.
+    takes: ClassVar[Literal["history", "user"]]
 
-    def __init__(self, config: BaseModel, num_users: int, num_items: int, seed: int) -> None: ...
+    @property
+    def config(self) -> Any:
+        """The Config it was made with."""
+        ...
 
-    def fit(self, train: Interactions) -> None: ...
+    def __init__(self, config: Any, num_users: int, num_items: int, seed: int) -> None: ...
 
     def parts(self) -> ServingParts: ...
 
@@ -104,12 +119,18 @@ class Recommender(Protocol):
     def load_state(self, state: Mapping[str, np.ndarray]) -> None: ...
 
 
+class ClosedFormRecommender(Recommender, Protocol):
+    """A model that fits itself in one call."""
+
+    def fit(self, train: Interactions) -> None: ...
+
+
 class GradientRecommender(Recommender, Protocol):
     """A model trained by `training/loop.py`: it says what a batch and a loss are, the loop does the rest.
 
-    `fit` is not called for these. `state` is taken from `module` (all parameters and buffers as float32 arrays).
-    `Config` has epochs, learning_rate, weight_decay, batch_size, patience (epochs without a better validation metric
-    before the loop stops) and warmup_steps.
+    `state` is taken from `module` (all parameters and buffers as float32 arrays). `Config` has epochs, learning_rate,
+    weight_decay, batch_size, patience (epochs without a better validation metric before the loop stops) and
+    warmup_steps.
     """
 
     module: torch.nn.Module
@@ -125,6 +146,18 @@ class GradientRecommender(Recommender, Protocol):
         ...
 
     def loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor: ...
+
+
+class EnsembleRecommender(Recommender, Protocol):
+    """A model made of fitted ones: `config.members` names them. Its state holds only what it adds to theirs."""
+
+    def attach(self, members: Mapping[str, ServingParts]) -> None:
+        """Gives it the fitted members, by name. Called once, before `blend`, `load_state` or `parts`."""
+        ...
+
+    def blend(self, scorers: Mapping[str, Scorer], valid: Judging) -> FitReport:
+        """Learns from the validation users how much each member, scored as it will be served, is worth."""
+        ...
 
 
 class Metric(Protocol):
@@ -183,3 +216,4 @@ class FitReport:
     best_epoch: int | None = None
     best_metric: float | None = None
     resumed_from: int | None = None
+    left_out: dict[str, str] = field(default_factory=dict)  # members of an ensemble that could not be fitted, and why

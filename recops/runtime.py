@@ -1,21 +1,55 @@
 """Scores histories against the catalogue with numpy and ONNX Runtime: the one scorer of evaluation, gate and service.
 
 In: the parts of a model (arrays, and callables for its networks) and histories as item rows. Out: scores [B, N+1] and
-the best k. Knows nothing about ids, users, files or HTTP; whoever imports this loads no torch and no dataframe library.
+the best k. Knows nothing about ids, files or HTTP; whoever imports this loads no torch and no dataframe library.
 
-Shapes: B batch, L history length, D width, N items (row 0 is padding), K list length.
+Shapes: B batch, L history length, D width, N items (row 0 is padding), U users (row 0 is nobody), K list length.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-Encode = Callable[[np.ndarray], np.ndarray]  # item_idx int64 [B, L] -> user_vector float32 [B, D]
+# item_idx int64 [B, L] and, where the model uses time, age_s int64 [B, L] -> user_vector float32 [B, D]
+Encode = Callable[..., np.ndarray]
 ENCODED_AT_ONCE = 128  # histories
 RANKED_AT_ONCE = 100_000  # items, for one user
+RECIPROCAL_OFFSET = 60  # of reciprocal rank fusion (Cormack, Clarke, Buettcher, 2009)
 Rank = Callable[[np.ndarray, np.ndarray], np.ndarray]  # user_vector [B, D], item_vectors [M, D'] -> float32 [B, M]
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Who asks: B histories of item rows, oldest first, and what else is known of each.
+
+    Rows outside the vocabulary must be left out by the caller. A plain sequence of arrays is a Histories without more.
+    """
+
+    items: Sequence[np.ndarray]  # B int arrays
+    ages: Sequence[np.ndarray] | None = None  # B int64 arrays: seconds from each event to the request
+    users: np.ndarray | None = None  # int64 [B]: row of the model's user table, 0 for a user that it does not have
+
+    @classmethod
+    def of(cls, histories: "Histories | Sequence[np.ndarray]") -> "Histories":
+        return histories if isinstance(histories, cls) else cls(histories)  # type: ignore[arg-type]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter(self.items)
+
+    def __getitem__(self, rows: "slice | np.ndarray") -> "Histories":
+        chosen = range(len(self))[rows] if isinstance(rows, slice) else rows.tolist()
+        return Histories(
+            [self.items[row] for row in chosen],
+            None if self.ages is None else [self.ages[row] for row in chosen],
+            None if self.users is None else self.users[rows],
+        )
 
 
 @dataclass(frozen=True)
@@ -51,11 +85,40 @@ class Links:
 
 
 @dataclass(frozen=True)
-class Scorer:
-    """Scores the whole catalogue for histories (see protocols.ServingParts for the formula).
+class Fusion:
+    """How the scores of several models become one: each calibrated for each user, then weighed and added.
 
-    A history is an int array of item rows, oldest first; rows outside the vocabulary must be left out by the caller.
+    `zscore`: mean 0 and deviation 1 over the items outside the history. `rank`: 1 / (60 + rank) among the same items.
+    `weights` [S, M] has a row for each segment of history lengths: segment s begins at `edges[s - 1]` events.
     """
+
+    weights: np.ndarray  # float32 [S, M], at least 0, each row with one above
+    edges: tuple[int, ...] = ()
+    calibration: Literal["zscore", "rank"] = "zscore"
+
+    def weights_of(self, histories: Histories) -> np.ndarray:
+        """float32 [B, M]."""
+        lengths = [len(history) for history in histories]
+        return self.weights[np.searchsorted(np.array(self.edges), lengths, side="right")]
+
+    def calibrated(self, scores_N: np.ndarray, history: np.ndarray) -> np.ndarray:
+        """One model's scores [N+1] for one user on the common scale; NaN (an item it cannot score) stays NaN."""
+        judged = ~np.isnan(scores_N)
+        judged[0] = False
+        judged[history] = False
+        others = scores_N[judged]
+        if self.calibration == "rank":
+            better = len(others) - np.searchsorted(np.sort(others), scores_N, side="right")
+            return np.where(np.isnan(scores_N), np.nan, 1.0 / (RECIPROCAL_OFFSET + 1 + better)).astype(np.float32)
+        mean = others.mean(dtype=np.float64) if len(others) else 0.0
+        deviation = others.std(dtype=np.float64) if len(others) else 0.0
+        # A model that says the same of all items says nothing: all 0.
+        return (scores_N - np.float32(mean)) * np.float32(1 / deviation if deviation > 0 else 0.0)
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores the whole catalogue for histories (see protocols.ServingParts for the formula)."""
 
     num_items: int
     encode: Encode | None = None
@@ -63,12 +126,42 @@ class Scorer:
     rank: Rank | None = None
     links: Links | None = None
     item_scores: np.ndarray | None = None  # float32 [N+1]
+    user_table: np.ndarray | None = None  # float32 [U+1, D], instead of encode
+    members: "tuple[Scorer, ...]" = ()  # with `fusion`, instead of everything above
+    fusion: Fusion | None = None
     max_history: int = 200
+    uses_time: bool = False
     needs_history: bool = True
-    fallback: np.ndarray | None = None  # float32 [N+1]: scores for an empty history where the model needs one
+    fallback: np.ndarray | None = None  # float32 [N+1]: scores for those that the model itself cannot answer
+
+    @property
+    def linked(self) -> Links | None:
+        """The links that say most: its own, or those of the heaviest member that has any."""
+        return next((part.links for part in self._by_weight() if part.links is not None), None)
+
+    @property
+    def vectors(self) -> np.ndarray | None:
+        """float32 [N+1, D] item vectors: its own, or those of the heaviest member that has any."""
+        return next((part.item_vectors for part in self._by_weight() if part.item_vectors is not None), None)
+
+    def _by_weight(self) -> "Sequence[Scorer]":
+        if self.fusion is None:
+            return [self]
+        return [self.members[m] for m in np.argsort(-self.fusion.weights.sum(0), kind="stable")]
+
+    def answers(self, histories: "Histories | Sequence[np.ndarray]") -> np.ndarray:
+        """bool [B]: whether the model itself says something of these, else `fallback` does."""
+        asked = Histories.of(histories)
+        if self.members:
+            return np.logical_or.reduce([member.answers(asked) for member in self.members])
+        if not self.needs_history:
+            return np.ones(len(asked), bool)
+        if self.user_table is not None:
+            return np.zeros(len(asked), bool) if asked.users is None else np.asarray(asked.users) > 0
+        return np.array([len(history) > 0 for history in asked], bool)
 
     def pad(self, histories: Sequence[np.ndarray]) -> np.ndarray:
-        """The last `max_history` rows of each history, padded on the left with 0: int64 [B, L], L at least 1."""
+        """The last `max_history` entries of each array, padded on the left with 0: int64 [B, L], L at least 1."""
         length = max(1, min(self.max_history, max((len(h) for h in histories), default=1)))
         padded = np.zeros((len(histories), length), np.int64)
         for row, history in zip(padded, histories, strict=True):
@@ -77,33 +170,90 @@ class Scorer:
                 row[-len(last) :] = last
         return padded
 
-    def user_vectors(self, histories: Sequence[np.ndarray]) -> np.ndarray | None:
-        """float32 [B, D], or None for a model without an encoder."""
+    def user_vectors(self, histories: "Histories | Sequence[np.ndarray]") -> np.ndarray | None:
+        """float32 [B, D], or None for a model without vectors of users."""
+        asked = Histories.of(histories)
+        if self.user_table is not None:
+            return self.user_table[np.zeros(len(asked), np.int64) if asked.users is None else asked.users]
         if self.encode is None:
             return None
-        # Few at a time: the attention of a long history is the largest array there is.
-        starts = range(0, max(len(histories), 1), ENCODED_AT_ONCE)
-        return np.concatenate([self.encode(self.pad(histories[i : i + ENCODED_AT_ONCE])) for i in starts])
+        # Few at a time, since the attention of a long history is the largest array there is; those of about the same
+        # length together, so that little is padding.
+        order = np.argsort([len(history) for history in asked], kind="stable")
+        chunks = [order[i : i + ENCODED_AT_ONCE] for i in range(0, max(len(order), 1), ENCODED_AT_ONCE)]
+        vectors = np.concatenate([self._encode(asked[chunk]) for chunk in chunks])
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        return vectors[back]
 
-    def scores(self, histories: Sequence[np.ndarray], user_vectors: np.ndarray | None = None) -> np.ndarray:
-        """float32 [B, N+1]; column 0 is -inf. `user_vectors` saves encoding again when the caller has them."""
-        scores_BN = self._score_rows(histories, None, user_vectors)
+    def _encode(self, asked: Histories) -> np.ndarray:
+        assert self.encode is not None
+        if not self.uses_time:
+            return self.encode(self.pad(asked.items))
+        ages = asked.ages if asked.ages is not None else [np.zeros(len(history), np.int64) for history in asked]
+        return self.encode(self.pad(asked.items), np.maximum(self.pad(ages), 0))
+
+    def scores(self, histories: "Histories | Sequence[np.ndarray]") -> np.ndarray:
+        """float32 [B, N+1]; column 0 is -inf."""
+        scores_BN = self._score_rows(Histories.of(histories), None)
         scores_BN[:, 0] = -np.inf
         return scores_BN
 
-    def score_items(self, history: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Scores of some item rows for one history: float32 [M], the same figures as `scores` gives."""
-        return self._score_rows([history], rows, None)[0]
+    def score_items(self, histories: "Histories | Sequence[np.ndarray]", rows: np.ndarray) -> np.ndarray:
+        """Scores of some item rows: float32 [B, M], the same figures as `scores` gives."""
+        asked = Histories.of(histories)
+        # Calibration looks at the whole catalogue.
+        return self._score_rows(asked, None)[:, rows] if self.members else self._score_rows(asked, rows)
 
-    def _score_rows(
-        self, histories: Sequence[np.ndarray], rows: np.ndarray | None, user_vectors: np.ndarray | None
-    ) -> np.ndarray:
+    def _score_rows(self, asked: Histories, rows: np.ndarray | None) -> np.ndarray:
+        total = self._fused(asked) if self.members else self._own(asked, rows)
+        if self.fallback is not None:
+            total[~self.answers(asked)] = self.fallback if rows is None else self.fallback[rows]
+        return total
+
+    def _fused(self, asked: Histories) -> np.ndarray:
+        """Where a member cannot answer a user, or score an item, its weight goes to those that can."""
+        assert self.fusion is not None
+        weights_BM = self.fusion.weights_of(asked)
+        total = np.zeros((len(asked), self.num_items + 1), np.float32)
+        given = np.zeros_like(total)
+        for scores_BN, weights_B1 in zip(self.calibrated(asked), weights_BM.T[:, :, None], strict=True):
+            known = ~np.isnan(scores_BN)
+            np.add(total, weights_B1 * scores_BN, out=total, where=known)
+            np.add(given, weights_B1, out=given, where=known)
+        total *= weights_BM.sum(1)[:, None] / np.where(given > 0, given, 1)
+        return total
+
+    def calibrated(self, histories: "Histories | Sequence[np.ndarray]") -> np.ndarray:
+        """What each member says, on the common scale: float32 [M, B, N+1]; NaN where it cannot say."""
+        assert self.fusion is not None
+        asked = Histories.of(histories)
+        found = np.full((len(self.members), len(asked), self.num_items + 1), np.nan, np.float32)
+        for member, found_BN in zip(self.members, found, strict=True):
+            heard = np.flatnonzero(member.answers(asked))
+            scores_BN = member._own(asked[heard], None)
+            if (silent := member._silent) is not None:
+                scores_BN[:, silent] = np.nan
+            for b, scores in zip(heard.tolist(), scores_BN, strict=True):
+                found_BN[b] = self.fusion.calibrated(scores, asked.items[b])
+        return found
+
+    @cached_property
+    def _silent(self) -> np.ndarray | None:
+        """Rows of which a model of links alone can say nothing, since no item speaks for them."""
+        if self.links is None or self.item_vectors is not None or self.item_scores is not None:
+            return None
+        reached = np.zeros(self.num_items + 1, bool)
+        reached[self.links.indices] = True
+        return np.flatnonzero(~reached)
+
+    def _own(self, asked: Histories, rows: np.ndarray | None) -> np.ndarray:
         num_rows = self.num_items + 1
-        total = np.zeros((len(histories), num_rows if rows is None else len(rows)), np.float32)
-        if self.item_vectors is not None and len(histories):
+        total = np.zeros((len(asked), num_rows if rows is None else len(rows)), np.float32)
+        if self.item_vectors is not None and len(asked):
             vectors = self.item_vectors if rows is None else self.item_vectors[rows]
-            users = self.user_vectors(histories) if user_vectors is None else user_vectors
-            assert users is not None, "item_vectors need an encoder"
+            users = self.user_vectors(asked)
+            assert users is not None, "item_vectors need an encoder or a table of users"
             if self.rank is None:
                 total += users @ vectors.T
             else:
@@ -113,15 +263,11 @@ class Scorer:
                     for row, user in zip(total, users, strict=True):
                         row[some] += self.rank(user[None], np.asarray(vectors[some]))[0]
         if self.links is not None:
-            for row, history in zip(total, histories, strict=True):
+            for row, history in zip(total, asked, strict=True):
                 votes = self.links.votes(history[-self.max_history :], num_rows)
                 row += votes if rows is None else votes[rows]
         if self.item_scores is not None:
             total += self.item_scores if rows is None else self.item_scores[rows]
-        if self.needs_history and self.fallback is not None:
-            for row, history in zip(total, histories, strict=True):
-                if len(history) == 0:
-                    row[:] = self.fallback if rows is None else self.fallback[rows]
         return total
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from recops.runtime import Links, Scorer, top_k
+from recops.runtime import Fusion, Histories, Links, Scorer, top_k
 
 # Links of three items: 1 -> {2: .5, 3: .25}, 2 -> {3: 1}, 3 -> {}.
 LINKS = {
@@ -133,10 +133,83 @@ def test_an_empty_history_gets_the_fallback_where_the_model_needs_one():
     ]
 
 
-def test_given_user_vectors_are_used():
-    scorer, histories = full_scorer(), [np.array([1, 2])]
-    given_vectors = scorer.scores(histories, user_vectors=np.zeros((1, 2), np.float32))
-    assert given_vectors.tolist() == [[-math.inf, 10.0, 20.5, 31.25]]
+def test_a_table_of_users_speaks_for_those_it_holds():
+    table = np.array([[0, 0], [1, 0], [0, 2]], np.float32)
+    vectors = np.array([[0, 0], [1, 2], [3, 4]], np.float32)
+    scorer = Scorer(2, user_table=table, item_vectors=vectors, fallback=np.array([0, 9, 8], np.float32))
+    someone = Histories([np.array([1]), np.array([], np.int64), np.array([2])], users=np.array([1, 2, 0]))
+    assert scorer.scores(someone)[:, 1:].tolist() == [[1, 3], [4, 8], [9, 8]]
+    assert scorer.scores([np.array([1])])[:, 1:].tolist() == [[9, 8]]
+
+
+def test_user_vectors_come_back_in_the_order_asked():
+    def encode(item_idx):
+        return item_idx.sum(1, keepdims=True).astype(np.float32)
+
+    scorer = Scorer(9, encode=encode, item_vectors=np.zeros((10, 1), np.float32))
+    histories = [np.arange(1, 2 + n % 7) for n in range(300)]
+    vectors = scorer.user_vectors(histories)
+    assert vectors is not None and vectors[:, 0].tolist() == [h.sum() for h in histories]
+
+
+def test_a_model_with_time_is_given_ages_padded_like_the_items():
+    seen = []
+
+    def encode(item_idx, age_s):
+        seen.append((item_idx.tolist(), age_s.tolist()))
+        return np.zeros((len(item_idx), 1), np.float32)
+
+    scorer = Scorer(3, encode=encode, item_vectors=np.zeros((4, 1), np.float32), uses_time=True, max_history=2)
+    scorer.scores(Histories([np.array([1]), np.array([1, 2, 3])], [np.array([50]), np.array([30, 20, -5])]))
+    scorer.scores([np.array([1])])
+    assert seen == [([[0, 1], [2, 3]], [[0, 50], [20, 0]]), ([[1]], [[0]])]
+
+
+# Two members over items 1..4 for a history of item 4: scores of 1, 2, 3 are 1, 2, 3 and 30, 10, 20.
+def fused(weights, edges=(), calibration="zscore", **second):
+    first = Scorer(4, item_scores=np.array([0, 1, 2, 3, 99], np.float32), needs_history=False)
+    other = Scorer(4, item_scores=np.array([0, 30, 10, 20, -7], np.float32), **{"needs_history": False, **second})
+    fusion = Fusion(np.array(weights, np.float32), edges, calibration)
+    return Scorer(4, members=(first, other), fusion=fusion, needs_history=False)
+
+
+def test_members_are_standardised_over_what_was_not_seen_and_then_weighed():
+    step = math.sqrt(1.5)  # of three scores one apart, in deviations
+    scores = fused([[1, 2]]).scores([np.array([4])])[0]
+    np.testing.assert_allclose(scores[1:4], [-step + 2 * step, -2 * step, step], rtol=1e-6)
+
+
+def test_members_by_rank():
+    scores = fused([[1, 2]], calibration="rank").scores([np.array([4])])[0]
+    expected = [1 / 63 + 2 / 61, 1 / 62 + 2 / 63, 1 / 61 + 2 / 62]
+    np.testing.assert_allclose(scores[1:4], expected, rtol=1e-6)
+
+
+def test_weights_go_by_the_length_of_the_history():
+    scores = fused([[1, 0], [0, 1]], edges=(2,)).scores([np.array([4]), np.array([4, 4])])
+    assert np.argsort(scores[:, 1:4]).tolist() == [[0, 1, 2], [1, 2, 0]]
+
+
+def test_a_member_without_an_answer_gives_its_weight_to_the_others():
+    step = math.sqrt(1.5)
+    scorer = fused([[1, 3]], needs_history=True)
+    scores = scorer.scores([np.array([], np.int64)])[0]
+    spread = np.array([1, 2, 3, 99], np.float64)
+    np.testing.assert_allclose(scores[1:], 4 * (spread - spread.mean()) / spread.std(), rtol=1e-5)
+    # Links that nothing leads from to item 1 leave it to the other member alone.
+    links = Links(np.array([0, 0, 0, 0, 0, 2]), np.array([2, 3], np.int32), np.array([1, 3], np.float32))
+    first = Scorer(4, item_scores=np.array([0, 1, 2, 3, 99], np.float32), needs_history=False)
+    scorer = Scorer(4, members=(first, Scorer(4, links=links)), fusion=Fusion(np.array([[1, 3]], np.float32)))
+    scores = scorer.scores([np.array([4])])[0]
+    np.testing.assert_allclose(scores[1:4], [4 * -step, 0 - 3, step + 3], rtol=1e-5)
+
+
+def test_a_member_that_says_the_same_of_all_says_nothing():
+    flat = Scorer(3, item_scores=np.array([0, 5, 5, 5], np.float32), needs_history=False)
+    other = Scorer(3, item_scores=np.array([0, 1, 2, 3], np.float32), needs_history=False)
+    scorer = Scorer(3, members=(flat, other), fusion=Fusion(np.array([[9, 1]], np.float32)), needs_history=False)
+    np.testing.assert_allclose(scorer.scores([np.array([1])])[0, 2:], [-1, 1], rtol=1e-6)
+    assert scorer.score_items([np.array([1])], np.array([3])).tolist() == [[1]]
 
 
 def test_no_histories_give_no_scores():
@@ -151,4 +224,4 @@ def test_scores_of_some_items_are_those_of_all(history, rows, with_ranker):
 
     scorer = full_scorer(rank if with_ranker else None, fallback=np.array([0, 3, 2, 1], np.float32))
     history, rows = np.array(history, np.int64), np.array(rows, np.int64)
-    np.testing.assert_allclose(scorer.score_items(history, rows), scorer.scores([history])[0][rows], rtol=1e-6)
+    np.testing.assert_allclose(scorer.score_items([history], rows)[0], scorer.scores([history])[0][rows], rtol=1e-6)

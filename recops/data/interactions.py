@@ -44,7 +44,11 @@ class Interactions:
 
     def history(self, user_idx: int) -> np.ndarray:
         """Item rows of one user, oldest first (int32, may be empty)."""
-        return self.item_idx[self.offsets[user_idx] : self.offsets[user_idx + 1]]
+        return self.item_idx[self.span(user_idx)]
+
+    def span(self, user_idx: int) -> slice:
+        """Where the events of one user lie; empty for row 0."""
+        return slice(int(self.offsets[user_idx]), int(self.offsets[user_idx + 1]))
 
 
 def make_interactions(

@@ -6,7 +6,7 @@ over the same vocabulary. Knows no models.
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from recops.data.interactions import Interactions
 from recops.errors import CallError
 from recops.evaluation.protocol import Evaluation, RankedUsers, evaluate, metric_values, rank_users
 from recops.params import EvaluateParams
-from recops.runtime import Scorer
+from recops.runtime import Histories, Scorer
 
 # What a user had before the part that is judged, beside the train part.
 EARLIER_PARTS: dict[str, list[str]] = {"valid": [], "test": ["valid"]}
@@ -44,16 +44,23 @@ class Judging:
     first_seen: np.ndarray | None = None  # int64 [N+1], microseconds
     at_time: np.ndarray | None = None  # int64 [U], the user's last target
     not_judged: dict[str, int] | None = None
+    users: np.ndarray | None = None  # int64 [U], rows of the train part's users, 0 for one without events there
+    ages: list[np.ndarray] | None = None  # U int64 arrays: seconds from each event to the user's first target
 
     def __len__(self) -> int:
         return len(self.histories)
+
+    @property
+    def asked(self) -> Histories:
+        """What a scorer is given for these users."""
+        return Histories(self.histories, self.ages, self.users)
 
     def rank(self, scorer: Scorer, k: int) -> RankedUsers:
         """The lists of one model. Users without history get the most popular items from a model that needs one, as
         they do when served."""
         return rank_users(
             scorer,
-            self.histories,
+            self.asked,
             self.targets,
             k=k,
             remove_seen=self.remove_seen,
@@ -98,13 +105,25 @@ class Judging:
             digest.update(np.array([len(array) for array in arrays], np.int64).tobytes())
             for array in arrays:
                 digest.update(np.ascontiguousarray(array).tobytes())
-        for times in (self.first_seen, self.at_time):
+        for times in (self.first_seen, self.at_time, None if self.ages is None else np.concatenate(self.ages)):
             digest.update(b"-" if times is None else times.tobytes())
         return digest.hexdigest()
 
-    def sample(self, num_users: int, seed: int) -> list[np.ndarray]:
-        """Histories of at most `num_users` users drawn without repetition, in their order."""
-        return [self.histories[row] for row in _drawn(len(self), num_users, seed)]
+    def of(self, rows: np.ndarray) -> "Judging":
+        """The same for some users: int [U']."""
+        return replace(
+            self,
+            user_ids=[self.user_ids[row] for row in rows],
+            histories=[self.histories[row] for row in rows],
+            targets=[self.targets[row] for row in rows],
+            at_time=None if self.at_time is None else self.at_time[rows],
+            users=None if self.users is None else self.users[rows],
+            ages=None if self.ages is None else [self.ages[row] for row in rows],
+        )
+
+    def sample(self, num_users: int, seed: int) -> Histories:
+        """At most `num_users` users drawn without repetition, in their order."""
+        return self.asked[_drawn(len(self), num_users, seed)]
 
 
 def metric_k(metric: str) -> int:
@@ -130,22 +149,31 @@ def read_judging(
     seeded sample. `not_judged` counts users of the train part without a target and those that the sample leaves out.
     """
     targets = _positives(split / f"{part}.parquet", train)
-    users = targets.group_by("user_id", maintain_order=True).agg("item_idx", pl.col("timestamp").max())
-    histories: dict[str, list[np.ndarray]] = {
-        user_id: [train.history(row)] if (row := int(idx)) else []
-        for user_id, idx in zip(users["user_id"], train.users.to_idx(users["user_id"].to_list()), strict=True)
-    }
+    users = targets.group_by("user_id", maintain_order=True).agg(
+        "item_idx", pl.col("timestamp").max(), first=pl.col("timestamp").min().cast(pl.Int64)
+    )
+    trained = train.users.to_idx(users["user_id"].to_list()).astype(np.int64)
+    histories: dict[str, list[np.ndarray]] = {}
+    times: dict[str, list[np.ndarray]] = {}
+    for user_id, row in zip(users["user_id"], trained.tolist(), strict=True):
+        histories[user_id] = [train.history(row)]
+        times[user_id] = [] if train.timestamp is None else [train.timestamp[train.span(row)]]
     for earlier in EARLIER_PARTS[part]:
         known = _positives(split / f"{earlier}.parquet", train).filter(pl.col("item_idx") > 0)
-        for user_id, rows in known.group_by("user_id", maintain_order=True).agg("item_idx").iter_rows():
+        had = known.group_by("user_id", maintain_order=True).agg("item_idx", pl.col("timestamp").cast(pl.Int64))
+        for user_id, rows, at in had.iter_rows():
             if user_id in histories:
                 histories[user_id].append(np.array(rows, np.int64))
+                times[user_id].append(np.array(at, np.int64) if train.timestamp is not None else np.empty(0))
     lists = [np.concatenate([np.empty(0, np.int64), *h]) for h in histories.values()]
+    ages = None
+    if train.timestamp is not None and users["first"].null_count() == 0:
+        asked = zip(users["first"].to_list(), times.values(), strict=True)
+        ages = [(first - np.concatenate([np.empty(0, np.int64), *at])) // 1_000_000 for first, at in asked]
     first_seen = _first_seen(split, train, items) if settings.catalogue == "at_time" else None
     kept = _drawn(len(users), settings.max_users, settings.seed)
-    trained = train.users.to_idx(users["user_id"].to_list()) > 0
     not_judged = {
-        "trained on, no target in this part": train.num_users - int(trained.sum()),
+        "trained on, no target in this part": train.num_users - int((trained > 0).sum()),
         "left out by evaluate.max_users": len(users) - len(kept),
     }
     users = users[kept]
@@ -161,6 +189,8 @@ def read_judging(
         first_seen=first_seen,
         at_time=users["timestamp"].cast(pl.Int64).to_numpy() if first_seen is not None else None,
         not_judged={reason: count for reason, count in not_judged.items() if count},
+        users=trained[kept],
+        ages=None if ages is None else [ages[row] for row in kept],
     )
 
 

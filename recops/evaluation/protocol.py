@@ -17,7 +17,7 @@ from scipy import sparse
 from recops import plugins
 from recops.evaluation.bootstrap import mean_intervals
 from recops.evaluation.segments import segments
-from recops.runtime import Scorer, top_k
+from recops.runtime import Histories, Scorer, top_k
 
 SCORES_AT_ONCE = 16_000_000  # float32 scores held at a time: 64 MB
 
@@ -113,7 +113,7 @@ def ranked_lists(
 
 def rank_users(
     scorer: Scorer,
-    histories: Sequence[np.ndarray],
+    histories: Histories | Sequence[np.ndarray],
     targets: Sequence[np.ndarray],
     *,
     k: int,
@@ -133,6 +133,7 @@ def rank_users(
     history are ranked by `fallback` [N+1] (None: by `item_counts`) when the model needs one, as they are served. No
     users give empty arrays. Scores of at most `SCORES_AT_ONCE` places are held at a time.
     """
+    histories = Histories.of(histories)
     assert len(histories) == len(targets) and (first_seen is None) == (at_time is None)
     scorer = replace(scorer, fallback=np.asarray(item_counts if fallback is None else fallback, np.float32))
     batch = max(1, min(1024, SCORES_AT_ONCE // (scorer.num_items + 1)))
@@ -141,17 +142,34 @@ def rank_users(
     for start in range(0, len(histories), batch):
         rows = slice(start, start + batch)
         scores_BN = scorer.scores(histories[rows])
-        scores_BN[:, 0] = -np.inf
-        if remove_seen:
-            for scores, history in zip(scores_BN, histories[rows], strict=True):
-                scores[history] = -np.inf
-        if first_seen is not None and at_time is not None:
-            scores_BN[first_seen[None, :] > at_time[rows, None]] = -np.inf
+        mask_candidates(scores_BN, histories[rows], remove_seen, first_seen, at_time, rows)
         idx_BK, best_BK = top_k(scores_BN, k)
         top_idx[rows], top_scores[rows] = np.where(np.isfinite(best_BK), idx_BK, 0), best_BK
     return ranked_lists(
-        top_idx, targets, item_counts=item_counts, scores=top_scores, histories=histories, categories=item_categories
+        top_idx,
+        targets,
+        item_counts=item_counts,
+        scores=top_scores,
+        histories=histories.items,
+        categories=item_categories,
     )
+
+
+def mask_candidates(
+    scores_BN: np.ndarray,
+    histories: Histories,
+    remove_seen: bool,
+    first_seen: np.ndarray | None,
+    at_time: np.ndarray | None,
+    rows: slice | np.ndarray,
+) -> None:
+    """Sets to -inf, in place, what could not be recommended; `rows` says which of the users of `at_time` these are."""
+    scores_BN[:, 0] = -np.inf
+    if remove_seen:
+        for scores, history in zip(scores_BN, histories, strict=True):
+            scores[history] = -np.inf
+    if first_seen is not None and at_time is not None:
+        scores_BN[first_seen[None, :] > at_time[rows, None]] = -np.inf
 
 
 @dataclass(frozen=True)

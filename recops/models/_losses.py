@@ -23,11 +23,13 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         target_M: torch.Tensor,
         dtype: torch.dtype,
         chunk_rows: int,
+        smoothing: float,
     ) -> torch.Tensor:
         vectors = vectors_ND.to(dtype)
         grad_hidden = torch.empty_like(hidden_MD)
         grad_vectors = torch.zeros_like(vectors_ND, dtype=torch.float32)
         total = torch.zeros((), dtype=torch.float32, device=hidden_MD.device)
+        mean_vector = vectors_ND.float().mean(0)
         for start in range(0, len(hidden_MD), chunk_rows):
             rows = slice(start, start + chunk_rows)
             hidden, target = hidden_MD[rows].to(dtype), target_M[rows, None]
@@ -35,8 +37,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             grad = torch.softmax(scores, dim=-1)
             # The greatest share is at least 1 / N, so its logarithm is safe where the target's own may not be.
             log_sum = scores.amax(1).float() - grad.amax(1).float().log()
-            total += (log_sum - scores.gather(1, target)[:, 0].float()).sum()
-            grad.scatter_add_(1, target, torch.full_like(target, -1, dtype=dtype))
+            total += (log_sum - (1 - smoothing) * scores.gather(1, target)[:, 0].float()).sum()
+            if smoothing:
+                total -= smoothing * (hidden.float().sum(0) @ mean_vector)
+                grad -= smoothing / len(vectors)
+            grad.scatter_add_(1, target, torch.full_like(target, smoothing - 1, dtype=dtype))
             grad_hidden[rows] = grad @ vectors
             grad_vectors += grad.T @ hidden
         ctx.save_for_backward(grad_hidden, grad_vectors)
@@ -46,7 +51,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         grad_hidden, grad_vectors = ctx.saved_tensors
         scale = grad_outputs[0] / max(len(grad_hidden), 1)
-        return grad_hidden * scale, grad_vectors * scale, None, None, None
+        return grad_hidden * scale, grad_vectors * scale, None, None, None, None
 
 
 def full_cross_entropy(
@@ -55,13 +60,15 @@ def full_cross_entropy(
     target_M: torch.Tensor,
     dtype: torch.dtype = torch.float32,
     chunk_rows: int = 512,
+    smoothing: float = 0.0,
 ) -> torch.Tensor:
-    """Mean of -log softmax(hidden . vectors)[target] over all N items; 0 for no positions.
+    """Mean of -log softmax(hidden . vectors)[target] over all N items; 0 for no positions. With `smoothing` that share
+    of each target is spread over all items (label smoothing, Szegedy et al., 2016).
 
     `target_M` int64 in 0..N-1. Products and shares are made in `dtype`, sums in float32; memory is
     `chunk_rows` x N scores.
     """
-    return _ChunkedCrossEntropy.apply(hidden_MD, vectors_ND, target_M, dtype, chunk_rows)
+    return _ChunkedCrossEntropy.apply(hidden_MD, vectors_ND, target_M, dtype, chunk_rows, smoothing)
 
 
 def sampled_cross_entropy(

@@ -98,6 +98,8 @@ class ConcatMlp:
     model that only looks at what was chosen, ranks poorly.
     """
 
+    takes = "history"
+
     class Config(Group):
         embedding_dim: int = Field(32, ge=1)
         hidden_dims: list[int] = Field([64, 32], min_length=1, description="widths of the fully connected layers")
@@ -154,9 +156,6 @@ class ConcatMlp:
             score_BS = self.module(user_B1, torch.cat([item_B1, batch["negative_idx"]], 1))
             loss_B = F.softplus(-score_BS[:, 0]) + F.softplus(score_BS[:, 1:]).sum(1)
         return (batch["weight"] * loss_B).mean()
-
-    def fit(self, train: Interactions) -> None:
-        raise NotImplementedError("concat_mlp is trained by recops.training.loop.fit_model")
 
     def _fit_fold_in(self) -> None:
         """The ridge regression from mean history embedding to user embedding, over the users trained on."""

@@ -24,6 +24,8 @@ BLOCK_CELLS = 8_000_000  # most entries of one block of the item-item matrix: ab
 class ItemKnn:
     """Without any event no item has neighbours and every score is 0."""
 
+    takes = "history"
+
     class Config(BaseModel):
         model_config = ConfigDict(extra="forbid")
 

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from recops.data.interactions import Interactions
 from recops.errors import CallError
+from recops.models._fold_in import FoldIn
 from recops.params import Group
 from recops.protocols import ServingParts
 
@@ -55,66 +56,6 @@ class _Factors(nn.Module):
         return self.mean + self.user_bias(user_idx)[..., 0] + self.item_bias(item_idx)[..., 0] + product
 
 
-class _FoldIn(nn.Module):
-    """The user vector u of a history S that minimises
-
-    sum over S of (target_i - u.v_i)^2 + a * sum over all items of (bias_i + u.v_i)^2 + ridge * (|S| + a N) * |u|^2
-
-    by conjugate gradients with a fixed number of steps, which export as plain products. They run in coordinates in
-    which the part that is the same for every user is the identity, so that few steps do (8 leave an error of 1e-6).
-    Padding has a zero vector and adds nothing. An empty history gives the vector of "nothing seen".
-    """
-
-    basis: torch.Tensor
-    vectors: torch.Tensor
-    targets: torch.Tensor
-    offset: torch.Tensor
-    ridge: torch.Tensor
-    identity: torch.Tensor
-
-    def __init__(
-        self,
-        vectors_ND: torch.Tensor,
-        target_N: torch.Tensor,
-        bias_N: torch.Tensor,
-        unobserved_weight: float,
-        ridge: float,
-        num_steps: int,
-    ) -> None:
-        super().__init__()
-        self.num_steps = num_steps
-        wide_ND = vectors_ND.double()
-        gram_DD = unobserved_weight * wide_ND.T @ wide_ND
-        strength_D, axes_DD = torch.linalg.eigh(gram_DD)
-        shared_D = strength_D.clamp(min=0) + ridge * unobserved_weight * (len(vectors_ND) - 1)
-        # Without any ridge, directions that no item has keep a finite scale.
-        basis_DD = axes_DD * shared_D.clamp(min=1e-6 * float(shared_D.max()) + 1e-12).rsqrt()
-        self.register_buffer("basis", basis_DD.float())
-        self.register_buffer("vectors", (wide_ND @ basis_DD).float())
-        self.register_buffer("targets", target_N[:, None].float())
-        self.register_buffer("offset", (-unobserved_weight * bias_N.double() @ wide_ND @ basis_DD).float())
-        self.register_buffer("ridge", (ridge * basis_DD.T @ basis_DD).float())
-        self.register_buffer("identity", torch.eye(len(strength_D)))
-
-    def forward(self, item_idx: torch.Tensor) -> torch.Tensor:
-        """User vectors [B, D+1] of histories int64 [B, L], the last column 1 (it meets the item bias)."""
-        vectors_BLD = F.embedding(item_idx, self.vectors)
-        num_seen_B1 = (item_idx != 0).sum(1, keepdim=True).to(vectors_BLD.dtype)
-        system_BDD = vectors_BLD.transpose(1, 2) @ vectors_BLD + self.identity + num_seen_B1[:, :, None] * self.ridge
-        residual = (F.embedding(item_idx, self.targets) * vectors_BLD).sum(1) + self.offset
-        user = torch.zeros_like(residual)
-        direction, size_B1 = residual, (residual**2).sum(1, keepdim=True)
-        for _ in range(self.num_steps):
-            product = (system_BDD @ direction[:, :, None])[:, :, 0]
-            step_B1 = size_B1 / (direction * product).sum(1, keepdim=True).clamp(min=1e-30)
-            user = user + step_B1 * direction
-            residual = residual - step_B1 * product
-            next_size_B1 = (residual**2).sum(1, keepdim=True)
-            direction = residual + next_size_B1 / size_B1.clamp(min=1e-30) * direction
-            size_B1 = next_size_B1
-        return torch.cat([user @ self.basis.T, torch.ones_like(num_seen_B1)], dim=1)
-
-
 class MatrixFactorization:
     """A GradientRecommender (see protocols.py).
 
@@ -123,6 +64,8 @@ class MatrixFactorization:
     at ratings, poor at ranking, because it never looks at what was not chosen. NDCG@10 on MovieLens-100k, each user's
     last event withheld, whole catalogue, these defaults: .071, .051 and .013; `most_popular` has .044.
     """
+
+    takes = "history"
 
     class Config(Group):
         embedding_dim: int = Field(64, ge=1)
@@ -216,15 +159,12 @@ class MatrixFactorization:
             size_B = (1 + unobserved_U) * (users**2).sum(1) + (1 + unobserved_N) * (items**2).sum(1)
         return (batch["weight"] * (loss_B + config.regularization * size_B)).mean()
 
-    def fit(self, train: Interactions) -> None:
-        raise NotImplementedError("matrix_factorization is trained by recops.training.loop.fit_model")
-
     def parts(self) -> ServingParts:
         vectors_ND = self.module.items.weight.detach().cpu().clone()
         bias_N = self.module.item_bias.weight[:, 0].detach().cpu().clone()
         is_implicit = self.config.objective == "implicit"
         target_N = 1 - bias_N if is_implicit else torch.ones_like(bias_N)
-        encoder = _FoldIn(
+        encoder = FoldIn(
             vectors_ND,
             target_N,
             bias_N if is_implicit else torch.zeros_like(bias_N),

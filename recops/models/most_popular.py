@@ -16,6 +16,8 @@ from recops.protocols import ServingParts
 class MostPopular:
     """Weighted counts; without any event every item scores 0."""
 
+    takes = "history"
+
     class Config(BaseModel):
         model_config = ConfigDict(extra="forbid")
 

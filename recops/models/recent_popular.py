@@ -19,6 +19,8 @@ MICROSECONDS_PER_DAY = 86_400_000_000
 class RecentPopular:
     """Weighted counts with exponential decay; without any event every item scores 0."""
 
+    takes = "history"
+
     class Config(BaseModel):
         model_config = ConfigDict(extra="forbid")
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from recops.monitoring.log import NUM_POPULARITY_BINS, EventLog
-from recops.runtime import Scorer, top_k
+from recops.runtime import Histories, Scorer, top_k
 
 Profile = dict[str, Any]
 NUM_BINS = 100
@@ -48,10 +48,12 @@ class Span:
 
 @dataclass(frozen=True)
 class Scoring:
-    """A release as far as drift asks it: its scorer and the item ids of its rows 1..N."""
+    """A release as far as drift asks it: its scorer, the item ids of its rows 1..N and the user ids of its table of
+    users, where it has one."""
 
     scorer: Scorer
     item_ids: Sequence[str]
+    user_ids: Sequence[str] = ()
     remove_seen: bool = True
     seed: int = 0
 
@@ -240,19 +242,28 @@ def score_features(
     row_of = {item_id: row for row, item_id in enumerate(scoring.item_ids, start=1)}
     rows = np.array([row_of.get(item_id, 0) for item_id in log.item_ids], np.int64)
     users = np.random.default_rng(scoring.seed).permutation(np.unique(log.user[span.start : span.end]))
+    user_row_of = {user_id: row for row, user_id in enumerate(scoring.user_ids, start=1)}
     histories: list[np.ndarray] = []
-    for user in users:
-        history = rows[log.history(int(user), span.end)]
-        history = history[history > 0]
-        if len(history) or not scoring.scorer.needs_history:
-            histories.append(history)
+    ages: list[np.ndarray] = []
+    own_rows: list[int] = []
+    for user in users.tolist():
+        positions = log.history_positions(user, span.end)
+        positions = positions[rows[log.item[positions]] > 0]
+        history, own_row = rows[log.item[positions]], user_row_of.get(log.user_ids[user], 0)
+        if not scoring.scorer.answers(Histories([history], users=np.array([own_row])))[0]:
+            continue
+        histories.append(history)
+        own_rows.append(own_row)
+        if log.time is not None:
+            ages.append((log.time[span.end - 1] - log.time[positions]) // 1_000_000)
         if len(histories) == SCORED_USERS:
             break
     if not histories:
         return {}
+    asked = Histories(histories, ages if log.time is not None else None, np.array(own_rows))
     best, lists = [], []
-    for start in range(0, len(histories), SCORE_BATCH):
-        batch = histories[start : start + SCORE_BATCH]
+    for start in range(0, len(asked), SCORE_BATCH):
+        batch = asked[start : start + SCORE_BATCH]
         scores_BN = scoring.scorer.scores(batch)
         if scoring.remove_seen:
             for scores, history in zip(scores_BN, batch, strict=True):

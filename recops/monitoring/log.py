@@ -73,10 +73,14 @@ class EventLog:
 
     def history(self, user: int, end: int) -> np.ndarray:
         """Items of one user's history before position `end`, oldest first (positions in `item_ids`)."""
+        return self.item[self.history_positions(user, end)]
+
+    def history_positions(self, user: int, end: int) -> np.ndarray:
+        """Where in the log the events of `history` stand, rising."""
         order, starts = self.by_user
         positions = order[starts[user] : starts[user + 1]]
         positions = positions[positions < end]
-        return self.item[positions[self.in_history[positions]]]
+        return positions[self.in_history[positions]]
 
     def popularity_shares(self, cut: int) -> np.ndarray:
         """float64 [N, 10]: how an item's events spread over tenths of popularity as of position `cut`.

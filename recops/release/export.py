@@ -12,7 +12,7 @@ import json
 import logging
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +37,7 @@ Dims = tuple[str | None, ...]  # names of the dynamic dimensions, None for a fix
 def torch_scorer(parts: ServingParts, num_items: int, fallback: np.ndarray | None = None) -> Scorer:
     """Scores with the torch modules as they are, gradients off: for validation while training, and evaluation.
 
-    `fallback` float32 [N+1] scores empty histories where the model needs one, as a bundle does.
+    `fallback` float32 [N+1] scores those that the model cannot answer itself, as a bundle does.
     """
     return Scorer(
         num_items=num_items,
@@ -48,7 +48,11 @@ def torch_scorer(parts: ServingParts, num_items: int, fallback: np.ndarray | Non
         if parts.links is None
         else Links(*parts.links, parts.link_decay, parts.link_floor, parts.link_window),
         item_scores=parts.item_scores,
+        user_table=parts.user_table,
+        members=tuple(torch_scorer(member, num_items) for _, member in parts.members),
+        fusion=parts.fusion,
         max_history=parts.max_history,
+        uses_time=parts.uses_time,
         needs_history=parts.needs_history,
         fallback=fallback,
     )
@@ -56,6 +60,8 @@ def torch_scorer(parts: ServingParts, num_items: int, fallback: np.ndarray | Non
 
 def cut_links(parts: ServingParts, max_links: int) -> ServingParts:
     """The same parts with each item's `max_links` neighbours of largest absolute weight; of equal ones the first."""
+    if parts.members:
+        return replace(parts, members=[(name, cut_links(member, max_links)) for name, member in parts.members])
     if parts.links is None:
         return parts
     indptr, indices, weights = parts.links
@@ -72,6 +78,7 @@ def export_bundle(
     out: Path,
     *,
     items: dict[str, list],
+    users: Sequence[str] = (),
     fallback: np.ndarray,
     profile: dict[str, Any],
     facts: dict[str, Any],
@@ -82,9 +89,10 @@ def export_bundle(
     """Writes the bundle to `out`, replacing what is there only when all went well; returns its id.
 
     `items` maps ITEM_COLUMNS to lists in row order (entry 0 is row 1), ids sorted, times ISO text, None for unknown;
-    `fallback` is float32 [N+1]; `facts` are the manifest's entries named in FACTS and any more. `scoring`, `opset` and
-    `signature` are added here. `check` (such as `parity.check_parity`) judges the finished bundle, its figures become
-    the manifest's `parity`; when it raises, nothing is written. Raises RefusedError for weights that are not finite.
+    `users` are the ids of the rows of a `user_table` from row 1 on; `fallback` is float32 [N+1]; `facts` are the
+    manifest's entries named in FACTS and any more. `scoring`, `opset` and `signature` are added here. `check`
+    (such as `parity.check_parity`) judges the finished bundle, its figures become the manifest's `parity`; when it
+    raises, nothing is written. Raises RefusedError for weights that are not finite.
     """
     num_items = len(items["item_id"])
     _check_inputs(parts, items, fallback, facts)
@@ -93,26 +101,14 @@ def export_bundle(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        signature = _write_networks(parts, temporary, opset)
-        arrays = {files.VECTORS: parts.item_vectors, files.SCORES: parts.item_scores}
-        if parts.links is not None:
-            arrays |= dict(zip(files.LINKS.values(), parts.links, strict=True))
-        types = {files.LINKS["indptr"]: np.int64, files.LINKS["indices"]: np.int32}
-        for name, array in arrays.items():
-            if array is not None:
-                np.save(temporary / name, np.ascontiguousarray(array, types.get(name, np.float32)), allow_pickle=False)
+        signature, scoring = _write_parts(parts, temporary, opset)
+        if any(part.user_table is not None for _, part, _ in _laid_out(parts)):
+            _write_json(temporary / files.USERS, {"user_id": list(users)})
         _write_json(temporary / files.ITEMS, {column: list(items[column]) for column in ITEM_COLUMNS})
         # Six digits: the order of a fallback list needs no more, and the last bits of a sum differ between machines.
         _write_json(temporary / files.FALLBACK, {"scores": [float(f"{score:.6g}") for score in fallback[1:].tolist()]})
         (temporary / files.PROFILE).write_text(files.canonical_json(profile), encoding="utf-8")
-        scoring = {
-            "max_history": parts.max_history,
-            "max_links": max_links,
-            "link_decay": parts.link_decay,
-            "link_floor": parts.link_floor,
-            "link_window": parts.link_window,
-            "needs_history": parts.needs_history,
-        }
+        scoring["max_links"] = max_links
         facts = {**facts, "scoring": scoring, "num_items": num_items, "opset": opset, "signature": signature}
         release = files.write_manifest(temporary, facts)
         if check is not None:
@@ -130,17 +126,64 @@ def _check_inputs(parts: ServingParts, items: dict[str, list], fallback: np.ndar
     assert all(a < b for a, b in itertools.pairwise(ids)), "item ids are not sorted, or not unique"
     assert len(fallback) == len(ids) + 1, f"fallback has {len(fallback)} rows for {len(ids)} items and padding"
     assert not (missing := set(FACTS) - set(facts)), f"facts lack {sorted(missing)}"
-    arrays = {"item_vectors": parts.item_vectors, "item_scores": parts.item_scores, "fallback": fallback}
-    if parts.links is not None:
-        arrays["links"] = parts.links[2]
-    for module in (parts.encoder, parts.ranker):
-        if module is not None:
-            arrays |= {name: value.detach().cpu().float().numpy() for name, value in module.state_dict().items()}
+    arrays: dict[str, np.ndarray | None] = {"fallback": fallback}
+    for folder, part, _ in _laid_out(parts):
+        arrays |= {f"{folder}item_vectors": part.item_vectors, f"{folder}item_scores": part.item_scores}
+        arrays |= {f"{folder}user_table": part.user_table, f"{folder}links": part.links and part.links[2]}
+        for module in (part.encoder, part.ranker):
+            values = {} if module is None else module.state_dict()
+            arrays |= {f"{folder}{name}": value.detach().cpu().float().numpy() for name, value in values.items()}
     for name, array in arrays.items():
         if array is not None and not np.isfinite(array).all():
             raise RefusedError(
                 f"model: {name} holds values that are not finite; lower the learning rate and train anew"
             )
+
+
+def _laid_out(parts: ServingParts) -> list[tuple[str, ServingParts, str | None]]:
+    """(folder, parts, name) of each model of a bundle. The first member with a network lies where a single model's
+    files would lie, the others in folders of their names."""
+    if not parts.members:
+        return [("", parts, None)]
+    main = next((name for name, member in parts.members if member.encoder is not None), None)
+    return [("" if name == main else f"members/{name}/", member, name) for name, member in parts.members]
+
+
+def _write_parts(parts: ServingParts, folder: Path, opset: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Networks and arrays of every model; returns the networks' signatures and the manifest's `scoring`."""
+    signature: dict[str, Any] = {}
+    scoring = []
+    for place, part, name in _laid_out(parts):
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        found = _write_networks(part, folder / place, opset)
+        signature |= {place + file: described for file, described in found.items()}
+        arrays = {files.VECTORS: part.item_vectors, files.SCORES: part.item_scores, files.USER_VECTORS: part.user_table}
+        if part.links is not None:
+            arrays |= dict(zip(files.LINKS.values(), part.links, strict=True))
+        types = {files.LINKS["indptr"]: np.int64, files.LINKS["indices"]: np.int32}
+        for file, array in arrays.items():
+            if array is not None:
+                contiguous = np.ascontiguousarray(array, types.get(file, np.float32))
+                np.save(folder / place / file, contiguous, allow_pickle=False)
+        settings = {
+            "max_history": part.max_history,
+            "link_decay": part.link_decay,
+            "link_floor": part.link_floor,
+            "link_window": part.link_window,
+            "needs_history": part.needs_history,
+            "uses_time": part.uses_time,
+        }
+        scoring.append(settings if name is None else {"name": name, "folder": place, **settings})
+    if parts.fusion is None:
+        return signature, scoring[0]
+    fusion = parts.fusion
+    weights = [[float(f"{weight:.6g}") for weight in row] for row in fusion.weights.tolist()]
+    return signature, {
+        "calibration": fusion.calibration,
+        "edges": list(fusion.edges),
+        "weights": weights,
+        "members": scoring,
+    }
 
 
 def _write_networks(parts: ServingParts, folder: Path, opset: int) -> dict[str, Any]:
@@ -149,14 +192,18 @@ def _write_networks(parts: ServingParts, folder: Path, opset: int) -> dict[str, 
     # Sizes 0 and 1 would be taken for constants, and equal sizes for one dimension.
     if parts.encoder is not None:
         history = torch.zeros((3, max(2, min(7, parts.max_history))), dtype=torch.int64)
-        model = _to_onnx(parts.encoder, {"item_idx": (history, ("batch", "history"))}, "user_vector", opset)
+        names = ("item_idx", "age_s") if parts.uses_time else ("item_idx",)
+        inputs: dict[str, tuple[torch.Tensor, Dims]] = {name: (history, ("batch", "history")) for name in names}
+        model = _to_onnx(parts.encoder, inputs, "user_vector", opset)
         signature[files.ENCODER] = _save(model, folder / files.ENCODER, {"user_vector": ("batch", None)})
     if parts.ranker is not None:
-        assert parts.item_vectors is not None and parts.encoder is not None, (
-            "a ranker needs an encoder and item_vectors"
-        )
-        with torch.no_grad():
-            users = parts.encoder(torch.zeros((3, 2), dtype=torch.int64))
+        assert parts.item_vectors is not None, "a ranker needs item_vectors"
+        if parts.user_table is not None:
+            users = torch.zeros((3, parts.user_table.shape[1]))
+        else:
+            assert parts.encoder is not None, "a ranker needs an encoder or a user_table"
+            with torch.no_grad():
+                users = parts.encoder(torch.zeros((3, 2), dtype=torch.int64))
         vectors = torch.zeros((5, parts.item_vectors.shape[1]))
         inputs = {"user_vector": (users, ("batch", None)), "item_vectors": (vectors, ("candidates", None))}
         model = _to_onnx(parts.ranker, inputs, "scores", opset)

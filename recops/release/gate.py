@@ -20,7 +20,7 @@ from recops.evaluation.judging import metric_k
 from recops.evaluation.protocol import metric_values, rank_users, ranked_lists
 from recops.evaluation.segments import segments
 from recops.params import GateParams
-from recops.runtime import Scorer
+from recops.runtime import Histories, Scorer
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ def judge_bundle(
     histories: Mapping[str, Sequence[str]],
     targets: Mapping[str, Sequence[str]],
     *,
+    ages: Mapping[str, Sequence[int]] | None = None,
     metric: str,
     remove_seen: bool,
     item_counts: Mapping[str, int],
@@ -106,6 +107,8 @@ def judge_bundle(
         bundle.fallback,
         histories,
         targets,
+        user_table=bundle.user_ids,
+        ages=ages,
         metric=metric,
         remove_seen=remove_seen,
         item_counts=item_counts,
@@ -121,6 +124,8 @@ def judge_scorer(
     histories: Mapping[str, Sequence[str]],
     targets: Mapping[str, Sequence[str]],
     *,
+    user_table: Sequence[str] = (),
+    ages: Mapping[str, Sequence[int]] | None = None,
     metric: str,
     remove_seen: bool,
     item_counts: Mapping[str, int],
@@ -129,20 +134,32 @@ def judge_scorer(
 ) -> Judged:
     """The metric (`ndcg@10`) for each user of `targets`, by user id, on ids: models of any vocabulary are comparable.
 
-    `item_ids` [N] and `fallback` float32 [N+1] belong to the scorer. `histories` hold what each user had before the
-    targets, oldest first (a user without an entry has none); items unknown to the model are left out of them, and are
-    misses among the targets. `item_counts` (train events by item) divides items in head, tail and new, for every model
-    alike. `first_seen` (microseconds by item; one without entry was always there) and `at_time` (by user) go together:
-    an item first seen after a user's time is no candidate for them. No targets give no users.
+    `item_ids` [N], `fallback` float32 [N+1] and the ids of its `user_table` [U] belong to the scorer. `histories` hold
+    what each user had before the targets, oldest first (a user without an entry has none), `ages` the seconds from
+    each to the first target; items unknown to the model are left out of them, and are misses among the targets.
+    `item_counts` (train events by item) divides items in head, tail and new, for every model alike.
+    `first_seen` (microseconds by item; one without entry was always there) and `at_time` (by user) go together: an item
+    first seen after a user's time is no candidate for them. No targets give no users.
     """
     assert (first_seen is None) == (at_time is None)
     user_ids = sorted(targets)
     past = [list(histories.get(user_id, ())) for user_id in user_ids]
     own = Vocabulary(item_ids)
     assert own.ids == list(item_ids), "item ids are not sorted, or not unique"
+    known = [own.to_idx(history) for history in past]
+    row_of_user = {user_id: row for row, user_id in enumerate(user_table, start=1)}
+    asked = Histories(
+        [rows[rows > 0].astype(np.int64) for rows in known],
+        None
+        if ages is None
+        else [
+            np.array(ages.get(user_id, ()), np.int64)[rows > 0] for user_id, rows in zip(user_ids, known, strict=True)
+        ],
+        np.array([row_of_user.get(user_id, 0) for user_id in user_ids], np.int64),
+    )
     lists = rank_users(
         scorer,
-        [(rows := own.to_idx(history))[rows > 0].astype(np.int64) for history in past],
+        asked,
         [np.zeros(1, np.int64)] * len(user_ids),
         k=metric_k(metric),
         remove_seen=remove_seen,

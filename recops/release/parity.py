@@ -12,7 +12,7 @@ from recops.bundle import Bundle
 from recops.errors import RefusedError
 from recops.protocols import ServingParts
 from recops.release.export import cut_links, torch_scorer
-from recops.runtime import top_k
+from recops.runtime import Histories, top_k
 
 MAX_DIFFERENCE = 1e-4
 TIE = 1e-5
@@ -20,7 +20,7 @@ _BATCH = 128
 
 
 def check_parity(
-    parts: ServingParts, bundle: Bundle, histories: Sequence[np.ndarray], k: int, remove_seen: bool
+    parts: ServingParts, bundle: Bundle, histories: Histories | Sequence[np.ndarray], k: int, remove_seen: bool
 ) -> dict[str, float]:
     """`measure_parity` for the manifest: num_users, k and the limits that were kept.
 
@@ -32,13 +32,14 @@ def check_parity(
 
 
 def measure_parity(
-    parts: ServingParts, bundle: Bundle, histories: Sequence[np.ndarray], k: int, remove_seen: bool
+    parts: ServingParts, bundle: Bundle, histories: Histories | Sequence[np.ndarray], k: int, remove_seen: bool
 ) -> dict[str, float]:
     """Scores `histories` (item rows, oldest first) with torch and with the bundle, over the whole catalogue.
 
     Returns max_abs_difference and lists_equal (the share with the same ids in the same order; 1 without histories).
     Links of `parts` are cut as the bundle's were. Raises RefusedError when scores or lists differ beyond the limits.
     """
+    histories = Histories.of(histories)
     parts = cut_links(parts, bundle.manifest["scoring"]["max_links"])
     scorer = torch_scorer(parts, bundle.num_items, bundle.fallback)
     difference, num_equal = 0.0, 0

@@ -7,7 +7,7 @@ from recops.bundle import read_pointer, release_folder
 from recops.errors import RefusedError
 from recops.serving.requests import Recommend
 from recops.serving.retrieval import recommend
-from recops.serving.state import load_release
+from recops.serving.state import load_release, stored_history
 from recops.store import open_store
 
 
@@ -22,7 +22,7 @@ def recommend_once(releases: Path, store_url: str, user_id: str | None, history:
     release = load_release(release_folder(releases, pointer.release), pointer.release)
     store = open_store(store_url)
     try:
-        stored = None if user_id is None else store.history(release.id, user_id)
+        stored = None if user_id is None else stored_history(store, release, user_id)
     finally:
         store.close()
     request = Recommend.model_construct(user_id=user_id, history=history, k=k)

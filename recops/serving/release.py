@@ -69,7 +69,8 @@ class Release:
             raise BundleError(f"{bundle.folder}: items are not usable: {error}") from None
         scorer = bundle.scorer
         # Plain arrays over the mapped files: numpy's memmap class costs time at every operation.
-        self.item_vectors = None if scorer.item_vectors is None else np.asarray(scorer.item_vectors)
+        self.item_vectors = None if scorer.vectors is None else np.asarray(scorer.vectors)
+        self.uses_time = any(part.uses_time for part in (scorer, *scorer.members))
 
     @cached_property
     def vector_norms(self) -> np.ndarray:

@@ -4,6 +4,7 @@ Fields of rules (exclude, filters) come from the rules' own files.
 """
 
 import json
+from operator import itemgetter
 from typing import Annotated, Any, TypeVar
 
 from pydantic import Discriminator, Field, Tag, ValidationError, create_model, field_validator, model_validator
@@ -48,12 +49,12 @@ class Who(Strict):
             raise PydanticCustomError("nobody", "give user_id, history or both (history may be empty)")
         return self
 
-    def history_ids(self) -> list[str]:
-        """The call's history, oldest first."""
-        events = self.history or []
-        if events and all(isinstance(e, HistoryEvent) and e.timestamp is not None for e in events):
-            events = sorted(events, key=lambda e: e.timestamp)  # type: ignore[union-attr, return-value, arg-type]
-        return [e if isinstance(e, str) else e.item_id for e in events]
+    def history_events(self) -> tuple[list[str], list[int | None]]:
+        """Item ids of the call's history, oldest first, and their times in µs (None: not said)."""
+        events = [(e, None) if isinstance(e, str) else (e.item_id, e.timestamp) for e in self.history or []]
+        if all(time is not None for _, time in events):
+            events = sorted(events, key=itemgetter(1))
+        return [item_id for item_id, _ in events], [time for _, time in events]
 
 
 Filters = create_model("Filters", __base__=Strict, **_rule_fields("filters"))

@@ -5,12 +5,13 @@ made from: `model` (a user the release knows, with the call's history added), `c
 or `fallback` (nothing usable: most popular, or what a model that needs no history says).
 """
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from recops.runtime import top_k
+from recops.runtime import Histories, top_k
 from recops.serving.release import Release
 from recops.serving.requests import RULES, Recommend, Score, Similar, Who
 
@@ -18,26 +19,54 @@ NUM_REASONS = 3
 
 
 @dataclass(frozen=True)
-class Person:
-    """Whose list it is: known item rows, oldest first, and what they came from."""
+class Stored:
+    """What the store holds of a user at a release: item ids, oldest first, and their times in µs where it has them."""
 
-    history: np.ndarray  # int64 rows
+    item_ids: list[str]
+    times: list[int] | None = None
+
+
+@dataclass(frozen=True)
+class Person:
+    """Whose list it is: what a scorer is given, and what it came from."""
+
+    asked: Histories  # of one
     source: str
 
-
-def person(release: Release, who: Who, stored: list[str] | None) -> Person:
-    """`stored` is the history that the store holds for the user at this release; None: a user it does not know."""
-    get = release.row_of.get
-    rows = [row for item_id in stored or () if (row := get(item_id))]
-    is_known = bool(rows) or (stored is not None and not release.bundle.scorer.needs_history)
-    rows += [row for item_id in who.history_ids() if (row := get(item_id))]
-    return Person(np.array(rows, np.int64), "model" if is_known else "cold-start" if rows else "fallback")
+    @property
+    def history(self) -> np.ndarray:
+        """int64 rows, oldest first."""
+        return self.asked.items[0]
 
 
-def recommend(release: Release, request: Recommend, stored: list[str] | None) -> dict[str, Any]:
+def person(release: Release, who: Who, stored: Stored | None) -> Person:
+    """`stored` is None for a user that the store does not know.
+
+    An event without a time counts as of now: those of the call are what has just happened.
+    """
+    get, scorer = release.row_of.get, release.bundle.scorer
+    user = release.bundle.user_row_of.get(who.user_id, 0) if who.user_id is not None else 0
+    known = [] if stored is None else stored.item_ids
+    ids, times = who.history_events()
+    rows = [get(item_id, 0) for item_id in (*known, *ids)]
+    kept = [place for place, row in enumerate(rows) if row]
+    ages = None
+    if release.uses_time:
+        now = time.time_ns() // 1000
+        before = [None] * len(known) if stored is None or stored.times is None else stored.times
+        at = [now if t is None else t for t in (*before, *times)]
+        ages = [np.array([max(now - at[place], 0) // 1_000_000 for place in kept], np.int64)]
+    asked = Histories([np.array([rows[place] for place in kept], np.int64)], ages, np.array([user]))
+    is_known = any(rows[: len(known)]) or user > 0 or (stored is not None and not scorer.needs_history)
+    if not scorer.answers(asked)[0]:
+        return Person(asked, "fallback")
+    return Person(asked, "model" if is_known else "cold-start" if kept else "fallback")
+
+
+def recommend(release: Release, request: Recommend, stored: Stored | None) -> dict[str, Any]:
     """`items`, best first (fewer than k where the catalogue or the rules leave fewer), and `source`."""
     someone = person(release, request, stored)
-    scores = release.bundle.scorer.scores([someone.history])[0]
+    scores = release.bundle.scorer.scores(someone.asked)[0]
     if release.remove_seen:
         scores[someone.history] = -np.inf
     for rule in RULES.values():
@@ -62,11 +91,11 @@ def ranked(release: Release, scores: np.ndarray, k: int) -> list[dict[str, Any]]
     ]
 
 
-def score(release: Release, request: Score, stored: list[str] | None) -> dict[str, Any]:
+def score(release: Release, request: Score, stored: Stored | None) -> dict[str, Any]:
     """A score for each item asked for, in that order; null for an item the catalogue does not know."""
     someone = person(release, request, stored)
     rows = release.bundle.rows(request.item_ids)
-    values = iter(release.bundle.scorer.score_items(someone.history, rows).tolist())
+    values = iter(release.bundle.scorer.score_items(someone.asked, rows)[0].tolist())
     known = release.row_of
     scores = [{"item_id": i, "score": next(values) if i in known else None} for i in request.item_ids]
     return {"scores": scores, "source": someone.source}
@@ -82,7 +111,7 @@ def similar(release: Release, request: Similar) -> dict[str, Any] | None:
     if row is None:
         return None
     scores = np.full(release.bundle.num_items + 1, -np.inf, np.float32)
-    links = release.bundle.scorer.links
+    links = release.bundle.scorer.linked
     source = "categories"
     if links is not None and links.indptr[row] < links.indptr[row + 1]:
         part = slice(links.indptr[row], links.indptr[row + 1])
@@ -115,7 +144,7 @@ def reasons(release: Release, someone: Person, row: int) -> list[dict[str, Any]]
     With links: the weight of the link from the history item. Otherwise: the cosine of the two item vectors.
     """
     history = np.unique(someone.history)
-    links = release.bundle.scorer.links
+    links = release.bundle.scorer.linked
     if len(history) == 0:
         return []
     if links is not None:

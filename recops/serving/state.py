@@ -19,7 +19,7 @@ from recops.serving import counters
 from recops.serving.answers import AnswerLog
 from recops.serving.release import Release
 from recops.serving.requests import Recommend, Similar
-from recops.serving.retrieval import recommend, similar
+from recops.serving.retrieval import Stored, recommend, similar
 from recops.serving.settings import Settings
 from recops.store import Store, open_store
 
@@ -63,7 +63,7 @@ class State:
         if self.store is not None:
             self.store.close()
 
-    def history(self, release: Release, user_id: str | None) -> list[str] | None:
+    def history(self, release: Release, user_id: str | None) -> Stored | None:
         """The stored history of a user at a release; None for a user it does not know, or without a store.
 
         A store that cannot be read makes its users unknown: a list from less is better than none, and it is counted.
@@ -71,7 +71,7 @@ class State:
         if self.store is None or user_id is None:
             return None
         try:
-            return self.store.history(release.id, user_id)
+            return stored_history(self.store, release, user_id)
         except Exception:
             logger.exception("the history of a user could not be read")
             counters.STORE_ERRORS.inc()
@@ -127,6 +127,14 @@ class State:
                 each_poll()
             self.poll()
             self._closing.wait(self.settings.poll_s)
+
+
+def stored_history(store: Store, release: Release, user_id: str) -> Stored | None:
+    """What the store holds of a user at a release, with times where the model asks for them."""
+    item_ids = store.history(release.id, user_id)
+    if item_ids is None:
+        return None
+    return Stored(item_ids, store.history_times(release.id, user_id) if release.uses_time else None)
 
 
 def load_release(folder: Path, wanted: str | None = None, threads: int = 1) -> Release:

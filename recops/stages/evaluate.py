@@ -4,6 +4,7 @@ Selection looks at validation only. The test figures are for the reader and the 
 """
 
 import json
+import math
 from typing import Any
 
 from recops.bundle import canonical_json, write_atomically
@@ -12,7 +13,7 @@ from recops.evaluation.judging import read_judging
 from recops.evaluation.report import write_plots, write_report
 from recops.release.export import cut_links, torch_scorer
 from recops.stages.project import Project
-from recops.stages.train import load_model
+from recops.stages.train import fitted_models, load_model
 
 
 def evaluate(project: Project) -> dict[str, Any]:
@@ -24,7 +25,7 @@ def evaluate(project: Project) -> dict[str, Any]:
     params = project.params
     remove_seen, settings = params.recommend.remove_seen, params.evaluate
     interactions = read_interactions(project.split / "train.parquet")
-    names = list(dict.fromkeys([params.train.model, *params.train.baselines]))
+    names = fitted_models(project)
     valid = read_judging(project.split, "valid", interactions, settings, remove_seen)
     test = read_judging(project.split, "test", interactions, settings, remove_seen, project.tables / "items.parquet")
     figures: dict[str, Any] = {}
@@ -33,11 +34,11 @@ def evaluate(project: Project) -> dict[str, Any]:
         model = load_model(name, project.model / name, interactions, params.train.seed)
         # As they will be served: neighbours beyond `export.max_links` speak for nothing.
         scorer = torch_scorer(cut_links(model.parts(), params.export.max_links), interactions.num_items)
-        figures[name] = {
-            "valid": {settings.metric: valid.mean(scorer, settings.metric)},
-            **test.evaluate(scorer),
-        }
         curves[name] = json.loads((project.model / name / "fit.json").read_text(encoding="utf-8"))
+        # What an ensemble learnt from validation must not be judged there again: its own figure is cross-fitted.
+        is_ensemble = hasattr(model, "blend")
+        found = curves[name]["best_metric"] if is_ensemble else valid.mean(scorer, settings.metric)
+        figures[name] = {"valid": {settings.metric: math.nan if found is None else found}, **test.evaluate(scorer)}
     chosen = max(names, key=lambda name: (figures[name]["valid"][settings.metric], name == params.train.model))
     split = json.loads((project.split / "split.json").read_text(encoding="utf-8"))
     metrics = {"chosen": chosen, "metric": settings.metric, "split": params.split.name, "models": figures}

@@ -52,12 +52,13 @@ def export(project: Project) -> dict[str, Any]:
         "opset": params.export.opset,
     }
     remove_seen = params.recommend.remove_seen
-    scoring = Scoring(scorer, interactions.items.ids, remove_seen)
+    scoring = Scoring(scorer, interactions.items.ids, interactions.users.ids, remove_seen)
     positive = [kind for kind, meaning in params.ingest.events.items() if meaning.signal == "positive"]
     release = export_bundle(
         parts,
         project.bundle,
         items=catalogue(project, interactions),
+        users=interactions.users.ids,
         fallback=fallback,
         profile=reference_profile(
             project.tables / "events.parquet", project.tables / "items.parquet", scoring, history_events=positive

@@ -64,9 +64,15 @@ def test_users(project: Project, after: datetime | None = None) -> dict[str, Any
     histories = earlier.join(grouped.select("user_id"), on="user_id", how="semi").group_by(
         "user_id", maintain_order=True
     )
+    past = list(histories.agg("item_id", pl.col("timestamp").cast(pl.Int64)).iter_rows())
+    first: dict[str, int] = {}
+    if earlier["timestamp"].null_count() == targets["timestamp"].null_count() == 0:
+        asked = targets.group_by("user_id").agg(pl.col("timestamp").cast(pl.Int64).min())
+        first = dict(asked.iter_rows())
     counts = part(project, "train")["item_id"].value_counts()
     return {
-        "histories": dict(histories.agg("item_id").iter_rows()),
+        "histories": {user: items for user, items, _ in past},
+        "ages": {user: [(first[user] - at) // 1_000_000 for at in times] for user, _, times in past} if first else None,
         "targets": {user: items for user, items, _ in grouped.iter_rows()},
         "item_counts": dict(counts.iter_rows()),
         "first_seen": dict(first_seen.select("item_id", pl.col("timestamp").cast(pl.Int64)).iter_rows())
@@ -104,6 +110,7 @@ def judge_recipe(project: Project, champion: str, users: dict[str, Any]) -> Judg
         torch_scorer(cut_links(model.parts(), recipe.export.max_links), train.num_items),
         train.items.ids,
         fallback,
+        user_table=train.users.ids,
         metric=params.evaluate.metric,
         remove_seen=params.recommend.remove_seen,
         **users,

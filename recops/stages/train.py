@@ -15,10 +15,10 @@ from safetensors.numpy import load_file, save_file
 from recops import plugins
 from recops.bundle import canonical_json, write_atomically
 from recops.data.interactions import Interactions, read_interactions
-from recops.errors import CallError
+from recops.errors import CallError, RefusedError, TooLargeError
 from recops.evaluation.judging import Judging, read_judging
 from recops.params import TrainParams, checked
-from recops.protocols import FitReport, Recommender
+from recops.protocols import EnsembleRecommender, FitReport, Recommender
 from recops.release.export import torch_scorer
 from recops.stages.project import Project
 from recops.training.loop import fit_model
@@ -45,43 +45,78 @@ def fit(
     metric: str,
     checkpoints: Path | None = None,
     progress: bool = False,
+    fitted: dict[str, tuple[Recommender, FitReport]] | None = None,
 ) -> tuple[Recommender, FitReport]:
-    """One fitted model; `valid` (validation users) steers early stopping of models trained by gradient."""
+    """One fitted model; `valid` (validation users) steers early stopping of models trained by gradient, and the weights
+    of an ensemble. What was fitted is kept in `fitted` by name, and what stands there is not fitted again."""
+    fitted = {} if fitted is None else fitted
+    if name in fitted:
+        return fitted[name]
     model = make_model(name, train, params, valid is None or valid.remove_seen)
 
     def valid_metric(fitted: Recommender) -> float:
         assert valid is not None
         return valid.mean(torch_scorer(fitted.parts(), train.num_items), metric)
 
-    report = fit_model(
-        model,
-        train,
-        valid_metric if valid is not None and len(valid) else None,
-        folder=checkpoints / name if checkpoints else None,
-        progress=progress,
-        seed=params.seed,
-        threads=params.threads,
-        judged_by="" if valid is None else f"{metric} {valid.fingerprint()}",
-    )
+    if hasattr(model, "blend"):
+        report = _fit_ensemble(model, train, params, valid, metric, checkpoints, progress, fitted)  # type: ignore[arg-type]
+    else:
+        report = fit_model(
+            model,
+            train,
+            valid_metric if valid is not None and len(valid) else None,
+            folder=checkpoints / name if checkpoints else None,
+            progress=progress,
+            seed=params.seed,
+            threads=params.threads,
+            judged_by="" if valid is None else f"{metric} {valid.fingerprint()}",
+        )
+    fitted[name] = (model, report)
     return model, report
 
 
+def _fit_ensemble(
+    model: EnsembleRecommender,
+    train: Interactions,
+    params: TrainParams,
+    valid: Judging | None,
+    metric: str,
+    checkpoints: Path | None,
+    progress: bool,
+    fitted: dict[str, tuple[Recommender, FitReport]],
+) -> FitReport:
+    """Fits the members, then what weighs them. A member that cannot be fitted on this data is left out."""
+    members, left_out = {}, {}
+    for member in model.config.members:
+        try:
+            members[member] = fit(member, train, params, valid, metric, checkpoints, progress, fitted)[0].parts()
+        except (TooLargeError, RefusedError) as error:
+            left_out[member] = str(error)
+    if not members:
+        raise RefusedError("; ".join(f"{member}: {reason}" for member, reason in left_out.items()))
+    model.attach(members)
+    report = FitReport()
+    if valid is not None and len(valid):
+        report = model.blend({n: torch_scorer(part, train.num_items) for n, part in members.items()}, valid)
+    report.left_out = left_out
+    return report
+
+
 def train(project: Project) -> dict[str, Any]:
-    """Writes model/<name>/ for the model and each baseline. Returns the learning curves by model."""
+    """Writes model/<name>/ for the model, its members if it has any, and each baseline. Returns the learning curves."""
     params = project.params
     if unknown := sorted(set(params.train.models) - set(plugins.names("models"))):
         raise CallError(f"train.models.{unknown[0]}: no such model; there are {', '.join(plugins.names('models'))}")
     interactions = read_interactions(project.split / "train.parquet")
     valid = read_judging(project.split, "valid", interactions, params.evaluate, params.recommend.remove_seen)
-    reports = {}
+    checkpoints = project.state / "checkpoints"
+    fitted: dict[str, tuple[Recommender, FitReport]] = {}
     for name in dict.fromkeys([*params.train.baselines, params.train.model]):
-        model, report = fit(
-            name, interactions, params.train, valid, params.evaluate.metric, project.state / "checkpoints", True
-        )
+        fit(name, interactions, params.train, valid, params.evaluate.metric, checkpoints, True, fitted)
+    for name, (model, report) in fitted.items():
         save_model(model, report, project.model / name)
-        reports[name] = asdict(report)
-    shutil.rmtree(project.state / "checkpoints", ignore_errors=True)
-    return reports
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return {name: asdict(report) for name, (_, report) in fitted.items()}
 
 
 def save_model(model: Recommender, report: FitReport, folder: Path) -> None:
@@ -90,14 +125,26 @@ def save_model(model: Recommender, report: FitReport, folder: Path) -> None:
     save_file(dict(model.state()), folder / "state.safetensors")
     write_atomically(folder / "config.json", canonical_json(model.config.model_dump()))
     epochs = [{key: value for key, value in epoch.items() if key != "seconds"} for epoch in report.epochs]
-    curve = {"epochs": epochs, "best_epoch": report.best_epoch, "best_metric": report.best_metric}
+    curve: dict[str, Any] = {"epochs": epochs, "best_epoch": report.best_epoch, "best_metric": report.best_metric}
+    if report.left_out:
+        curve["left_out"] = report.left_out
     write_atomically(folder / "fit.json", canonical_json(curve))
 
 
+def fitted_models(project: Project) -> list[str]:
+    """Names of the models that the stage fitted: the configured one first, then its members, then the baselines."""
+    found = sorted(folder.name for folder in project.model.iterdir() if folder.is_dir())
+    train = project.params.train
+    return sorted(found, key=lambda name: (name != train.model, name in train.baselines))
+
+
 def load_model(name: str, folder: Path, train: Interactions, seed: int) -> Recommender:
-    """The model that `save_model` wrote, fitted on the same train part."""
+    """The model that `save_model` wrote, fitted on the same train part; members lie in folders beside it."""
     kind = plugins.load("models", name)
     config = checked(kind.Config, json.loads((folder / "config.json").read_text(encoding="utf-8")), f"{folder}")
     model = kind(config, train.num_users, train.num_items, seed)
+    if hasattr(model, "attach"):
+        fitted = [member for member in config.members if (folder.parent / member).is_dir()]
+        model.attach({m: load_model(m, folder.parent / m, train, seed).parts() for m in fitted})
     model.load_state(load_file(folder / "state.safetensors"))
     return model

@@ -36,6 +36,10 @@ class Store(Protocol):
         """Item ids of one user, oldest first; None for a user the release does not know."""
         ...
 
+    def history_times(self, release: str, user_id: str) -> list[int] | None:
+        """Times in µs UTC of the events of `history`; None for a log without times and for a user not known."""
+        ...
+
     def history_rows(self, release: str) -> Iterator[tuple[str, list[str]]]:
         """Every user's history, ordered by user id, read as it stood at the first row; empty for an unknown release."""
         ...

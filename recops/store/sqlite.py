@@ -97,6 +97,11 @@ class SqliteStore:
         found = self._connection().execute(query, (self.tenant, release, user_id)).fetchone()
         return None if found is None else json.loads(found[0])
 
+    def history_times(self, release: str, user_id: str) -> list[int] | None:
+        query = "SELECT timestamps FROM histories WHERE tenant = ? AND release = ? AND user_id = ?"
+        found = self._connection().execute(query, (self.tenant, release, user_id)).fetchone()
+        return None if found is None or found[0] is None else json.loads(found[0])
+
     def history_rows(self, release: str) -> Iterator[tuple[str, list[str]]]:
         query = "SELECT user_id, item_ids FROM histories WHERE tenant = ? AND release = ? ORDER BY user_id"
         for user_id, item_ids in self._stream(query, (self.tenant, release)):

@@ -41,7 +41,7 @@ def fit_model(
 ) -> FitReport:
     """Fits `model` in place and tells how it went.
 
-    Models without `loss` are fitted by `fit`; `device` and `folder` do not matter to them. For the others each
+    Models in closed form are fitted by their `fit`; `device` and `folder` do not matter to them. For the others each
     epoch ends with `valid_metric(model)` (higher is better; NaN means it cannot tell) and the weights of the best
     epoch are kept, or of the last one where nothing is measured. `folder` keeps a checkpoint, which a later call
     with the same model, config, seed, data, threads, device and `judged_by` (what `valid_metric` looks at, since values
@@ -52,7 +52,7 @@ def fit_model(
     """
     chosen = _device(device)
     with _reproducible(threads, chosen):
-        if not hasattr(model, "loss"):
+        if hasattr(model, "fit"):
             started = time.perf_counter()
             model.fit(train)
             metric = {} if valid_metric is None else {"metric": valid_metric(model)}

@@ -11,14 +11,17 @@ from pydantic import ValidationError
 
 from recops.bundle import load_bundle
 from recops.data.interactions import Interactions, make_interactions
+from recops.evaluation.judging import Judging
+from recops.params import EvaluateParams
 from recops.plugins import load, names
 from recops.protocols import ServingParts
 from recops.release.export import FACTS, ITEM_COLUMNS, export_bundle, torch_scorer
-from recops.runtime import Scorer
+from recops.runtime import Histories, Scorer
 from recops.training.loop import fit_model
 
 MODELS = names("models")
 SHORT = {"epochs": 12, "batch_size": 256, "learning_rate": 0.02, "precision": "float32"}
+MEMBERS = ("sasrec", "item_knn", "ease")  # of an ensemble: a network, and links twice
 CLUSTER_OF_USER = (0, 0, 0, 1, 1, 2, 3)  # repeated over the users
 CLUSTER_SIZE, NUM_USERS, NUM_EVENTS = 16, 120, 7
 NUM_ITEMS = CLUSTER_SIZE * (max(CLUSTER_OF_USER) + 1)
@@ -59,17 +62,40 @@ def planted() -> tuple[Interactions, np.ndarray]:
 
 
 def make(name: str, **changes: Any) -> Any:
-    """A model with its defaults, shortened where it has the keys for it."""
+    """A model with its defaults, shortened where it has the keys for it; an ensemble with its members fitted."""
     model_class = load("models", name)
-    keys = {key: value for key, value in SHORT.items() if key in model_class.Config.model_fields}
+    keys = {**SHORT, "members": list(MEMBERS)}
+    keys = {key: value for key, value in keys.items() if key in model_class.Config.model_fields}
     train, _ = planted()
-    return model_class(model_class.Config(**keys | changes), train.num_users, train.num_items, seed=3)
+    model = model_class(model_class.Config(**keys | changes), train.num_users, train.num_items, seed=3)
+    if hasattr(model, "attach"):
+        model.attach({member: fitted(member).parts() for member in MEMBERS})
+    return model
 
 
 def fit(name: str) -> Any:
     model = make(name)
-    fit_model(model, planted()[0], None, seed=3, threads=1)
+    if hasattr(model, "blend"):
+        model.blend({member: scorer_of(fitted(member)) for member in MEMBERS}, planted_judging())
+    else:
+        fit_model(model, planted()[0], None, seed=3, threads=1)
     return model
+
+
+def planted_judging() -> Judging:
+    """The users of the planted log and what was withheld from them."""
+    train, target = planted()
+    users = np.flatnonzero(target)
+    return Judging(
+        user_ids=[train.users.ids[user - 1] for user in users],
+        histories=[train.history(user) for user in users],
+        targets=[target[user : user + 1] for user in users],
+        item_counts=np.bincount(train.item_idx, minlength=train.num_items + 1),
+        fallback=np.ones(train.num_items + 1, np.float32),
+        settings=EvaluateParams(),
+        remove_seen=True,
+        users=users,
+    )
 
 
 @cache
@@ -86,6 +112,11 @@ def histories(num: int) -> list[np.ndarray]:
     return [train.history(user)[: 1 + user % 6] for user in range(2, 2 + num)]
 
 
+def asked(some: list[np.ndarray]) -> Histories:
+    """Those histories as the service would ask: with the rows of users who were trained on, and times."""
+    return Histories(some, [np.arange(len(h), 0, -1) * 3600 for h in some], np.arange(2, 2 + len(some)))
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_two_fits_give_the_same_bytes(name: str) -> None:
     first, second = fitted(name).state(), fit(name).state()
@@ -98,18 +129,34 @@ def test_two_fits_give_the_same_bytes(name: str) -> None:
 def test_state_round_trip_scores_the_same(name: str) -> None:
     again = make(name)
     again.load_state(fitted(name).state())
-    expected = scorer_of(fitted(name)).scores(histories(5))
-    np.testing.assert_array_equal(scorer_of(again).scores(histories(5)), expected)
+    expected = scorer_of(fitted(name)).scores(asked(histories(5)))
+    np.testing.assert_array_equal(scorer_of(again).scores(asked(histories(5))), expected)
     assert all(np.array_equal(value, again.state()[key]) for key, value in fitted(name).state().items())
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_parts_have_the_shapes_of_the_protocol(name: str) -> None:
     parts: ServingParts = fitted(name).parts()
-    num_rows = planted()[0].num_items + 1
-    assert parts.item_scores is not None or parts.links is not None or parts.encoder is not None
-    assert (parts.encoder is None) == (parts.item_vectors is None)
+    if parts.members:
+        assert parts.fusion is not None and parts.fusion.weights.shape == (
+            len(parts.fusion.edges) + 1,
+            len(parts.members),
+        )
+        assert parts.encoder is parts.item_vectors is parts.links is parts.item_scores is parts.user_table is None
+    for part in [member for _, member in parts.members] or [parts]:
+        check_shapes(part, takes=fitted(name).takes)
+
+
+def check_shapes(parts: ServingParts, takes: str) -> None:
+    train = planted()[0]
+    num_rows = train.num_items + 1
+    assert parts.item_scores is not None or parts.links is not None or parts.item_vectors is not None
+    assert (parts.item_vectors is None) == (parts.encoder is None and parts.user_table is None)
+    assert (parts.user_table is not None) == (takes == "user")
     assert parts.max_history >= 1
+    if parts.user_table is not None:
+        assert parts.encoder is None
+        assert parts.user_table.dtype == np.float32 and len(parts.user_table) == train.num_users + 1
     if parts.item_scores is not None:
         assert parts.item_scores.dtype == np.float32 and parts.item_scores.shape == (num_rows,)
         assert parts.item_scores[0] == 0
@@ -136,21 +183,43 @@ def test_any_history_gives_finite_scores(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
+def test_who_can_be_answered(name: str) -> None:
+    """A model that takes a history answers anyone with one, a model that takes a user those it was trained on; all
+    others get the fallback."""
+    train, _ = planted()
+    fallback = np.arange(train.num_items + 1, dtype=np.float32)
+    scorer = torch_scorer(fitted(name).parts(), train.num_items, fallback)
+    someone = Histories([np.array([3, 9])] * 2 + [np.zeros(0, np.int64)], users=np.array([4, 0, 4]))
+    expected = {"history": [True, True, False], "user": [True, False, True]}[fitted(name).takes]
+    if not fitted(name).parts().needs_history:
+        expected = [True, True, True]
+    assert scorer.answers(someone).tolist() == expected
+    scores = scorer.scores(someone)
+    for row, is_own in zip(scores, expected, strict=True):
+        assert np.array_equal(row[1:], fallback[1:]) != is_own
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_scores_depend_on_the_history_alone(name: str) -> None:
     """Not on who stands beside it in the batch, nor on the padding that the longest of them asks for."""
     scorer = scorer_of(fitted(name))
     alone, short = np.array([3, 9]), histories(6)
-    together = scorer.scores([*short, alone, np.arange(1, 40)])[len(short)]
-    np.testing.assert_allclose(scorer.scores([alone])[0], together, rtol=1e-4, atol=1e-4)
+    users = np.array([*range(2, 2 + len(short)), 1, 9])
+    together = scorer.scores(Histories([*short, alone, np.arange(1, 40)], users=users))[len(short)]
+    by_itself = scorer.scores(Histories([alone], users=np.array([1])))[0]
+    np.testing.assert_allclose(by_itself, together, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_padding_on_the_left_changes_nothing(name: str) -> None:
-    encoder = fitted(name).parts().encoder
-    if encoder is None:
+    parts = fitted(name).parts()
+    if parts.encoder is None:
         return
-    with torch.no_grad():
-        vectors = [encoder(torch.tensor([[0] * num_padding + [5, 6, 7]] * 2)) for num_padding in (0, 1, 4)]
+    vectors = []
+    for num_padding in (0, 1, 4):
+        inputs = [[[0] * num_padding + [5, 6, 7]] * 2, [[0] * num_padding + [300, 20, 1]] * 2]
+        with torch.no_grad():
+            vectors.append(parts.encoder(*map(torch.tensor, inputs[: 1 + parts.uses_time])))
     for vector in vectors[1:]:
         torch.testing.assert_close(vector, vectors[0], rtol=1e-4, atol=1e-4)
 
@@ -165,6 +234,7 @@ def test_exported_bundle_scores_as_torch_does(name: str, tmp_path: Any) -> None:
         fitted(name).parts(),
         tmp_path / "bundle",
         items=items,
+        users=train.users.ids,
         fallback=np.zeros(train.num_items + 1, np.float32),
         profile={},
         facts={**dict.fromkeys(FACTS), "model": name, "remove_seen": True},
@@ -175,7 +245,7 @@ def test_exported_bundle_scores_as_torch_does(name: str, tmp_path: Any) -> None:
     for num_users in (1, 2, 7):
         for length in (1, 2, 6):
             some = [history[:length] for history in histories(num_users)]
-            np.testing.assert_allclose(served.scores(some), ours.scores(some), rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(served.scores(asked(some)), ours.scores(asked(some)), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -184,7 +254,7 @@ def test_finds_the_planted_taste(name: str) -> None:
     train, target = planted()
     users = np.flatnonzero(target)
     seen = [train.history(user) for user in users]
-    scores = scorer_of(fitted(name)).scores(seen)
+    scores = scorer_of(fitted(name)).scores(Histories(seen, users=users))
     for row, history in zip(scores, seen, strict=True):
         row[history] = -np.inf
     target_score = np.take_along_axis(scores, target[users, None], 1)
@@ -192,7 +262,7 @@ def test_finds_the_planted_taste(name: str) -> None:
     by_chance = np.mean([10 / (train.num_items - len(history)) for history in seen])
     # Popularity knows only which items are liked most; the others must also find the group: 16 items, 6 of them seen.
     parts = fitted(name).parts()
-    is_personal = parts.encoder is not None or parts.links is not None
+    is_personal = bool(parts.members) or parts.item_vectors is not None or parts.links is not None
     assert hit_rate > (3 if is_personal else 1.3) * by_chance
 
 

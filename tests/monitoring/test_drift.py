@@ -74,7 +74,9 @@ def test_a_changed_scorer_input_moves_scores_and_coverage(shop, catalogue):
     def encode(item_idx: np.ndarray) -> np.ndarray:
         return vectors[item_idx].sum(axis=1)
 
-    scoring = Scoring(Scorer(300, encode=encode, item_vectors=vectors), catalogue["item_id"].to_list(), False)
+    scoring = Scoring(
+        Scorer(300, encode=encode, item_vectors=vectors), catalogue["item_id"].to_list(), remove_seen=False
+    )
     reference = reference_profile(log, catalogue, scoring)
     window = shop(3, 1, first_day=DAYS, num_users=400)
 

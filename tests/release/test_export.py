@@ -96,7 +96,7 @@ def test_the_bundle_scores_as_the_modules_do(exported, num_users, length):
     batch = histories(num_users, length)
     np.testing.assert_allclose(exported.scorer.scores(batch), scorer.scores(batch), atol=1e-5)
     rows = np.array([3, 1])
-    np.testing.assert_allclose(exported.scorer.score_items(batch[0], rows), scorer.scores(batch)[0][rows], atol=1e-5)
+    np.testing.assert_allclose(exported.scorer.score_items(batch, rows), scorer.scores(batch)[:, rows], atol=1e-5)
 
 
 def test_the_files_hold_free_dimensions_and_no_traces(exported):

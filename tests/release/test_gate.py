@@ -173,7 +173,8 @@ def test_an_item_first_seen_later_is_no_candidate():
 
 def test_users_without_history_get_the_fallback_of_a_bundle():
     scorer = Scorer(num_items=2, item_scores=np.array([0, 5, 0], np.float32), needs_history=True)
-    bundle = SimpleNamespace(scorer=scorer, items={"item_id": ["a", "b"]}, fallback=np.array([0, 0, 1], np.float32))
+    fallback = np.array([0, 0, 1], np.float32)
+    bundle = SimpleNamespace(scorer=scorer, items={"item_id": ["a", "b"]}, fallback=fallback, user_ids=[])
     arguments = {"metric": "ndcg@1", "remove_seen": False, "item_counts": COUNTS}
     found = judge_bundle(bundle, {"u1": ["b"]}, {"u1": ["a"], "u2": ["b"]}, **arguments)
     assert found.values.tolist() == [1, 1]

@@ -1,0 +1,159 @@
+"""The network of the sequence models: causal self-attention over a history of items, in blocks.
+
+In: histories as item rows. Out: a vector after each event, or after the last. Knows nothing about losses or batches.
+
+Shapes: B histories, L their length, D width, H heads, d width of a head.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class Dropout(nn.Module):
+    """Dropout from whole random words, a byte for each element: drawing is a seventh of the time of training else.
+
+    The rate is rounded to a 256th. With a rate of 0, or outside training, nothing is drawn.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.num_dropped = round(rate * 256)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training or self.num_dropped == 0:
+            return x
+        words = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device).random_(-(2**63), None)
+        kept = (words.view(torch.uint8)[: x.numel()] >= self.num_dropped).view(x.shape)
+        return x * kept * (256 / (256 - self.num_dropped))
+
+
+def rotate(x_BHLd: torch.Tensor, turn: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """Turns pairs of coordinates by angles that grow with the position (rotary positions, Su et al., 2021)."""
+    cos, sin = (part.to(x_BHLd.dtype) for part in turn)
+    first, second = x_BHLd.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+class Block(nn.Module):
+    """Self-attention and a feed-forward part, each normalised before and added to what came in.
+
+    `gated` is the block of LiGR (Borisyuk et al., 2025) as eSASRec has it (Tikhonovich et al., 2025): each part is
+    scaled by a sigmoid gate of what came in, and the feed-forward part is SwiGLU, of about as many weights.
+    """
+
+    def __init__(self, dim: int, num_heads: int, dropout: float, gated: bool = False) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.attention_norm = nn.LayerNorm(dim)
+        self.query = nn.Linear(dim, dim)
+        self.key_value = nn.Linear(dim, 2 * dim)
+        self.output = nn.Linear(dim, dim)
+        self.feed_forward_norm = nn.LayerNorm(dim)
+        inner = -(-8 * dim // 3 // 8) * 8 if gated else 4 * dim
+        self.expand = nn.Linear(dim, 2 * inner if gated else inner)
+        self.contract = nn.Linear(inner, dim)
+        self.gates = nn.ModuleList([nn.Linear(dim, dim), nn.Linear(dim, dim)]) if gated else None
+        self.dropout = Dropout(dropout)
+
+    def forward(
+        self, x_BLD: torch.Tensor, bias: torch.Tensor, turn: tuple[torch.Tensor, torch.Tensor] | None, last_only: bool
+    ) -> torch.Tensor:
+        """`bias` [B or 1, 1, L or 1, L] is 0 where a position (row) sees another (column), else -inf; `turn` holds
+        the cosines and sines of rotary positions. The last position counts as 0 and is not turned by them."""
+        normed = self.attention_norm(x_BLD)
+        if last_only:
+            x_BLD = x_BLD[:, -1:]
+        query = self._heads(self.query(normed[:, -1:] if last_only else normed))
+        key, value = (self._heads(part) for part in self.key_value(normed).chunk(2, dim=-1))
+        if turn is not None:
+            query, key = query if last_only else rotate(query, turn), rotate(key, turn)
+        # Written out: at these lengths twice as fast on a CPU as torch's fused attention, backward included.
+        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+        seen = torch.softmax(scores + bias.to(scores.dtype), dim=-1) @ value
+        x_BLD = x_BLD + self._gate(0, x_BLD, self.dropout(self.output(seen.transpose(1, 2).flatten(2))))
+        inner = self.expand(self.feed_forward_norm(x_BLD))
+        if self.gates is None:
+            inner = F.gelu(inner)
+        else:
+            left, right = inner.chunk(2, dim=-1)
+            inner = F.silu(left) * right
+        return x_BLD + self._gate(1, x_BLD, self.dropout(self.contract(inner)))
+
+    def _gate(self, part: int, x_BLD: torch.Tensor, change_BLD: torch.Tensor) -> torch.Tensor:
+        return change_BLD if self.gates is None else change_BLD * torch.sigmoid(self.gates[part](x_BLD))
+
+    def _heads(self, x_BLD: torch.Tensor) -> torch.Tensor:
+        return x_BLD.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+class Network(nn.Module):
+    """Histories to vectors. Positions count from the end, so that padding on the left changes nothing."""
+
+    def __init__(
+        self,
+        num_items: int,
+        *,
+        dim: int,
+        num_blocks: int,
+        num_heads: int,
+        max_history: int,
+        dropout: float,
+        rotary: bool = True,
+        gated: bool = False,
+    ) -> None:
+        super().__init__()
+        self.max_history = max_history
+        self.items = nn.Embedding(num_items + 1, dim, padding_idx=0)
+        self.positions = None if rotary else nn.Embedding(max_history, dim)
+        self.head_dim = dim // num_heads
+        self.blocks = nn.ModuleList(Block(dim, num_heads, dropout, gated) for _ in range(num_blocks))
+        self.norm = nn.LayerNorm(dim)
+        self.dropout = Dropout(dropout)
+
+    def initialise(self, generator: torch.Generator) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02, generator=generator)
+            elif isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight, generator=generator)
+                nn.init.zeros_(module.bias)
+        with torch.no_grad():
+            self.items.weight[0] = 0
+
+    def embed(
+        self, item_idx_BL: torch.Tensor, position_BL: torch.Tensor
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
+        """What the first block reads, and the turn that every block is given."""
+        x_BLD = self.items(item_idx_BL) * self.items.embedding_dim**0.5
+        if self.positions is not None:
+            return self.dropout(x_BLD + self.positions(position_BL)), None
+        exponent = torch.arange(0, self.head_dim, 2, device=position_BL.device) / self.head_dim
+        angle = (position_BL[..., None] * 10_000.0**-exponent).unsqueeze(-3)
+        return self.dropout(x_BLD), (angle.cos(), angle.sin())
+
+    def every_position(self, item_idx_BL: torch.Tensor, position_BL: torch.Tensor) -> torch.Tensor:
+        """Vectors [B, L, D] after each event of histories padded on the right."""
+        length = item_idx_BL.shape[1]
+        bias = torch.full((1, 1, length, length), float("-inf"), device=item_idx_BL.device).triu(1)
+        x_BLD, turn = self.embed(item_idx_BL, position_BL)
+        for block in self.blocks:
+            x_BLD = block(x_BLD, bias, turn, False)
+        return self.norm(x_BLD)
+
+    def forward(self, item_idx: torch.Tensor) -> torch.Tensor:
+        """Vectors [B, D] after the last event of histories int64 [B, L] padded on the left with 0.
+
+        A row of padding alone gives a finite vector, the same for any L.
+        """
+        length = item_idx.shape[1]
+        row = torch.arange(length, device=item_idx.device)
+        position_L = (length - 1 - row).clamp(max=self.max_history - 1)
+        # Padding sees itself, since a softmax over nothing is not a number.
+        sees = (row[:, None] == row) | ((row[:, None] >= row) & (item_idx != 0)[:, None, None, :])
+        bias = torch.where(sees, 0.0, float("-inf"))
+        x_BLD, turn = self.embed(item_idx, position_L)
+        for block in self.blocks[:-1]:
+            x_BLD = block(x_BLD, bias, turn, False)
+        x_BLD = self.blocks[-1](x_BLD, bias[:, :, -1:], turn, True)
+        return self.norm(x_BLD)[:, -1]
