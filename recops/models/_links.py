@@ -1,4 +1,4 @@
-"""What the linear and neighbourhood models share: the user-item matrix and the cut to the strongest links.
+"""What the linear and neighbourhood models share: matrices of the log, their inverse, and the cut to strongest links.
 
 In: `Interactions`. Out: scipy sparse matrices and the CSR arrays of `ServingParts.links`. Private to this folder, so
 it is no model of the socket.
@@ -8,8 +8,10 @@ from collections.abc import Iterable
 
 import numpy as np
 from scipy import sparse
+from scipy.linalg import lapack
 
 from recops.data.interactions import Interactions
+from recops.errors import TooLargeError
 
 Links = tuple[np.ndarray, np.ndarray, np.ndarray]  # indptr int64 [N+2], indices int32, weights float32
 
@@ -55,3 +57,33 @@ def pack_links(rows: Iterable[tuple[np.ndarray, np.ndarray]]) -> Links:
 def no_links(num_items: int) -> Links:
     """Links of a model that has seen nothing: every row is empty."""
     return np.zeros(num_items + 2, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32)
+
+
+def refuse_large(name: str, num_items: int, max_items: int, instead: str) -> None:
+    """Raises TooLargeError, naming the key and what to take `instead`, for a catalogue that a dense items x items
+    matrix of model `name` does not fit."""
+    if num_items > max_items:
+        raise TooLargeError(
+            f"train.models.{name}.max_items: {max_items} allowed, {num_items} items found: they need "
+            f"{4 * num_items**2 / 1e9:.1f} GB; raise the key, or take {instead}"
+        )
+
+
+def ridge_inverse(gram_NN: sparse.csr_array, regularization: float) -> np.ndarray:
+    """(gram + regularization I)^-1 of a positive semi-definite matrix, float32 [N, N], in one dense matrix of memory.
+
+    Only the lower triangle holds it: `symmetric_row` reads whole rows.
+    """
+    # Symmetric, so C and Fortran order are the same matrix: LAPACK then works in place.
+    inverse_NN = gram_NN.toarray(order="F")
+    inverse_NN[np.diag_indices_from(inverse_NN)] += regularization
+    inverse_NN, failed = lapack.spotrf(inverse_NN, lower=1, overwrite_a=1)
+    if not failed:
+        inverse_NN, failed = lapack.spotri(inverse_NN, lower=1, overwrite_c=1)
+    assert not failed, f"a Gram matrix plus a positive diagonal is positive definite, but LAPACK said {failed}"
+    return inverse_NN
+
+
+def symmetric_row(lower_NN: np.ndarray, row: int) -> np.ndarray:
+    """Row `row` [N] of a symmetric matrix of which only the lower triangle is there."""
+    return np.concatenate([lower_NN[row, :row], lower_NN[row:, row]])

@@ -48,6 +48,9 @@ class NextItemConfig(Group):
     epochs: int = Field(12, ge=1)
     patience: int = Field(3, ge=1, description="epochs without a better validation metric before training stops")
     batch_size: int = Field(6400, ge=1)
+    optimizer: Literal["muon", "adamw"] = Field(
+        "muon", description="muon: for the matrices between the embeddings; adamw: for everything"
+    )
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     warmup_steps: int = Field(100, ge=0)

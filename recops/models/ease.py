@@ -10,16 +10,24 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.linalg import lapack
 
 from recops.data.interactions import Interactions
-from recops.errors import CallError
-from recops.models._links import no_links, pack_links, strongest, user_item_matrix
+from recops.models._links import (
+    no_links,
+    pack_links,
+    refuse_large,
+    ridge_inverse,
+    strongest,
+    symmetric_row,
+    user_item_matrix,
+)
 from recops.protocols import ServingParts
 
 
 class Ease:
-    """Without any event every score is 0. Raises CallError for a catalogue above `max_items`."""
+    """Without any event every score is 0. Raises TooLargeError for a catalogue above `max_items`."""
+
+    takes = "history"
 
     class Config(BaseModel):
         model_config = ConfigDict(extra="forbid")
@@ -34,11 +42,8 @@ class Ease:
         link_floor: float = Field(0.0, ge=0, description="what a vote counts at least, on top of the decay")
 
     def __init__(self, config: Config, num_users: int, num_items: int, seed: int) -> None:
-        if num_items > config.max_items:
-            raise CallError(
-                f"train.models.ease.max_items: {config.max_items} allowed, {num_items} items found: they need "
-                f"{4 * num_items**2 / 1e9:.1f} GB; raise the key, or take item_knn or sasrec"
-            )
+        # The name in params.yaml is the file's: recency_ease derives from this class.
+        refuse_large(type(self).__module__.rpartition(".")[2], num_items, config.max_items, "item_knn or sasrec")
         self.config = config
         self.links = no_links(num_items)
 
@@ -49,19 +54,11 @@ class Ease:
     def _rows(self, train: Interactions) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(items, weights) of each row of B, row 0 (padding, empty) first."""
         seen_UN = user_item_matrix(train)[:, 1:]
-        # Symmetric, so C and Fortran order are the same matrix: LAPACK then works in place.
-        inverse_NN = (seen_UN.T @ seen_UN).toarray(order="F")
-        inverse_NN[np.diag_indices_from(inverse_NN)] += self.config.regularization
-        inverse_NN, failed = lapack.spotrf(inverse_NN, lower=1, overwrite_a=1)
-        if not failed:
-            inverse_NN, failed = lapack.spotri(inverse_NN, lower=1, overwrite_c=1)
-        assert not failed, f"X'X plus a positive diagonal is positive definite, but LAPACK said {failed}"
+        inverse_NN = ridge_inverse(seen_UN.T @ seen_UN, self.config.regularization)
         diagonal_N = np.diag(inverse_NN).copy()
         yield np.zeros(0, np.int32), np.zeros(0, np.float32)
         for row in range(len(diagonal_N)):
-            # Only the lower triangle was computed.
-            inverse_N = np.concatenate([inverse_NN[row, :row], inverse_NN[row:, row]])
-            weights_N = -inverse_N / diagonal_N
+            weights_N = -symmetric_row(inverse_NN, row) / diagonal_N
             weights_N[row] = 0
             keep = strongest(weights_N, self.config.max_links)
             yield keep + 1, weights_N[keep]

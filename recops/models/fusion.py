@@ -9,6 +9,7 @@ Shapes: U users, M members, C candidates of all users one after the other, T tar
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -22,9 +23,9 @@ from recops.protocols import FitReport, ServingParts
 from recops.runtime import Fusion as Weighing
 from recops.runtime import Scorer
 
-_CANDIDATES = 100  # best items of each member that a user's fused list is looked for among, while weights are sought
-_FACTORS = (0.0, 0.25, 0.5, 0.8, 1.25, 2.0, 4.0)
-_SHARES = (0.05, 0.15, 0.4)  # of all weight, tried for a member that has none
+_CANDIDATES = 50  # best items of each member that a user's fused list is looked for among, while weights are sought
+_STEPS = ((0.0, 0.25, 0.5, 2.0, 4.0), (0.0, 0.7, 0.85, 1.2, 1.4))  # factors that a weight is tried with, in turn
+_SHARES = (0.02, 0.05, 0.15, 0.4)  # of all weight, tried for a member that has none
 _LEAST_GAIN = 1e-5
 _SCORES_AT_ONCE = 16_000_000  # float32: 64 MB a member
 
@@ -56,33 +57,43 @@ class _Candidates:
             self.ideal[users],
         )
 
-    def fused(self, weights_UM: np.ndarray) -> np.ndarray:
-        """float32 [C]."""
-        weights_CM = np.repeat(weights_UM, np.diff(self.offsets), axis=0)
-        total = np.zeros(len(self.item_idx), np.float32)
-        given = np.zeros(len(self.item_idx), np.float32)
-        for m, scores in enumerate(self.scores):
-            known = ~np.isnan(scores)
-            np.add(total, weights_CM[:, m] * scores, out=total, where=known)
-            np.add(given, weights_CM[:, m], out=given, where=known)
-        return total * weights_CM.sum(1) / np.where(given > 0, given, 1)
+    @cached_property
+    def has_unknown(self) -> bool:
+        """Whether any member cannot say something of any candidate."""
+        return bool(np.isnan(self.scores).any())
 
-    def ndcg(self, weights_UM: np.ndarray, k: int) -> float:
-        """Mean NDCG at k; ties go to the lower row, as in a list."""
-        fused = self.fused(weights_UM)
+    @cached_property
+    def rivals(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """For the candidates of each target's user, target after target: where the first stands, each one's place,
+        and whether it stands before the target where scores are equal."""
         start, end = self.offsets[self.target_user], self.offsets[self.target_user + 1]
         counts = end - start
-        if not len(counts):
-            return 0.0
-        # The candidates of each target's user, target after target.
-        begin = np.concatenate(([0], np.cumsum(counts)[:-1]))
+        begin = np.cumsum(counts) - counts
         place = np.arange(counts.sum()) - np.repeat(begin - start, counts)
-        own, rival = np.repeat(fused[self.target], counts), fused[place]
-        before = (rival > own) | ((rival == own) & (place < np.repeat(self.target, counts)))
-        rank = np.add.reduceat(before, begin, dtype=np.int64)
+        return begin, place, place < np.repeat(self.target, counts)
+
+    def fused(self, weights: np.ndarray) -> np.ndarray:
+        """float32 [C]; `weights` are [M], or [U, M] where they differ from user to user."""
+        counts = np.diff(self.offsets)
+        weights_MC = weights[:, None] if weights.ndim == 1 else np.repeat(weights.T, counts, axis=1)
+        if not self.has_unknown:
+            return weights @ self.scores if weights.ndim == 1 else np.einsum("mc,mc->c", weights_MC, self.scores)
+        known = ~np.isnan(self.scores)
+        given = (weights_MC * known).sum(0)
+        total = (weights_MC * np.where(known, self.scores, 0)).sum(0)
+        return total * weights_MC.sum(0) / np.where(given > 0, given, 1)
+
+    def ndcg(self, weights: np.ndarray, k: int) -> float:
+        """Mean NDCG at k; ties go to the lower row, as in a list."""
+        if not len(self.target):
+            return 0.0
+        begin, place, is_lower = self.rivals
+        fused = self.fused(weights.astype(np.float32))
+        rival = fused[place]
+        own = np.repeat(fused[self.target], np.diff(np.append(begin, len(place))))
+        rank = np.add.reduceat((rival > own) | ((rival == own) & is_lower), begin, dtype=np.int64)
         gains = np.where(rank < k, 1 / np.log2(rank + 2), 0)
-        dcg = np.bincount(self.target_user, gains, minlength=len(self.ideal))
-        return float((dcg / self.ideal).mean())
+        return float((np.bincount(self.target_user, gains, minlength=len(self.ideal)) / self.ideal).mean())
 
 
 class Fusion:
@@ -254,29 +265,21 @@ def _best_rows(scores_N: np.ndarray) -> np.ndarray:
     return finite[np.argpartition(-scores_N[finite], _CANDIDATES)[:_CANDIDATES]]
 
 
-def _everywhere(weights: np.ndarray, num_users: int) -> np.ndarray:
-    return np.broadcast_to(weights.astype(np.float32), (num_users, len(weights)))
-
-
 def _ascent(found: _Candidates, k: int, start: np.ndarray | None) -> np.ndarray:
     """Weights [M] of best NDCG that steps along one member at a time find, from `start` or the best of the simplest."""
-    num_members, num_users = len(found.scores), len(found.ideal)
-
-    def value(weights: np.ndarray) -> float:
-        return found.ndcg(_everywhere(weights, num_users), k)
-
+    num_members = len(found.scores)
     starts = [start] if start is not None else [*np.eye(num_members), np.ones(num_members) / num_members]
-    best_value, weights = max(((value(w), w) for w in starts), key=lambda pair: pair[0])
-    improved = True
-    while improved:
-        improved = False
-        for m in range(num_members):
-            tried = weights[m] * np.array(_FACTORS) if weights[m] else weights.sum() * np.array(_SHARES)
-            for step in tried:
-                changed = weights.copy()
-                changed[m] = step
-                if changed.any() and (found_value := value(changed)) > best_value + _LEAST_GAIN:
-                    best_value, weights, improved = found_value, changed, True
+    best_value, weights = max(((found.ndcg(w, k), w) for w in starts), key=lambda pair: pair[0])
+    for factors in _STEPS:
+        improved = True
+        while improved:
+            improved = False
+            for m in range(num_members):
+                for step in weights[m] * np.array(factors) if weights[m] else weights.sum() * np.array(_SHARES):
+                    changed = weights.copy()
+                    changed[m] = step
+                    if changed.any() and (value := found.ndcg(changed, k)) > best_value + _LEAST_GAIN:
+                        best_value, weights, improved = value, changed, True
     return weights / weights.sum()
 
 

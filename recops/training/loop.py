@@ -6,6 +6,7 @@ its checkpoint ends with the same bytes as one that was not. Knows nothing about
 """
 
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -84,7 +85,7 @@ class _Run:
         if self.num_batches == 0:
             raise RefusedError("nothing to train on: no user has two events; train a model that needs no sequences")
         model.module.to(device)
-        self.optimizer = _optimizer(model.module, self.config)
+        self.optimizers = _optimizers(model.module, self.config)
         self.report = FitReport()
         self.best: dict[str, torch.Tensor] = {}
         self.fingerprint = "" if folder is None else _fingerprint(model, train, seed, threads, device, judged_by)
@@ -119,7 +120,7 @@ class _Run:
             rate = self.config.learning_rate * _schedule(
                 step, self.config.epochs * self.num_batches, self.config.warmup_steps
             )
-            for group in self.optimizer.param_groups:
+            for group in itertools.chain.from_iterable(o.param_groups for o in self.optimizers):
                 group["lr"] = rate
             loss = self.model.loss({name: value.to(self.device) for name, value in batch.items()})
             value = loss.item()
@@ -128,10 +129,11 @@ class _Run:
                     f"training diverged: loss {value} in epoch {epoch} at learning rate {rate:.3g} "
                     f"(learning_rate {self.config.learning_rate:g}); set a lower one"
                 )
-            self.optimizer.zero_grad(set_to_none=True)
+            module.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(module.parameters(), _MAX_GRADIENT_NORM)
-            self.optimizer.step()
+            for optimizer in self.optimizers:
+                optimizer.step()
             total, step = total + value, step + 1
             progress.step(value, num_examples=len(next(iter(batch.values()))))
         return total / self.num_batches
@@ -160,8 +162,9 @@ class _Run:
     def _checkpoint(self) -> Checkpoint:
         tensors = {f"weights.{name}": value for name, value in self.model.module.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
-        for row, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{row}.{name}": value for name, value in state.items()}
+        for which, optimizer in enumerate(self.optimizers):
+            for row, state in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer.{which}.{row}.{name}": value for name, value in state.items()}
         about = {
             "fingerprint": self.fingerprint,
             "epochs": self.report.epochs,
@@ -176,11 +179,12 @@ class _Run:
             return
         self.model.module.load_state_dict(found.part("weights"))
         self.best = found.part("best")
-        state: dict[int, dict[str, torch.Tensor]] = {}
+        states: list[dict[int, dict[str, torch.Tensor]]] = [{} for _ in self.optimizers]
         for name, value in found.part("optimizer").items():
-            row, key = name.split(".")
-            state.setdefault(int(row), {})[key] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+            which, row, key = name.split(".")
+            states[int(which)].setdefault(int(row), {})[key] = value
+        for optimizer, state in zip(self.optimizers, states, strict=True):
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
         self.report = FitReport(
             epochs=found.about["epochs"],
             best_epoch=found.about["best_epoch"],
@@ -201,14 +205,26 @@ def _schedule(step: int, num_steps: int, warmup_steps: int) -> float:
     return _FINAL_RATE + (1 - _FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def _optimizer(module: torch.nn.Module, config: Any) -> torch.optim.AdamW:
-    """AdamW; biases and the scales of norms do not decay."""
-    parameters = list(module.parameters())
+def _optimizers(module: torch.nn.Module, config: Any) -> list[torch.optim.Optimizer]:
+    """AdamW; biases and the scales of norms do not decay. Where `config.optimizer` is muon, matrices that are no
+    embeddings go to Muon (Jordan et al., 2024), with steps as large as AdamW's, so that one learning rate fits both."""
+    matrices: list[torch.nn.Parameter] = []
+    others: list[torch.nn.Parameter] = []
+    plain: list[torch.nn.Parameter] = []
+    embeddings = {id(p) for m in module.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters()}
+    for parameter in module.parameters():
+        is_inner = parameter.ndim == 2 and id(parameter) not in embeddings
+        (plain if parameter.ndim <= 1 else matrices if is_inner else others).append(parameter)
+    rate, decay = config.learning_rate, config.weight_decay
+    optimizers: list[torch.optim.Optimizer] = []
+    if getattr(config, "optimizer", "adamw") == "muon" and matrices:
+        optimizers.append(torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
+        matrices = []
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [*matrices, *others], "weight_decay": decay},
+        {"params": plain, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate)
+    return [*optimizers, torch.optim.AdamW([g for g in groups if g["params"]], lr=rate)]
 
 
 def _device(name: str) -> torch.device:

@@ -70,9 +70,6 @@ class Line:
     def loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         return (self.module(batch["x"]) - self.target).square().mean()
 
-    def fit(self, train: Interactions) -> None:
-        raise AssertionError("the loop fits this model")
-
     def parts(self) -> ServingParts:
         return ServingParts()
 

@@ -1,0 +1,164 @@
+"""Graph filter: passes what varies slowly over the graph of items that share users, in closed form.
+
+Shen et al.: "How powerful is graph convolution for recommendation?" (CIKM 2021; GF-CF) and Kim et al.: "Graph spectral
+filtering with Chebyshev interpolation for recommendation" (SIGIR 2025; ChebyCF). With R~ = Du^-1/2 R Di^-1/2 and
+S = R~'R~, the scores of a history x (0/1 over the items) are x Di^-b f(S) Di^b. In: `Interactions`. Out: f(S) as item
+vectors (its largest eigenvalues) and `links` (the rest, in which f is close to a straight line, so that a multiple of S
+stands for it, cut to its strongest). Knows nothing about the order of a history.
+
+A pair seen several times in training counts once, with its largest event weight. In a history each event counts, so an
+item that stands there twice counts twice: in evaluation as in serving.
+
+Shapes: N items (row 0 is padding), U users, D kept eigenvectors, B batch, L history length.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from numpy.polynomial import Chebyshev
+from pydantic import Field
+from scipy import sparse
+from scipy.sparse.linalg import svds
+from torch import nn
+from torch.nn import functional as F
+
+from recops.data.interactions import Interactions
+from recops.models._links import no_links, pack_links, strongest, user_item_matrix
+from recops.params import Group
+from recops.protocols import ServingParts
+
+BLOCK_CELLS = 8_000_000  # most entries of one block of S: about 100 MB while it is cut
+DENSE_ROWS = 300  # a matrix with fewer rows or columns is decomposed whole
+
+
+class _SumOfRows(nn.Module):
+    """The sum of the rows of a history's items: float32 [B, D] from int64 [B, L]. The row of padding is zero."""
+
+    rows: torch.Tensor
+
+    def __init__(self, rows_ND: np.ndarray) -> None:
+        super().__init__()
+        self.register_buffer("rows", torch.from_numpy(rows_ND))
+
+    def forward(self, item_idx: torch.Tensor) -> torch.Tensor:
+        return F.embedding(item_idx, self.rows).sum(1)
+
+
+class Spectral:
+    """f(s) over the eigenvalues s of S, between 0 and 1: plateau(s) + ideal_weight where s is among the `num_ideal`
+    largest; plateau(s) = 1/2 + sign(2s - 1) |2s - 1|^flatness / 2. `flatness` 1 is GF-CF's f(s) = s + ideal_weight.
+
+    Without any event every score is 0.
+    """
+
+    takes = "history"
+
+    class Config(Group):
+        num_factors: int = Field(256, ge=1, description="eigenvectors kept as item vectors; fewer where there are")
+        num_ideal: int = Field(256, ge=0, description="of these, the eigenvectors that get ideal_weight on top")
+        ideal_weight: float = Field(0.3, ge=0, description="alpha of the papers")
+        flatness: float = Field(1.5, gt=0, description="of the plateau; above 1 it is flat in the middle")
+        order: int | None = Field(
+            None, ge=1, le=64, description="degree of the Chebyshev polynomial that stands for the plateau; null: exact"
+        )
+        degree_exponent: float = Field(0.4, ge=0, le=1, description="b: 0 is no, 1 full favour for popular items")
+        max_links: int = Field(300, ge=0, description="largest weights kept for each history item; 0: no links")
+        max_history: int = Field(500, ge=1, description="last events of a user that count")
+
+    def __init__(self, config: Config, num_users: int, num_items: int, seed: int) -> None:
+        self.config = config
+        self._seed = seed
+        self.history_vectors = np.zeros((num_items + 1, 1), np.float32)
+        self.item_vectors = np.zeros((num_items + 1, 1), np.float32)
+        self.links = no_links(num_items)
+
+    def fit(self, train: Interactions) -> None:
+        if len(train) == 0:
+            return
+        config = self.config
+        seen_UN = user_item_matrix(train)
+        degree_N = seen_UN.sum(axis=0)
+        graph_UN = (_power(seen_UN.sum(axis=1), -0.5)[:, None] * seen_UN * _power(degree_N, -0.5)[None]).tocsr()
+        strength_D, axes_ND = _largest(graph_UN, config.num_factors, self._seed)
+        response_D = _plateau(strength_D, config.flatness, config.order)
+        slope = 0.0
+        if config.max_links:
+            # The straight line through 0 that meets f where the kept eigenvalues end.
+            last = np.array([max(strength_D[-1], 1e-3)])
+            slope = max(0.0, _plateau(last, config.flatness, config.order)[0] / last[0])
+            response_D = response_D - slope * strength_D
+        response_D[: config.num_ideal] += config.ideal_weight
+        to_graph_N, from_graph_N = (_power(degree_N, sign * config.degree_exponent) for sign in (-1, 1))
+        self.history_vectors = (to_graph_N[:, None] * axes_ND * response_D).astype(np.float32)
+        self.item_vectors = (from_graph_N[:, None] * axes_ND).astype(np.float32)
+        if slope:
+            self.links = pack_links(self._rows(graph_UN, slope * to_graph_N, from_graph_N))
+
+    def _rows(
+        self, graph_UN: sparse.csr_array, to_graph_N: np.ndarray, from_graph_N: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(items, weights) of each row of the links, row 0 (padding, empty) first. No item votes for itself."""
+        by_item_NU = graph_UN.T.tocsr()
+        num_rows = by_item_NU.shape[0]
+        block_size = max(1, BLOCK_CELLS // num_rows)
+        for start in range(0, num_rows, block_size):
+            products = (by_item_NU[start : start + block_size] @ graph_UN).tocsr()
+            products.sort_indices()
+            for row in range(products.shape[0]):
+                cut = slice(products.indptr[row], products.indptr[row + 1])
+                others = products.indices[cut]
+                weights = products.data[cut] * (to_graph_N[start + row] * from_graph_N[others])
+                weights[others == start + row] = 0
+                keep = strongest(weights, self.config.max_links)
+                yield others[keep], weights[keep]
+
+    def parts(self) -> ServingParts:
+        return ServingParts(
+            encoder=_SumOfRows(self.history_vectors).eval(),
+            item_vectors=self.item_vectors,
+            links=self.links if self.config.max_links else None,
+            max_history=self.config.max_history,
+        )
+
+    def state(self) -> dict[str, np.ndarray]:
+        links = dict(zip(("indptr", "indices", "weights"), self.links, strict=True))
+        return {"history_vectors": self.history_vectors, "item_vectors": self.item_vectors, **links}
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        self.history_vectors, self.item_vectors = state["history_vectors"], state["item_vectors"]
+        self.links = (state["indptr"], state["indices"], state["weights"])
+
+
+def _power(values: np.ndarray, exponent: float) -> np.ndarray:
+    """values^exponent, and 0 where there is nothing to divide by."""
+    return np.where(values > 0, np.maximum(values, 1e-12) ** exponent, 0).astype(np.float32)
+
+
+def _largest(graph_UN: sparse.csr_array, num: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `num` largest eigenvalues of S, falling, and their eigenvectors as columns: [D], [N, D]. Zero ones are left
+    out, so D may be less."""
+    rank = min(graph_UN.shape) - 1  # a row and a column are padding
+    num = min(num, rank)
+    if rank < DENSE_ROWS or num > rank // 2:
+        _, singular_D, axes_DN = np.linalg.svd(graph_UN.toarray(), full_matrices=False)
+    else:
+        start = np.random.default_rng(seed).standard_normal(min(graph_UN.shape)).astype(np.float32)
+        _, singular_D, axes_DN = svds(graph_UN, k=num, v0=start, return_singular_vectors="vh")
+    order = np.argsort(-singular_D, kind="stable")[:num]
+    order = order[singular_D[order] > 1e-3]
+    return singular_D[order].astype(np.float64) ** 2, axes_DN[order].T
+
+
+def _plateau(strength_D: np.ndarray, flatness: float, order: int | None) -> np.ndarray:
+    """The plateau at eigenvalues of S, or its Chebyshev interpolation of degree `order` over 0..1, less its value at 0:
+    that is a multiple of the identity, with which an item votes for nothing but itself."""
+
+    def exact(centred: np.ndarray) -> np.ndarray:
+        return 0.5 + np.sign(centred) * np.abs(centred) ** flatness / 2
+
+    centred_D = 2 * np.clip(strength_D, 0, 1) - 1
+    if order is None:
+        return exact(centred_D)
+    polynomial = Chebyshev.interpolate(exact, order)
+    return polynomial(centred_D) - polynomial(-1.0)
