@@ -179,6 +179,55 @@ stage("export", "Write the bundle: ONNX, vectors, catalogue, manifest; check par
 stage("package", "Build the Bento from the bundle.")
 
 
+@app.command(epilog="Example: recops tune --budget 30m --write")
+def tune(
+    folder: Folder = HERE,
+    budget: Annotated[str | None, typer.Option(help="How long, such as 30m, 2h or 90s.", metavar="TIME")] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Until the study has so many. Default: tune.trials in params.yaml.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Default: tune.model, else train.model in params.yaml.")] = None,
+    write: Annotated[bool, typer.Option("--write", help="Put the best settings into params.yaml.")] = False,
+) -> None:
+    """Search for better hyper-parameters on the validation part.
+
+    The ranges stand in params.yaml (tune.space); without them each decimal of the model is tried from a third to three
+    times its value.
+
+    Trial 0 is what is set now; hopeless trials are stopped early. A second call goes on with the study, also after a
+    kill, unless the data, the model, the ranges or the code have changed. --write alone writes the best so far.
+    """
+    from recops.stages.tune import described, seconds
+    from recops.stages.tune import tune as search
+
+    project = opened(folder)
+    found = search(
+        project,
+        model=model,
+        trials=trials,
+        budget_s=None if budget is None else seconds(budget),
+        write=write,
+        say=lambda text: print(text, flush=True),
+    )
+    print(f"Ended    {found.ended_by}")
+    print(f"Trials   {found.table}")
+    if found.best is None or found.gain is None:
+        print("Best     none: no trial is complete")
+        return
+    print(f"Best     trial {found.best.trial}: {found.metric} {found.best.value:.5f}")
+    if found.best.trial == 0:
+        print("Nothing tried is better than what is set; params.yaml stays as it is.")
+        return
+    gain, low, high = found.gain
+    print(f"Gain     {gain:+.5f} over what is set ({low:+.5f} to {high:+.5f}, 95 %, {found.num_users} users)")
+    print("         on the users it was chosen by: expect less of it on others")
+    where = "" if project.root == Path.cwd() else f" -C {project.root}"
+    wrote = f"Wrote    train.models.{found.model} of {project.params_file}: "
+    print(f"{wrote if found.written else 'Settings '}{described(found.best.settings)}")
+    named = "" if model is None else f" --model {model}"
+    print(f"Next     recops run{where}" if found.written else f"Next     recops tune{where}{named} --write")
+
+
 @app.command(epilog="Example: recops serve --port 3000")
 def serve(
     folder: Folder = HERE,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from recops.errors import CallError
 
@@ -94,6 +94,39 @@ class TrainParams(Group):
     models: dict[str, dict[str, Any]] = Field({}, description="hyper-parameters by model name")
 
 
+class TuneRange(Group):
+    """What is tried for one setting: the values of `choice`, or any from `low` to `high`, both included."""
+
+    choice: list[Any] | None = Field(None, min_length=1)
+    low: float | None = None
+    high: float | None = None
+    log: bool = Field(False, description="draw evenly by size: as many from 1 to 10 as from 10 to 100")
+
+    @model_validator(mode="after")
+    def _is_choice_or_range(self) -> "TuneRange":
+        if self.choice is not None:
+            if self.low is not None or self.high is not None or self.log:
+                raise ValueError("give either choice, or low and high")
+        elif self.low is None or self.high is None:
+            raise ValueError("give choice, or low and high")
+        elif self.low > self.high:
+            raise ValueError(f"low {self.low:g} is above high {self.high:g}")
+        elif self.log and self.low <= 0:
+            raise ValueError(f"log needs a low above 0, found {self.low:g}")
+        return self
+
+
+class TuneParams(Group):
+    model: str | None = Field(None, description="whose hyper-parameters `recops tune` searches; null: train.model")
+    trials: int | None = Field(None, ge=1, description="trials of a study, the first included; null: until its budget")
+    seed: Seed = 42
+    space: dict[str, TuneRange] = Field(
+        {},
+        description="ranges by hyper-parameter: {low: 0.1, high: 0.5}, for rates with log: true, or "
+        "{choice: [64, 128]}; empty: each decimal of the model, around what is set",
+    )
+
+
 class EvaluateParams(Group):
     k: list[Annotated[int, Field(ge=1)]] = Field([5, 10, 20], min_length=1)
     metric: str = Field("ndcg@10", description="the metric that early stopping and the gate look at")
@@ -155,6 +188,7 @@ class Params(Group):
     split: SplitParams = SplitParams()
     encode: EncodeParams = EncodeParams()
     train: TrainParams = TrainParams()
+    tune: TuneParams = TuneParams()
     evaluate: EvaluateParams = EvaluateParams()
     recommend: RecommendParams = RecommendParams()
     export: ExportParams = ExportParams()

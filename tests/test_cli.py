@@ -24,6 +24,7 @@ SURFACE = {
     "evaluate": "-C",
     "export": "-C",
     "package": "-C",
+    "tune": "--budget --model --trials --write -C",
     "serve": "-C --host --port --workers",
     "recommend": "--history --user -C -k",
     "releases": "-C",

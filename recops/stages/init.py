@@ -41,6 +41,7 @@ ABOUT = {
     "split": "Which events train, which validate, which test: leave_last_out, global_time or random.",
     "encode": "Encoders of item content, by name.",
     "train": "The model, the baselines it has to beat, and how they are fitted.",
+    "tune": "What `recops tune` tries; no stage reads it.",
     "evaluate": "How the models are judged.",
     "recommend": "Whether items a user knows are left out: the same in evaluation, gate and service.",
     "export": "How the bundle is written.",

@@ -51,12 +51,12 @@ class Shop:
         return result.stdout
 
     def set(self, **changes: str) -> None:
-        """Replaces whole lines of params.yaml, such as `model="sasrec"` the line `  model: …`."""
+        """Replaces whole lines of params.yaml, such as `model="sasrec"` the first line `  model: …`."""
         path = self.folder / "params.yaml"
         lines = path.read_text(encoding="utf-8").splitlines()
         for key, value in changes.items():
             places = [n for n, line in enumerate(lines) if line.strip().startswith(f"{key}:")]
-            assert len(places) == 1, f"{key} stands in {len(places)} lines"
+            assert places, f"{key} stands in no line"
             lines[places[0]] = f"{lines[places[0]].partition(key)[0]}{key}: {value}"
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
