@@ -87,10 +87,11 @@ class EncodeParams(Group):
 
 
 class TrainParams(Group):
-    model: str = "sasrec"
+    model: str = "fusion"
     baselines: list[str] = ["most_popular", "recent_popular", "item_knn"]
     seed: Seed = 42
     threads: int = Field(2, ge=1, description="CPU threads; part of the recipe, since results depend on it")
+    refit: bool = Field(True, description="release the chosen model fitted again on everything, test part included")
     models: dict[str, dict[str, Any]] = Field({}, description="hyper-parameters by model name")
 
 

@@ -15,6 +15,7 @@ import torch
 from pydantic import Field, model_validator
 
 from recops.data.interactions import Interactions
+from recops.errors import RefusedError
 from recops.models._losses import full_cross_entropy, sampled_cross_entropy
 from recops.models._transformer import Network
 from recops.params import Group
@@ -39,6 +40,7 @@ class NextItemConfig(Group):
     learn_repeats: bool = Field(
         False, description="also predict the very item just had; true where recommend.remove_seen is false"
     )
+    use_time: bool = Field(False, description="also look at when each event happened, and at the time of the request")
     positions: Literal["rotary", "learned"] = Field("rotary", description="learned: as the SASRec paper has it")
     dropout: float = Field(0.2, ge=0, le=0.95)
     loss: Literal["softmax", "sampled_softmax"] = Field("softmax", description="over all items, or a sample of them")
@@ -49,7 +51,7 @@ class NextItemConfig(Group):
     patience: int = Field(3, ge=1, description="epochs without a better validation metric before training stops")
     batch_size: int = Field(6400, ge=1)
     optimizer: Literal["muon", "adamw"] = Field(
-        "muon", description="muon: for the matrices between the embeddings; adamw: for everything"
+        "adamw", description="muon: for the matrices between the embeddings; adamw: for everything"
     )
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)
@@ -65,11 +67,11 @@ class NextItemConfig(Group):
 
 
 class NextItemModel:
-    """A GradientRecommender (see protocols.py); what differs between the models is `gated` and the Config."""
+    """A GradientRecommender (see protocols.py); the models differ in the `kind` of their blocks and in the Config."""
 
     Config: ClassVar[type[NextItemConfig]] = NextItemConfig
     takes = "history"
-    gated: ClassVar[bool] = False
+    kind: ClassVar[Literal["plain", "gated", "hstu"]] = "plain"
 
     def __init__(self, config: NextItemConfig, num_users: int, num_items: int, seed: int) -> None:
         self.config, self.num_items = config, num_items
@@ -81,7 +83,8 @@ class NextItemModel:
             max_history=config.max_history,
             dropout=config.dropout,
             rotary=config.positions == "rotary",
-            gated=self.gated,
+            kind=self.kind,
+            timed=config.use_time,
         )
         self.module.initialise(torch.Generator().manual_seed(seed))
         self._dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
@@ -93,6 +96,8 @@ class NextItemModel:
         of one item over and over. Else a log in which a video is clicked, played and liked teaches mostly to predict
         what has just been seen, which is never recommended (KuaiRand, 3 epochs: NDCG@10 .019 with them, .026 without).
         """
+        if self.config.use_time and train.timestamp is None:
+            raise RefusedError("use_time: the log has no times; set it to false")
         is_target_E = np.ones(len(train), dtype=bool)
         if not self.config.learn_repeats:
             is_target_E[1:] = train.item_idx[1:] != train.item_idx[:-1]
@@ -108,6 +113,9 @@ class NextItemModel:
         self._length_W, self._start_W = self._length_W[has_target_W], self._start_W[has_target_W]
         self._events = torch.from_numpy(train.item_idx.astype(np.int64))
         self._targets = self._events * torch.from_numpy(is_target_E)
+        self._times = None
+        if self.config.use_time and train.timestamp is not None:
+            self._times = torch.from_numpy(train.timestamp // 1_000_000)
 
         # Batches are cut from windows sorted by bucket; which window stands where is drawn anew each epoch.
         self._bucket_W = -(-self._length_W // _BUCKET)
@@ -125,8 +133,9 @@ class NextItemModel:
         return len(self._cuts) - 1
 
     def batches(self, generator: torch.Generator) -> Iterator[dict[str, torch.Tensor]]:
-        """`item_idx`, `position`, `target` int64 [B, L], padded on the right (target 0); with `sampled_softmax` also
-        `negative` [S], rows of item_vectors less one, and the `log_q` [N] they were drawn from."""
+        """`item_idx`, `position`, `target` int64 [B, L], padded on the right (target 0); with `use_time` also `time`
+        and `asked`, when each event and its target happened, in seconds; with `sampled_softmax` also `negative` [S],
+        rows of item_vectors less one, and the `log_q` [N] they were drawn from."""
         shuffled = torch.randperm(len(self._bucket_W), generator=generator).numpy()
         order = shuffled[np.argsort(-self._bucket_W[shuffled], kind="stable")]
         for batch in torch.randperm(self.num_batches(), generator=generator).tolist():
@@ -141,6 +150,8 @@ class NextItemModel:
                 "position": (length_B1 - 1 - column_L).clamp(min=0),
                 "target": self._targets[row_BL + 1] * inside_BL,
             }
+            if self._times is not None:
+                found |= {"time": self._times[row_BL], "asked": self._times[row_BL + 1]}
             if self.config.loss == "sampled_softmax":
                 share = self._log_q_N.exp()
                 found["negative"] = torch.multinomial(share, self.config.num_negatives, True, generator=generator)
@@ -150,7 +161,9 @@ class NextItemModel:
     def loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         target_BL = batch["target"]
         with torch.autocast(target_BL.device.type, torch.bfloat16, enabled=self._dtype == torch.bfloat16):
-            hidden_BLD = self.module.every_position(batch["item_idx"], batch["position"])
+            hidden_BLD = self.module.every_position(
+                batch["item_idx"], batch["position"], batch.get("time"), batch.get("asked")
+            )
             hidden_MD, target_M = hidden_BLD[target_BL > 0], target_BL[target_BL > 0] - 1
             vectors_ND = self.module.items.weight[1:]
             if self.config.loss == "sampled_softmax":
@@ -162,7 +175,10 @@ class NextItemModel:
     def parts(self) -> ServingParts:
         vectors = self.module.items.weight.detach().cpu().numpy().copy()
         return ServingParts(
-            encoder=self.module.eval(), item_vectors=vectors, max_history=self.config.max_history, needs_history=True
+            encoder=self.module.eval(),
+            item_vectors=vectors,
+            uses_time=self.config.use_time,
+            max_history=self.config.max_history,
         )
 
     def state(self) -> dict[str, np.ndarray]:

@@ -5,13 +5,24 @@ In: each user's items in order. Out: a vector for a history, scored against the 
 `sasrec` is the block: see `_transformer.Block`.
 """
 
+from typing import Literal
+
+from pydantic import Field
+
 from recops.models._next_item import NextItemConfig, NextItemModel
 
 
 class Ligr(NextItemModel):
     """A GradientRecommender (see protocols.py)."""
 
-    gated = True
+    kind = "gated"
 
     class Config(NextItemConfig):
-        pass
+        embedding_dim: int = Field(128, ge=1)
+        dropout: float = Field(0.3, ge=0, le=0.95)
+        label_smoothing: float = Field(0.1, ge=0, lt=1, description="softmax: share of a target given to all items")
+        optimizer: Literal["muon", "adamw"] = Field(
+            "muon", description="muon: for the matrices between the embeddings; adamw: for everything"
+        )
+        learning_rate: float = Field(3e-3, gt=0)
+        weight_decay: float = Field(0.01, ge=0)

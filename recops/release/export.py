@@ -193,7 +193,8 @@ def _write_networks(parts: ServingParts, folder: Path, opset: int) -> dict[str, 
     if parts.encoder is not None:
         history = torch.zeros((3, max(2, min(7, parts.max_history))), dtype=torch.int64)
         names = ("item_idx", "age_s") if parts.uses_time else ("item_idx",)
-        inputs: dict[str, tuple[torch.Tensor, Dims]] = {name: (history, ("batch", "history")) for name in names}
+        # Of its own each: the exporter takes inputs that are one tensor for one input.
+        inputs: dict[str, tuple[torch.Tensor, Dims]] = {n: (history.clone(), ("batch", "history")) for n in names}
         model = _to_onnx(parts.encoder, inputs, "user_vector", opset)
         signature[files.ENCODER] = _save(model, folder / files.ENCODER, {"user_vector": ("batch", None)})
     if parts.ranker is not None:

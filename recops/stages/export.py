@@ -2,18 +2,21 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from recops.data.interactions import Interactions, read_interactions
-from recops.evaluation.judging import read_judging
 from recops.models.most_popular import MostPopular
 from recops.monitoring.features import Scoring
 from recops.monitoring.profile import reference_profile
 from recops.release.export import export_bundle, torch_scorer
 from recops.release.parity import check_parity
+from recops.runtime import Histories
 from recops.stages.project import Project
+from recops.stages.refit import refit
 from recops.stages.train import load_model
 
 FITTED_ON = ("train.parquet", "valid.parquet")  # the second steers early stopping and the choice of the model
@@ -22,14 +25,17 @@ FITTED_ON = ("train.parquet", "valid.parquet")  # the second steers early stoppi
 def export(project: Project) -> dict[str, Any]:
     """Writes bundle/. Raises RefusedError when ONNX and torch disagree."""
     params = project.params
-    interactions = read_interactions(project.split / "train.parquet")
     metrics = json.loads((project.reports / "metrics.json").read_text(encoding="utf-8"))
     validation = json.loads((project.reports / "validation.json").read_text(encoding="utf-8"))
     split = json.loads((project.split / "split.json").read_text(encoding="utf-8"))
     name = metrics["chosen"]
-    parts = load_model(name, project.model / name, interactions, params.train.seed).parts()
-    test = read_judging(project.split, "test", interactions, params.evaluate, params.recommend.remove_seen)
-    sample = test.sample(params.export.parity_users, params.evaluate.seed)
+    if params.train.refit:
+        model, interactions = refit(project, name)
+    else:
+        interactions = read_interactions(project.split / "train.parquet")
+        model = load_model(name, project.model / name, interactions, params.train.seed)
+    parts = model.parts()
+    sample = someone(interactions, params.export.parity_users, params.evaluate.seed)
     scorer = torch_scorer(parts, interactions.num_items)
     popular = MostPopular(MostPopular.Config(), interactions.num_users, interactions.num_items, params.train.seed)
     popular.fit(interactions)
@@ -47,7 +53,10 @@ def export(project: Project) -> dict[str, Any]:
         },
         "split": split,
         "data_watermark": split["data_watermark"],
-        "fitted_until": max(filter(None, (split["parts"][p]["to"] for p in ("train", "valid"))), default=None),
+        # What the metrics belong to was fitted on train and validation parts; what is released may know more.
+        "refit": params.train.refit,
+        "evaluated_until": newest(split, "train", "valid"),
+        "fitted_until": newest(split, *(split["parts"] if params.train.refit else ("train", "valid"))),
         "remove_seen": params.recommend.remove_seen,
         "opset": params.export.opset,
     }
@@ -69,6 +78,21 @@ def export(project: Project) -> dict[str, Any]:
         check=lambda bundle: check_parity(parts, bundle, sample, k=50, remove_seen=remove_seen),
     )
     return {"release": release, "model": name}
+
+
+def newest(split: Mapping[str, Any], *parts: str) -> str | None:
+    """ISO time of the newest event of some parts of the split; None for a log without times."""
+    return max(filter(None, (split["parts"][part]["to"] for part in parts)), default=None)
+
+
+def someone(interactions: Interactions, num_users: int, seed: int) -> Histories:
+    """At most `num_users` of the users fitted on, drawn without repetition, who ask when their last event happened."""
+    users = np.sort(np.random.default_rng(seed).permutation(interactions.num_users)[:num_users]) + 1
+    ages = None
+    if interactions.timestamp is not None:
+        times = [interactions.timestamp[interactions.span(user)] for user in users]
+        ages = [(time[-1:] - time) // 1_000_000 for time in times]
+    return Histories([interactions.history(user).astype(np.int64) for user in users], ages, users)
 
 
 def catalogue(project: Project, interactions: Interactions) -> dict[str, list[Any]]:

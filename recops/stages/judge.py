@@ -1,11 +1,11 @@
 """Judges the bundle and the champion for the gate, on events that neither was fitted on (DESIGN section 7).
 
-Where both were fitted on the very same train and validation parts, the test part is unseen by both. Else events later
-than everything either was fitted on judge them; where those are of too few users or there are no times, the champion's
-recipe is fitted anew on the candidate's train part and judged in its place.
+A bundle that was fitted again on everything (`train.refit`) is judged by its evaluated fit, which lies in model/, since
+the bundle has seen the test part. Where both were fitted on the very same train and validation parts, the test part is
+unseen by both. Else events later than everything either was fitted on judge them; where those are of too few users or
+there are no times, the champion's recipe is fitted anew on the candidate's train part and judged in its place.
 """
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -13,40 +13,41 @@ import polars as pl
 import yaml
 
 from recops.bundle import Bundle, load_bundle, read_manifest, release_folder
-from recops.data.interactions import read_interactions
+from recops.data.interactions import Interactions, read_interactions
 from recops.evaluation.judging import read_judging
 from recops.models.most_popular import MostPopular
 from recops.params import Params, checked
+from recops.protocols import Recommender
 from recops.release.export import cut_links, torch_scorer
 from recops.release.gate import Judged, judge_bundle, judge_scorer
 from recops.release.releases import read_record
 from recops.stages.export import FITTED_ON
 from recops.stages.project import Project
-from recops.stages.train import fit
+from recops.stages.train import fit, load_model
 
 
 def judge_both(project: Project, champion: str | None) -> tuple[Judged, Judged | None]:
     """Candidate and champion on the same users; None for the champion before the first release."""
-    candidate = load_bundle(project.bundle)
+    users = test_users(project)
     if champion is None:
-        return judge(project, candidate, test_users(project)), None
+        return judge_candidate(project, users), None
     folder = release_folder(project.releases, champion)
-    manifest = read_manifest(folder)
-    if all(manifest["inputs"][name] == candidate.manifest["inputs"][name] for name in FITTED_ON):
-        users = test_users(project)
-        return judge(project, candidate, users), judge(project, load_bundle(folder), users)
-    ends = fitted_until(manifest), fitted_until(candidate.manifest)
+    manifest, own = read_manifest(folder), read_manifest(project.bundle)
+    is_same = all(manifest["inputs"].get(name) == own["inputs"][name] for name in FITTED_ON)
+    if is_same and not manifest.get("refit"):
+        return judge_candidate(project, users), judge(project, load_bundle(folder), users)
+    # What is judged of the candidate ends where its evaluated fit does.
+    ends = moment(manifest["fitted_until"]), moment(own["evaluated_until" if own.get("refit") else "fitted_until"])
     if ends[0] is not None and ends[1] is not None:
         later = test_users(project, after=max(ends[0], ends[1]))
         if len(later["targets"]) >= project.params.gate.min_users:
-            return judge(project, candidate, later), judge(project, load_bundle(folder), later)
-    users = test_users(project)
-    return judge(project, candidate, users), judge_recipe(project, champion, users)
+            return judge_candidate(project, later), judge(project, load_bundle(folder), later)
+    return judge_candidate(project, users), judge_recipe(project, champion, users)
 
 
-def fitted_until(manifest: Mapping[str, Any]) -> datetime | None:
-    """The time of the newest event a bundle was fitted on; None for a log without times."""
-    return datetime.fromisoformat(manifest["fitted_until"]) if manifest["fitted_until"] else None
+def moment(text: str | None) -> datetime | None:
+    """The time that a manifest names; None for a log without times."""
+    return datetime.fromisoformat(text) if text else None
 
 
 def test_users(project: Project, after: datetime | None = None) -> dict[str, Any]:
@@ -94,6 +95,17 @@ def judge(project: Project, bundle: Bundle, users: dict[str, Any]) -> Judged:
     return judge_bundle(bundle, metric=params.evaluate.metric, remove_seen=params.recommend.remove_seen, **users)
 
 
+def judge_candidate(project: Project, users: dict[str, Any]) -> Judged:
+    """bundle/, or where that was fitted on everything the fit that was evaluated."""
+    bundle = load_bundle(project.bundle)
+    if not bundle.manifest.get("refit"):
+        return judge(project, bundle, users)
+    train = read_interactions(project.split / "train.parquet")
+    name = bundle.manifest["model"]
+    model = load_model(name, project.model / name, train, project.params.train.seed)
+    return _judge_model(project, model, train, project.params.export.max_links, users)
+
+
 def judge_recipe(project: Project, champion: str, users: dict[str, Any]) -> Judged:
     """The champion's model and hyper-parameters, fitted on the candidate's train part."""
     params = project.params
@@ -102,12 +114,20 @@ def judge_recipe(project: Project, champion: str, users: dict[str, Any]) -> Judg
     train = read_interactions(project.split / "train.parquet")
     valid = read_judging(project.split, "valid", train, params.evaluate, params.recommend.remove_seen)
     model, _ = fit(name, train, recipe.train, valid, params.evaluate.metric, project.state / "checkpoints" / "champion")
+    return _judge_model(project, model, train, recipe.export.max_links, users)
+
+
+def _judge_model(
+    project: Project, model: Recommender, train: Interactions, max_links: int, users: dict[str, Any]
+) -> Judged:
+    """A model fitted on the train part, as it would be served."""
+    params = project.params
     popular = MostPopular(MostPopular.Config(), train.num_users, train.num_items, params.train.seed)
     popular.fit(train)
     fallback = popular.parts().item_scores
     assert fallback is not None
     return judge_scorer(
-        torch_scorer(cut_links(model.parts(), recipe.export.max_links), train.num_items),
+        torch_scorer(cut_links(model.parts(), max_links), train.num_items),
         train.items.ids,
         fallback,
         user_table=train.users.ids,

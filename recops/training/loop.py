@@ -39,6 +39,7 @@ def fit_model(
     threads: int = 1,
     device: str = "auto",
     judged_by: str = "",
+    last_epoch: int | None = None,
 ) -> FitReport:
     """Fits `model` in place and tells how it went.
 
@@ -46,7 +47,8 @@ def fit_model(
     epoch ends with `valid_metric(model)` (higher is better; NaN means it cannot tell) and the weights of the best
     epoch are kept, or of the last one where nothing is measured. `folder` keeps a checkpoint, which a later call
     with the same model, config, seed, data, threads, device and `judged_by` (what `valid_metric` looks at, since values
-    of two measures cannot be compared) goes on from. `device`: cpu, cuda, or auto.
+    of two measures cannot be compared) goes on from. `device`: cpu, cuda, or auto. `last_epoch` ends training early, on
+    the very path that a longer one would take.
 
     Raises RefusedError when there is nothing to train on or the loss is no longer a finite number, CallError for a
     device that is not there.
@@ -59,7 +61,8 @@ def fit_model(
             metric = {} if valid_metric is None else {"metric": valid_metric(model)}
             row = {"epoch": 1.0, **metric, "seconds": time.perf_counter() - started}
             return FitReport(epochs=[row], best_epoch=1, best_metric=metric.get("metric"))
-        return _Run(model, train, valid_metric, folder, progress, seed, threads, chosen, judged_by).fit()  # type: ignore[arg-type]
+        run = _Run(model, train, valid_metric, folder, progress, seed, threads, chosen, judged_by)  # type: ignore[arg-type]
+        return run.fit(last_epoch)
 
 
 class _Run:
@@ -90,10 +93,11 @@ class _Run:
         self.best: dict[str, torch.Tensor] = {}
         self.fingerprint = "" if folder is None else _fingerprint(model, train, seed, threads, device, judged_by)
 
-    def fit(self) -> FitReport:
+    def fit(self, last_epoch: int | None) -> FitReport:
         self._resume()
-        with Progress(self.show_progress, self.config.epochs, self.num_batches) as progress:
-            for epoch in range(len(self.report.epochs) + 1, self.config.epochs + 1):
+        last = self.config.epochs if last_epoch is None else min(last_epoch, self.config.epochs)
+        with Progress(self.show_progress, last, self.num_batches) as progress:
+            for epoch in range(len(self.report.epochs) + 1, last + 1):
                 if self._is_finished():
                     break
                 started = time.perf_counter()

@@ -8,10 +8,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recops.protocols import ServingParts
+from recops.data.interactions import read_interactions
+from recops.models.most_popular import MostPopular
+from recops.protocols import FitReport, ServingParts
 from recops.release.export import export_bundle
 from recops.stages import judge
 from recops.stages.project import Project, open_project
+from recops.stages.train import save_model
 from tests.release.small_bundles import facts, items
 
 
@@ -26,17 +29,22 @@ def part(project: Project, name: str, *rows: tuple[str, str, int | None]) -> Non
         "item_id": [item for _, item, _ in rows] + ["c"],
         "timestamp": [None if at is None else day(at) for _, _, at in rows] + [None],
         "signal": ["positive"] * len(rows) + ["negative"],
+        "event": "click",
+        "value": None,
+        "weight": 1.0,
     }
-    schema = {"timestamp": pl.Datetime("us", "UTC")}
+    schema = {"timestamp": pl.Datetime("us", "UTC"), "value": pl.Float32, "weight": pl.Float32}
     project.split.mkdir(parents=True, exist_ok=True)
     pl.DataFrame(columns, schema_overrides=schema).write_parquet(project.split / f"{name}.parquet")
 
 
-def bundle(folder: Path, scores: tuple[float, ...], train: str, until: int | None) -> None:
+def bundle(folder: Path, scores: tuple[float, ...], train: str, until: int | None, refit: bool = False) -> None:
     """Recommends a, b, c by their scores; fitted on the train part of that hash, which ends on that day."""
     item_scores = np.array([0, *scores], np.float32)
     inputs = {"train.parquet": train, "valid.parquet": "same"}
     more = {"inputs": inputs, "fitted_until": None if until is None else day(until).isoformat()}
+    if refit:
+        more |= {"refit": True, "evaluated_until": day(4).isoformat(), "model": "most_popular"}
     parts = ServingParts(item_scores=item_scores, needs_history=False)
     given = facts(**more)
     export_bundle(
@@ -98,3 +106,30 @@ def test_with_nothing_later_the_recipe_is_fitted_anew(
     candidate, _ = compare(project, "other", champion_until, until)
     assert candidate.user_ids == ["u", "v"]
     assert [(champion, list(users["targets"])) for champion, users in fitted] == [("old", ["u", "v"])]
+
+
+def test_a_candidate_that_has_seen_the_test_part_is_judged_by_its_evaluated_fit(project: Project) -> None:
+    """The bundle puts c first, which was next; the fit on the train part knows a and b alone."""
+    bundle(project.bundle, (1, 2, 3), "new", 10, refit=True)
+    train = read_interactions(project.split / "train.parquet")
+    model = MostPopular(MostPopular.Config(), train.num_users, train.num_items, 1)
+    model.fit(train)
+    save_model(model, FitReport(), project.model / "most_popular")
+    candidate, _ = judge.judge_both(project, None)
+    assert candidate.values.tolist() == [0.0, 0.0]
+
+
+def test_a_champion_that_has_seen_the_test_part_is_not_judged_on_it(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither where both have the same train part, nor where the candidate's evaluated fit ends earlier."""
+    fitted = []
+    monkeypatch.setattr(judge, "judge_recipe", lambda project, champion, users: fitted.append(list(users["targets"])))
+    bundle(project.bundle, (1, 2, 3), "new", 4)
+    bundle(project.releases / "main" / "old", (3, 2, 1), "new", 10, refit=True)
+    judge.judge_both(project, "old")
+    assert fitted == [["u", "v"]]
+    # One that was fitted on everything until the sixth is judged on what came after.
+    bundle(project.releases / "main" / "old", (3, 2, 1), "new", 6, refit=True)
+    candidate, champion = judge.judge_both(project, "old")
+    assert candidate.user_ids == champion.user_ids == ["v"] and len(fitted) == 1

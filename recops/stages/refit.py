@@ -1,0 +1,56 @@
+"""Fits the chosen model again on everything up to now, as it is released (DESIGN section 7).
+
+What was learnt from validation is kept: the epoch that was best, and the weights of an ensemble. Nothing of the new fit
+is judged, since there is nothing left that it has not seen: the metrics of a release stay those of the evaluated fit.
+"""
+
+import json
+import shutil
+
+import polars as pl
+from safetensors.numpy import load_file
+
+from recops.data.interactions import Interactions, make_interactions
+from recops.data.split import with_signal
+from recops.protocols import Recommender
+from recops.stages.project import Project
+from recops.stages.train import make_model
+from recops.training.loop import fit_model
+
+
+def whole_log(project: Project) -> Interactions:
+    """Every positive of the log, whatever part it lies in: what a user's served history is made of."""
+    path = project.tables / "events.parquet"
+    events = pl.read_parquet(path, columns=["user_id", "item_id", "timestamp", "event", "value"])
+    return make_interactions(with_signal(events, project.params.ingest.events, path))
+
+
+def refit(project: Project, name: str) -> tuple[Recommender, Interactions]:
+    """The model that the stage `train` fitted, fitted again, and what on. Goes on from its checkpoint when killed."""
+    whole = whole_log(project)
+    model = _fit_again(project, name, whole)
+    shutil.rmtree(project.state / "refit", ignore_errors=True)
+    return model, whole
+
+
+def _fit_again(project: Project, name: str, whole: Interactions) -> Recommender:
+    params, folder = project.params, project.model / name
+    model = make_model(name, whole, params.train, params.recommend.remove_seen)
+    if hasattr(model, "attach"):
+        fitted = [member for member in model.config.members if (project.model / member).is_dir()]
+        model.attach({member: _fit_again(project, member, whole).parts() for member in fitted})
+        model.load_state(load_file(folder / "state.safetensors"))
+        return model
+    best_epoch = json.loads((folder / "fit.json").read_text(encoding="utf-8"))["best_epoch"]
+    fit_model(
+        model,
+        whole,
+        None,
+        folder=project.state / "refit" / name,
+        progress=True,
+        seed=params.train.seed,
+        threads=params.train.threads,
+        judged_by="refit",
+        last_epoch=best_epoch,
+    )
+    return model
