@@ -31,7 +31,7 @@ def evaluate(project: Project) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     curves = {}
     for name in names:
-        model = load_model(name, project.model / name, interactions, params.train.seed)
+        model = load_model(project.model / name, interactions, params.train.seed)
         # As they will be served: neighbours beyond `export.max_links` speak for nothing.
         scorer = torch_scorer(cut_links(model.parts(), params.export.max_links), interactions.num_items)
         curves[name] = json.loads((project.model / name / "fit.json").read_text(encoding="utf-8"))

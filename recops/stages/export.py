@@ -33,7 +33,7 @@ def export(project: Project) -> dict[str, Any]:
         model, interactions = refit(project, name)
     else:
         interactions = read_interactions(project.split / "train.parquet")
-        model = load_model(name, project.model / name, interactions, params.train.seed)
+        model = load_model(project.model / name, interactions, params.train.seed)
     parts = model.parts()
     sample = someone(interactions, params.export.parity_users, params.evaluate.seed)
     scorer = torch_scorer(parts, interactions.num_items)

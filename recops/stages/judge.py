@@ -101,8 +101,7 @@ def judge_candidate(project: Project, users: dict[str, Any]) -> Judged:
     if not bundle.manifest.get("refit"):
         return judge(project, bundle, users)
     train = read_interactions(project.split / "train.parquet")
-    name = bundle.manifest["model"]
-    model = load_model(name, project.model / name, train, project.params.train.seed)
+    model = load_model(project.model / bundle.manifest["model"], train, project.params.train.seed)
     return _judge_model(project, model, train, project.params.export.max_links, users)
 
 

@@ -24,16 +24,23 @@ from recops.stages.project import Project
 from recops.training.loop import fit_model
 
 
-def make_model(name: str, train: Interactions, params: TrainParams, remove_seen: bool) -> Recommender:
-    """An unfitted model with its hyper-parameters from `train.models.<name>`. Raises CallError naming a wrong key.
+def model_config(name: str, params: TrainParams, remove_seen: bool = True) -> tuple[type[Recommender], Any]:
+    """The class of a model and its hyper-parameters from `train.models.<name>`. Raises CallError naming a wrong key.
 
-    A model that can learn repeats does so where seen items may be shown again, unless it is told otherwise.
+    A key `model` there says which model the name stands for, so that one can be used twice with other settings; else
+    it is the model of that name. A model that can learn repeats does so where seen items may be shown again, unless it
+    is told otherwise.
     """
-    kind = plugins.load("models", name)
-    settings = params.models.get(name, {})
+    settings = dict(params.models.get(name, {}))
+    kind = plugins.load("models", settings.pop("model", name))
     if "learn_repeats" in kind.Config.model_fields:
         settings = {"learn_repeats": not remove_seen, **settings}
-    config = checked(kind.Config, settings, f"train.models.{name}")
+    return kind, checked(kind.Config, settings, f"train.models.{name}")
+
+
+def make_model(name: str, train: Interactions, params: TrainParams, remove_seen: bool) -> Recommender:
+    """An unfitted model with the settings of `model_config`."""
+    kind, config = model_config(name, params, remove_seen)
     return kind(config, train.num_users, train.num_items, params.seed)
 
 
@@ -105,8 +112,13 @@ def _fit_ensemble(
 def train(project: Project) -> dict[str, Any]:
     """Writes model/<name>/ for the model, its members if it has any, and each baseline. Returns the learning curves."""
     params = project.params
-    if unknown := sorted(set(params.train.models) - set(plugins.names("models"))):
-        raise CallError(f"train.models.{unknown[0]}: no such model; there are {', '.join(plugins.names('models'))}")
+    known = plugins.names("models")
+    for name, settings in params.train.models.items():
+        if settings.get("model", name) not in known:
+            raise CallError(
+                f"train.models.{name}: no such model; there are {', '.join(known)}; "
+                "a name of your own needs a key `model` that names one of them"
+            )
     interactions = read_interactions(project.split / "train.parquet")
     valid = read_judging(project.split, "valid", interactions, params.evaluate, params.recommend.remove_seen)
     checkpoints = project.state / "checkpoints"
@@ -123,7 +135,8 @@ def save_model(model: Recommender, report: FitReport, folder: Path) -> None:
     """Writes the state and config of a fitted model. Durations stay out: the same fit gives the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file(dict(model.state()), folder / "state.safetensors")
-    write_atomically(folder / "config.json", canonical_json(model.config.model_dump()))
+    kind = type(model).__module__.rpartition(".")[2]
+    write_atomically(folder / "config.json", canonical_json({"model": kind, **model.config.model_dump()}))
     epochs = [{key: value for key, value in epoch.items() if key != "seconds"} for epoch in report.epochs]
     curve: dict[str, Any] = {"epochs": epochs, "best_epoch": report.best_epoch, "best_metric": report.best_metric}
     if report.left_out:
@@ -138,13 +151,14 @@ def fitted_models(project: Project) -> list[str]:
     return sorted(found, key=lambda name: (name != train.model, name in train.baselines))
 
 
-def load_model(name: str, folder: Path, train: Interactions, seed: int) -> Recommender:
+def load_model(folder: Path, train: Interactions, seed: int) -> Recommender:
     """The model that `save_model` wrote, fitted on the same train part; members lie in folders beside it."""
-    kind = plugins.load("models", name)
-    config = checked(kind.Config, json.loads((folder / "config.json").read_text(encoding="utf-8")), f"{folder}")
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    kind = plugins.load("models", settings.pop("model"))
+    config = checked(kind.Config, settings, f"{folder}")
     model = kind(config, train.num_users, train.num_items, seed)
     if hasattr(model, "attach"):
         fitted = [member for member in config.members if (folder.parent / member).is_dir()]
-        model.attach({m: load_model(m, folder.parent / m, train, seed).parts() for m in fitted})
+        model.attach({m: load_model(folder.parent / m, train, seed).parts() for m in fitted})
     model.load_state(load_file(folder / "state.safetensors"))
     return model

@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from recops import plugins
 from recops.bundle import canonical_json, sha256_file, sync_folder, write_atomically
 from recops.data.interactions import Interactions, read_interactions
 from recops.errors import CallError, RecopsError, RefusedError
@@ -35,7 +34,7 @@ from recops.params import TrainParams
 from recops.stages import closure
 from recops.stages.params_file import set_values
 from recops.stages.project import Project
-from recops.stages.train import fit, make_model
+from recops.stages.train import fit, make_model, model_config
 from recops.training import search
 from recops.training.search import Ended
 
@@ -105,8 +104,11 @@ def tune(
         trials = params.tune.trials
     if trials is None and budget_s is None and not write:
         raise CallError("say when to stop: --budget 30m, --trials 20, or tune.trials in params.yaml")
-    if hasattr(plugins.load("models", name), "blend"):
-        raise CallError(f"{name} is made of fitted models; tune one of them, as with --model sasrec")
+    kind, config = model_config(name, params.train)
+    if hasattr(kind, "blend"):
+        if model is not None:
+            raise CallError(f"{name} is made of fitted models; tune one of them: --model {config.members[0]}")
+        name = config.members[0]
     until = math.inf if budget_s is None else now() + budget_s
     wanted = trials if trials is not None else 0 if budget_s is None else math.inf
     with _alone(project):
@@ -187,8 +189,7 @@ class _Task:
     @property
     def epochs(self) -> int | None:
         """Of a model that is judged after each, and can be stopped early; None for all others."""
-        gradient = hasattr(plugins.load("models", self.name), "loss")
-        return self.config.epochs if gradient else None
+        return self.config.epochs if hasattr(model_config(self.name, self.recipe)[0], "loss") else None
 
     def goal(self, project: Project) -> dict[str, Any]:
         """All that the value of a trial depends on, by the name that a message gives it: JSON values."""

@@ -4,9 +4,9 @@ import polars as pl
 import pytest
 
 from recops.data.interactions import SPLIT_COLUMNS, make_interactions
-from recops.errors import CallError
+from recops.errors import CallError, RefusedError
 from recops.params import TrainParams
-from recops.stages.train import make_model
+from recops.stages.train import fit, load_model, make_model, save_model
 
 
 @pytest.fixture
@@ -33,3 +33,40 @@ def test_repeats_are_learnt_where_they_may_be_shown(train, settings, remove_seen
 def test_a_wrong_hyper_parameter_is_named(train):
     with pytest.raises(CallError, match=r"train\.models\.ease\.lambda"):
         make_model("ease", train, TrainParams(models={"ease": {"lambda": 1}}), True)
+
+
+def test_one_model_under_two_names(train):
+    params = TrainParams(models={"first": {"model": "ease", "regularization": 1}, "ease": {"regularization": 2}})
+    first, second = (make_model(name, train, params, True) for name in ("first", "ease"))
+    assert type(first) is type(second) and (first.config.regularization, second.config.regularization) == (1, 2)
+    with pytest.raises(CallError, match="no models named 'third'"):
+        make_model("third", train, params, True)
+
+
+def test_members_are_fitted_once_saved_and_loaded_under_their_names(train, tmp_path):
+    settings = {"a": {"model": "item_knn", "shrinkage": 1}, "fusion": {"members": ["a", "item_knn"]}}
+    params, fitted = TrainParams(models=settings), {}
+    for name in ("item_knn", "fusion"):
+        fit(name, train, params, None, "ndcg@10", fitted=fitted)
+    assert list(fitted) == ["item_knn", "a", "fusion"]
+    for name, (model, report) in fitted.items():
+        save_model(model, report, tmp_path / name)
+    again = load_model(tmp_path / "fusion", train, 1)
+    assert [name for name, _ in again.parts().members] == ["a", "item_knn"]
+    assert load_model(tmp_path / "a", train, 1).config.shrinkage == 1
+
+
+def test_a_member_that_cannot_be_fitted_is_left_out_and_named(train):
+    """The log has one item, which `ease` is told to find too many, and no user with two events for `sasrec`."""
+    settings = {"ease": {"max_items": 1}, "fusion": {"members": ["ease", "sasrec", "item_knn"]}}
+    row = {"user_id": "v", "item_id": "j", "timestamp": 1, "event": "click", "value": None}
+    frame = pl.DataFrame(
+        [{**row, "item_id": item, "user_id": item, "signal": "positive", "weight": 1.0} for item in "ab"]
+    )
+    two = make_interactions(frame.select(SPLIT_COLUMNS).with_columns(pl.col("value").cast(pl.Float32)))
+    model, report = fit("fusion", two, TrainParams(models=settings), None, "ndcg@10")
+    assert set(report.left_out) == {"ease", "sasrec"} and "max_items" in report.left_out["ease"]
+    assert [name for name, _ in model.parts().members] == ["item_knn"]
+    with pytest.raises(RefusedError, match="sasrec: nothing to train on"):
+        only = {"fusion": {"members": ["sasrec"]}}
+        fit("fusion", two, TrainParams(models=only), None, "ndcg@10")
