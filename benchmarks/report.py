@@ -47,15 +47,22 @@ def commit() -> str | None:
     return found.stdout.strip()
 
 
-def write_results(name: str, numbers: dict, quick: bool) -> Path:
-    """Writes `results/NAME.json` (`NAME-quick.json` for the small form) and returns where it lies."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}{'-quick' if quick else ''}.json"
-    facts = {
-        "command": " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
+def facts(module: str) -> dict:
+    """What made a number: the command that runs `module` as it was called, the commit and the machine."""
+    return {
+        "command": " ".join(["python", "-m", module, *sys.argv[1:]]),
         "commit": commit(),
         "machine": machine(),
-        "numbers": numbers,
     }
-    path.write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_results(name: str, numbers: dict, quick: bool, module: str | None = None) -> Path:
+    """Writes `results/NAME.json` (`NAME-quick.json` for the small form) and returns where it lies.
+
+    `module` is what was run, `benchmarks.NAME` where not given.
+    """
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}{'-quick' if quick else ''}.json"
+    found = {**facts(module or f"benchmarks.{name}"), "numbers": numbers}
+    path.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return path

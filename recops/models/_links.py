@@ -69,19 +69,16 @@ def refuse_large(name: str, num_items: int, max_items: int, instead: str) -> Non
         )
 
 
-def ridge_inverse(gram_NN: sparse.csr_array, regularization: float) -> np.ndarray:
-    """(gram + regularization I)^-1 of a positive semi-definite matrix, float32 [N, N], in one dense matrix of memory.
-
-    Only the lower triangle holds it: `symmetric_row` reads whole rows.
-    """
-    # Symmetric, so C and Fortran order are the same matrix: LAPACK then works in place.
-    inverse_NN = gram_NN.toarray(order="F")
-    inverse_NN[np.diag_indices_from(inverse_NN)] += regularization
-    inverse_NN, failed = lapack.spotrf(inverse_NN, lower=1, overwrite_a=1)
+def ridge_inverse(lower_NN: np.ndarray, regularization: float) -> np.ndarray:
+    """(gram + regularization I)^-1 of a positive semi-definite matrix of which the lower triangle is given: float32
+    [N, N] in C order, overwritten by the result, whose lower triangle alone is filled: `symmetric_row` reads it."""
+    lower_NN[np.diag_indices_from(lower_NN)] += regularization
+    # What LAPACK takes in place is Fortran order, where this is the upper triangle.
+    inverse_NN, failed = lapack.spotrf(lower_NN.T, lower=0, overwrite_a=1)
     if not failed:
-        inverse_NN, failed = lapack.spotri(inverse_NN, lower=1, overwrite_c=1)
+        inverse_NN, failed = lapack.spotri(inverse_NN, lower=0, overwrite_c=1)
     assert not failed, f"a Gram matrix plus a positive diagonal is positive definite, but LAPACK said {failed}"
-    return inverse_NN
+    return inverse_NN.T
 
 
 def symmetric_row(lower_NN: np.ndarray, row: int) -> np.ndarray:

@@ -54,7 +54,7 @@ class Ease:
     def _rows(self, train: Interactions) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(items, weights) of each row of B, row 0 (padding, empty) first."""
         seen_UN = user_item_matrix(train)[:, 1:]
-        inverse_NN = ridge_inverse(seen_UN.T @ seen_UN, self.config.regularization)
+        inverse_NN = ridge_inverse((seen_UN.T @ seen_UN).toarray(), self.config.regularization)
         diagonal_N = np.diag(inverse_NN).copy()
         yield np.zeros(0, np.int32), np.zeros(0, np.float32)
         for row in range(len(diagonal_N)):

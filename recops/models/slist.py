@@ -76,23 +76,27 @@ class Slist:
     def _rows(self, train: Interactions) -> Rows:
         """(items, weights) of each row of B, row 0 (padding, empty) first."""
         alpha = self.config.alpha
-        past_NN, future_NN = self._transitions(train)
-        past_NN, future_NN = (1 - alpha) * past_NN, (1 - alpha) * future_NN
-        alike_NN = sparse.csr_array(past_NN.shape, dtype=np.float32)
+        next_NN = (1 - alpha) * self._next(train)
+        alike_NN = sparse.csr_array(next_NN.shape, dtype=np.float32)
         if alpha > 0:
             seen_UN = user_item_matrix(train)[:, 1:]
             alike_NN = sparse.csr_array(alpha * (seen_UN.T @ seen_UN))
         solve = self._exact if self.config.solver == "exact" else self._diagonal
         yield np.zeros(0, np.int32), np.zeros(0, np.float32)
-        for row, (items, weights) in enumerate(solve(past_NN, future_NN, alike_NN)):
+        for row, (items, weights) in enumerate(solve(train, next_NN, alike_NN)):
             if not self.config.learn_repeats:
                 items, weights = items[items != row], weights[items != row]
             keep = strongest(weights, self.config.max_links)
             yield items[keep] + 1, weights[keep]
 
-    def _exact(self, past_NN: sparse.csr_array, future_NN: sparse.csr_array, alike_NN: sparse.csr_array) -> Rows:
-        num_items = past_NN.shape[0]
-        inverse_NN = ridge_inverse(past_NN + alike_NN, self.config.regularization)
+    def _exact(self, train: Interactions, next_NN: sparse.csr_array, alike_NN: sparse.csr_array) -> Rows:
+        num_items = train.num_items
+        gram_NN = alike_NN.toarray()
+        for earlier, later, weight in self._pairs(train):
+            cells = np.maximum(earlier, later) * num_items + np.minimum(earlier, later)
+            # An item that came again is paired with itself both ways.
+            np.add.at(gram_NN.reshape(-1), cells, np.where(earlier == later, 2 * weight, weight))
+        inverse_NN = ridge_inverse(gram_NN, self.config.regularization)
         diagonal_N = np.diag(inverse_NN).copy()
         # What the similarity part would explain by the item itself, taken back as in EASE.
         indptr, indices, counts = alike_NN.indptr, alike_NN.indices, alike_NN.data
@@ -101,7 +105,7 @@ class Slist:
             cells = slice(indptr[row], indptr[row + 1])
             itself_N[row] = symmetric_row(inverse_NN, row)[indices[cells]] @ counts[cells] / diagonal_N[row]
 
-        wanted_NN = sparse.csr_array((alike_NN + future_NN).T)
+        wanted_NN = sparse.csr_array((alike_NN + next_NN).T)
         if wanted_NN.nnz > _DENSE_ABOVE * num_items**2:
             wanted_NN = wanted_NN.toarray()
         for start in range(0, num_items, _ROWS_AT_ONCE):
@@ -110,37 +114,73 @@ class Slist:
             for weights_N in (wanted_NN @ block_RN.T).T - block_RN * itself_N:
                 yield np.arange(num_items, dtype=np.int32), weights_N
 
-    def _diagonal(self, past_NN: sparse.csr_array, future_NN: sparse.csr_array, alike_NN: sparse.csr_array) -> Rows:
-        scale_N = (past_NN + alike_NN).diagonal() + self.config.regularization
-        wanted_NN = sparse.csr_array(future_NN + alike_NN - sparse.diags_array(alike_NN.diagonal()))
+    def _diagonal(self, train: Interactions, next_NN: sparse.csr_array, alike_NN: sparse.csr_array) -> Rows:
+        scale_N = alike_NN.diagonal() + self.config.regularization
+        for earlier, later, weight in self._pairs(train):
+            same = earlier == later
+            scale_N += np.bincount(later[same], 2 * weight[same], minlength=train.num_items)
+        wanted_NN = sparse.csr_array(next_NN + alike_NN - sparse.diags_array(alike_NN.diagonal()))
         wanted_NN.sort_indices()
         for row, scale in enumerate(scale_N):
             cells = slice(wanted_NN.indptr[row], wanted_NN.indptr[row + 1])
             yield wanted_NN.indices[cells], wanted_NN.data[cells] / np.float32(scale)
 
-    def _transitions(self, train: Interactions) -> tuple[sparse.csr_array, sparse.csr_array]:
-        """S'S and S'T [N, N]. An item right after itself is no target unless `learn_repeats`."""
+    def _pairs(self, train: Interactions) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """(1 - alpha) S'S in pieces, one for each distance between two events of a user: the item of the earlier one,
+        that of the later one, and the weight that the examples they stand in together give the pair, halved for an
+        event with itself. Items count from 0."""
         config = self.config
-        past_NN = sparse.csr_array((train.num_items, train.num_items), dtype=np.float32)
-        future_NN = past_NN
+        if config.alpha == 1:
+            return
+        is_example_E = self._is_target(train).max(axis=1)
+        place_E, left_E = _places(train)
+        item_E = train.item_idx.astype(np.int64) - 1
+        # By power p: the sum of exp(-p age / decay) over the examples that the event stands in at that age.
+        sum_PE = np.zeros((3, len(train)))
+        window = min(config.window, int(place_E.max()) + 1)
+        for age in range(window):
+            distance = window - 1 - age
+            stands_E = np.zeros(len(train))
+            stands_E[: len(train) - age] = is_example_E[age:]
+            stands_E[left_E < age] = 0
+            for power in range(3):
+                sum_PE[power] += np.exp(-power * age / config.decay) * stands_E
+            fall = np.exp(-distance / config.decay)
+            weight_E = fall * sum_PE[2] + config.floor * (1 + fall) * sum_PE[1] + config.floor**2 * sum_PE[0]
+            later = np.flatnonzero((place_E >= distance) & (weight_E > 0))
+            weight = weight_E[later] * ((1 - config.alpha) * (0.5 if distance == 0 else 1))
+            yield item_E[later - distance], item_E[later], weight.astype(np.float32)
+
+    def _next(self, train: Interactions) -> sparse.csr_array:
+        """S'T [N, N]."""
+        config = self.config
+        next_NN = sparse.csr_array((train.num_items, train.num_items), dtype=np.float32)
         age_W, wait_H = np.arange(config.window), np.arange(config.horizon)
-        past_weight_W = np.exp(-age_W / config.decay) + config.floor
-        wait_weight_H = np.exp(-wait_H / config.decay)
+        place_E, _ = _places(train)
+        is_target_EH = self._is_target(train)
         for start in range(0, len(train) if config.alpha < 1 else 0, _EXAMPLES_AT_ONCE):
-            last_E = np.arange(start, min(start + _EXAMPLES_AT_ONCE, len(train)))[:, None]
-            first_E, end_E = (train.offsets[train.user_idx[last_E] + step] for step in (0, 1))
-            target_EH = last_E + 1 + wait_H
-            is_target_EH = target_EH < end_E
-            target_EH = np.minimum(target_EH, len(train) - 1)
-            if not config.learn_repeats:
-                is_target_EH &= train.item_idx[target_EH] != train.item_idx[last_E]
-            is_example_E = is_target_EH.any(axis=1, keepdims=True)
-            item_EW = last_E - age_W
-            S = _rows_of(train, item_EW, (item_EW >= first_E) & is_example_E, past_weight_W)
-            T = _rows_of(train, target_EH, is_target_EH, wait_weight_H * train.weight[target_EH])
-            past_NN = past_NN + S.T @ S
-            future_NN = future_NN + S.T @ T
-        return past_NN, future_NN
+            last_E = np.arange(start, min(start + _EXAMPLES_AT_ONCE, len(train)))
+            last_E = last_E[is_target_EH[last_E].any(axis=1)]
+            target_EH = np.minimum(last_E[:, None] + 1 + wait_H, len(train) - 1)
+            weight_EH = np.exp(-wait_H / config.decay) * train.weight[target_EH]
+            S = _rows_of(train, last_E[:, None] - age_W, place_E[last_E, None] >= age_W, self._weight(age_W))
+            T = _rows_of(train, target_EH, is_target_EH[last_E], weight_EH)
+            next_NN = next_NN + S.T @ T
+        return next_NN
+
+    def _weight(self, age: np.ndarray) -> np.ndarray:
+        return np.exp(-age / self.config.decay) + self.config.floor
+
+    def _is_target(self, train: Interactions) -> np.ndarray:
+        """bool [E, H]: whether the h-th event after each is foretold by it: one of the same user, and not the item it
+        follows right away unless `learn_repeats`."""
+        _, left_E = _places(train)
+        wait_H = np.arange(self.config.horizon)
+        is_target_EH = left_E[:, None] > wait_H
+        if not self.config.learn_repeats:
+            target_EH = np.minimum(np.arange(len(train))[:, None] + 1 + wait_H, len(train) - 1)
+            is_target_EH &= train.item_idx[target_EH] != train.item_idx[:, None]
+        return is_target_EH
 
     def parts(self) -> ServingParts:
         return ServingParts(
@@ -156,6 +196,12 @@ class Slist:
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         self.links = (state["indptr"], state["indices"], state["weights"])
+
+
+def _places(train: Interactions) -> tuple[np.ndarray, np.ndarray]:
+    """How many events of the same user stand before each event, and how many after: int64 [E]."""
+    row_E = np.arange(len(train))
+    return row_E - train.offsets[train.user_idx], train.offsets[train.user_idx + 1] - 1 - row_E
 
 
 def _rows_of(

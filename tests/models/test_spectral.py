@@ -4,11 +4,11 @@ import numpy as np
 import polars as pl
 import pytest
 from numpy.polynomial import Chebyshev
+from scipy import sparse
 
 from recops.data.interactions import Interactions, make_interactions
-from recops.models import spectral
 from recops.models._links import user_item_matrix
-from recops.models.spectral import Spectral
+from recops.models.spectral import Spectral, _largest
 from recops.release.export import torch_scorer
 
 
@@ -72,13 +72,9 @@ def test_linear_filter_by_hand() -> None:
     np.testing.assert_allclose(scores_of(train, [2], **plain), [0, 0.25, 0, 0.25], atol=1e-6)
 
 
-@pytest.mark.parametrize("dense_rows", [1, 300])
 @pytest.mark.parametrize("num_factors", [3, 40])
-def test_gfcf_is_the_whole_filter_at_any_number_of_factors(
-    num_factors: int, dense_rows: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Flatness 1 is a straight line, so what the vectors leave out the links have. Both ways to the eigenvectors."""
-    monkeypatch.setattr(spectral, "DENSE_ROWS", dense_rows)
+def test_gfcf_is_the_whole_filter_at_any_number_of_factors(num_factors: int) -> None:
+    """Flatness 1 is a straight line, so what the vectors leave out the links have."""
     train = random_log()
     expected = dense_scores(train, [1, 7, 30], 0.5, lambda s: s, 3, 0.3)
     keys = {"flatness": 1.0, "num_ideal": 3, "ideal_weight": 0.3, "degree_exponent": 0.5}
@@ -99,6 +95,18 @@ def test_plateau_is_the_dense_matrix_function(order: int | None, max_links: int)
     keys = {"flatness": 1.5, "num_ideal": 4, "ideal_weight": 0.2, "degree_exponent": 0.4, "num_factors": 40}
     found = scores_of(train, [2, 5], order=order, max_links=max_links, **keys)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=2e-5)
+
+
+def test_eigenvectors_of_a_larger_graph_are_those_of_the_dense_matrix() -> None:
+    """More items than the subspace is wide, and a spectrum that falls: the leading ones are exact."""
+    generator = np.random.default_rng(1)
+    mixed = generator.standard_normal((300, 12)) * 0.5 ** np.arange(12) @ generator.standard_normal((12, 200))
+    graph = np.where(np.abs(mixed) > 1, mixed, 0).astype(np.float32) / 100
+    graph[0], graph[:, 0] = 0, 0
+    strength, axes = _largest(sparse.csr_array(graph), 5, seed=0)
+    _, singular, rows = np.linalg.svd(graph)
+    np.testing.assert_allclose(strength, singular[:5] ** 2, rtol=1e-3)
+    np.testing.assert_allclose(np.abs((axes * rows[:5].T).sum(0)), 1, atol=1e-3)
 
 
 def test_links_are_the_strongest_few() -> None:

@@ -1,0 +1,1 @@
+"""Remakes the tables of published records: `python -m benchmarks.quality`; see __main__.py."""
