@@ -30,14 +30,13 @@ import benchmarks.quality
 from benchmarks.quality.report import intervals, is_beaten, lines, to_beat
 from benchmarks.quality.tasks import Recipe, Table, Task, rank
 from benchmarks.report import RESULTS, facts, write_results
-from recops import plugins
 from recops.errors import RefusedError, TooLargeError
 from recops.evaluation.judging import metric_k
 from recops.evaluation.protocol import metric_values
-from recops.params import TrainParams, checked
+from recops.params import TrainParams
 from recops.protocols import FitReport, Recommender
 from recops.release.export import torch_scorer
-from recops.stages.train import fit
+from recops.stages.train import fit, model_config
 
 # What `--quick` makes of any model that has these settings.
 QUICK = {"epochs": 1, "embedding_dim": 16, "num_blocks": 1, "num_heads": 1}
@@ -66,7 +65,7 @@ def tables() -> dict[str, Table]:
 
 def members_of(model: str, settings: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
     """The models that `model` is made of; none for one that is no ensemble. Raises CallError for a wrong setting."""
-    config = checked(plugins.load("models", model).Config, settings.get(model, {}), f"train.models.{model}")
+    _, config = model_config(model, TrainParams(models=dict(settings)))
     return tuple(getattr(config, "members", ()))
 
 
@@ -74,7 +73,7 @@ def settings_of(recipe: Recipe, quick: bool) -> dict[str, dict[str, Any]]:
     """`train.models` for one recipe: its settings, made small by `quick`."""
     settings = {name: dict(values) for name, values in recipe.settings.items()}
     for name in (recipe.model, *members_of(recipe.model, settings)) if quick else ():
-        fields = plugins.load("models", name).Config.model_fields
+        fields = model_config(name, TrainParams(models=settings))[0].Config.model_fields
         settings[name] = {**settings.get(name, {}), **{key: value for key, value in QUICK.items() if key in fields}}
     return settings
 

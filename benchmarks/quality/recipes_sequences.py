@@ -55,15 +55,47 @@ def _models(**settings: dict[str, Any]) -> tuple[Recipe, ...]:
     )
 
 
+# The default ligr, and one of three wider blocks for whoever can wait.
+_ML1M: dict[str, dict[str, Any]] = {
+    "slit": {"model": "slist"},
+    "slist": {"alpha": 0.1, "window": 30, "decay": 2.5, "floor": 0.08, "regularization": 200, "max_links": 1000},
+    "recency_ease": {"regularization": 500, "link_decay": 3, "link_floor": 0.05},
+    "ease": {"regularization": 200},
+    "ligr_large": {
+        "model": "ligr",
+        "embedding_dim": 192,
+        "num_blocks": 3,
+        "num_heads": 4,
+        "dropout": 0.4,
+        "learning_rate": 0.0025,
+        "weight_decay": 0.02,
+        "epochs": 20,
+        "patience": 20,
+    },
+}
+_LINEAR = ["slit", "slist", "recency_ease", "ease"]
+
+
+def _fused(label: str, members: list[str], is_random: bool, **options: Any) -> Recipe:
+    settings = {**_ML1M, "fusion": {"members": members, **options}}
+    return Recipe(label, "fusion", settings, is_random=is_random)
+
+
 TABLES = (
     _table(
         "ml1m",
         "sasrec-bert4rec/ml-1m.txt.gz",
         read_pairs,
-        _models(
-            slist={"alpha": 0.1, "window": 30, "decay": 2.5, "floor": 0.08, "regularization": 200, "max_links": 1000},
-            recency_ease={"regularization": 500, "link_decay": 3, "link_floor": 0.05},
-            ease={"regularization": 200},
+        (
+            Recipe("most_popular", "most_popular", is_random=False),
+            Recipe("item_knn", "item_knn", is_random=False),
+            *(Recipe(name, name, _ML1M, is_random=False) for name in ("ease", "recency_ease", "slist")),
+            _fused("fusion_linear", _LINEAR, is_random=False, edges=[]),
+            Recipe("sasrec", "sasrec"),
+            Recipe("ligr", "ligr"),
+            _fused("fusion", ["ligr", *_LINEAR], is_random=True),
+            Recipe("ligr_large", "ligr_large", _ML1M),
+            _fused("fusion_large", ["ligr_large", *_LINEAR], is_random=True),
         ),
         (
             Published(

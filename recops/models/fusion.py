@@ -58,9 +58,15 @@ class _Candidates:
         )
 
     @cached_property
-    def has_unknown(self) -> bool:
-        """Whether any member cannot say something of any candidate."""
-        return bool(np.isnan(self.scores).any())
+    def known(self) -> np.ndarray | None:
+        """float32 [M, C]: 1 where a member can say something of a candidate; None where all can of all."""
+        known = ~np.isnan(self.scores)
+        return None if known.all() else known.astype(np.float32)
+
+    @cached_property
+    def filled(self) -> np.ndarray:
+        """`scores` with 0 for what is not known."""
+        return self.scores if self.known is None else np.nan_to_num(self.scores, nan=0.0)
 
     @cached_property
     def rivals(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -74,14 +80,14 @@ class _Candidates:
 
     def fused(self, weights: np.ndarray) -> np.ndarray:
         """float32 [C]; `weights` are [M], or [U, M] where they differ from user to user."""
-        counts = np.diff(self.offsets)
-        weights_MC = weights[:, None] if weights.ndim == 1 else np.repeat(weights.T, counts, axis=1)
-        if not self.has_unknown:
-            return weights @ self.scores if weights.ndim == 1 else np.einsum("mc,mc->c", weights_MC, self.scores)
-        known = ~np.isnan(self.scores)
-        given = (weights_MC * known).sum(0)
-        total = (weights_MC * np.where(known, self.scores, 0)).sum(0)
-        return total * weights_MC.sum(0) / np.where(given > 0, given, 1)
+        if weights.ndim == 1:
+            total, of_all = weights @ self.filled, weights.sum()
+            given = None if self.known is None else weights @ self.known
+        else:
+            weights_MC = np.repeat(weights.T, np.diff(self.offsets), axis=1)
+            total, of_all = (weights_MC * self.filled).sum(0), weights_MC.sum(0)
+            given = None if self.known is None else (weights_MC * self.known).sum(0)
+        return total if given is None else total * of_all / np.where(given > 0, given, 1)
 
     def ndcg(self, weights: np.ndarray, k: int) -> float:
         """Mean NDCG at k; ties go to the lower row, as in a list."""
