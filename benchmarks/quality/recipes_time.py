@@ -28,8 +28,8 @@ TABLES = (
     Table(
         name="ml1m_time",
         protocol=(
-            "leave-last-out, whole catalogue of trained items, items of the history removed; the request is made at the "
-            "time of the target; 70 % of the times are exact, the others in the middle of their bounds"
+            "leave-last-out, whole catalogue of trained items, items of the history removed; the request is made when "
+            "the target happened; 70 % of the times are exact, the others in the middle of their bounds"
         ),
         load=_load,
         recipes=(

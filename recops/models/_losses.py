@@ -1,9 +1,9 @@
-"""Cross-entropy over a catalogue, whole or sampled, without ever holding all scores at once.
+"""Losses over a catalogue: cross-entropy, whole or sampled, and what compares a positive with its negatives.
 
 In: M outputs of a network and the item each should have named. Out: one differentiable mean loss. Knows nothing about
 histories, batches or models.
 
-Shapes: M positions, D width, N items, S sampled negatives.
+Shapes: M positions, D width, N items, S sampled negatives, B outputs that several positions share.
 """
 
 from typing import Any
@@ -77,15 +77,65 @@ def sampled_cross_entropy(
     target_M: torch.Tensor,
     negative_S: torch.Tensor,
     log_q_N: torch.Tensor,
+    weight_M: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """`full_cross_entropy` estimated from S items drawn with replacement from q, shared by all positions.
 
     Each negative stands for 1 / (S q) items (the logQ correction); the target is always in the sum and therefore
-    stands for itself, and a drawn item that is a position's own target is left out there.
+    stands for itself, and a drawn item that is a position's own target is left out there. With `weight_M` the mean is
+    weighted.
     """
     weight = log_q_N[negative_S] + torch.log(torch.tensor(float(len(negative_S)), device=log_q_N.device))
     negative_MS = (hidden_MD @ vectors_ND[negative_S].T).float() - weight
     negative_MS = negative_MS.masked_fill(negative_S == target_M[:, None], float("-inf"))
     positive_M1 = (hidden_MD * vectors_ND[target_M]).sum(-1, keepdim=True).float()
     scores = torch.cat([positive_M1, negative_MS], dim=1)
-    return F.cross_entropy(scores, torch.zeros_like(target_M))
+    return _mean(F.cross_entropy(scores, torch.zeros_like(target_M), reduction="none"), weight_M)
+
+
+def grouped_cross_entropy(
+    hidden_BD: torch.Tensor,
+    vectors_ND: torch.Tensor,
+    row_M: torch.Tensor,
+    target_M: torch.Tensor,
+    weight_M: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """`full_cross_entropy` of hidden_BD[row_M], where many positions share an output: the B x N scores are made once.
+
+    All of them are held, unlike there. With `weight_M` the mean is weighted.
+    """
+    log_sum_B = torch.logsumexp(hidden_BD @ vectors_ND.T, dim=1)
+    positive_M = (hidden_BD[row_M] * vectors_ND[target_M]).sum(1)
+    return _mean(log_sum_B[row_M] - positive_M, weight_M)
+
+
+def bpr_loss(positive_M: torch.Tensor, negative_MS: torch.Tensor, weight_M: torch.Tensor | None = None) -> torch.Tensor:
+    """Bayesian personalised ranking (Rendle et al., UAI 2009): mean of -log sigmoid(positive - negative) over the S
+    negatives and the positions. A negative of -inf costs nothing. With `weight_M` the mean is weighted."""
+    return _mean(F.softplus(negative_MS - positive_M[:, None]).mean(1), weight_M)
+
+
+def gbce_loss(
+    positive_M: torch.Tensor,
+    negative_MS: torch.Tensor,
+    num_items: int,
+    calibration: float,
+    weight_M: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Generalised binary cross-entropy (Petrov and Macdonald: "gSASRec", RecSys 2023): the probability of a positive
+    is raised to the power beta, which makes up for the few items that are drawn as negatives.
+
+    beta = a (t (1 - 1 / a) + 1 / a) with a = S / (num_items - 1), the share that is drawn, at most 1; `calibration` t
+    is 0 for binary cross-entropy (beta 1) and 1 for beta = a. Mean over the positions of the mean over S + 1 items; a
+    negative of -inf costs nothing. With `weight_M` the mean is weighted.
+    """
+    num_negatives = negative_MS.shape[1]
+    drawn = min(num_negatives / max(num_items - 1, 1), 1.0)
+    beta = drawn * (calibration * (1 - 1 / drawn) + 1 / drawn)
+    total_M = beta * F.softplus(-positive_M) + F.softplus(negative_MS).sum(1)
+    return _mean(total_M / (num_negatives + 1), weight_M)
+
+
+def _mean(loss_M: torch.Tensor, weight_M: torch.Tensor | None) -> torch.Tensor:
+    """Positions that weigh nothing at all cost nothing."""
+    return loss_M.mean() if weight_M is None else (weight_M * loss_M).sum() / weight_M.sum().clamp(min=1e-12)

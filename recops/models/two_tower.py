@@ -1,0 +1,176 @@
+"""Two towers: one makes a vector of a history, the other of an item, and the angle between them scores.
+
+Yi et al.: "Sampling-bias-corrected neural modeling for large corpus item recommendations" (RecSys 2019) for the towers,
+the in-batch softmax and its correction by frequency; Covington, Adams, Sargin: "Deep neural networks for YouTube
+recommendations" (RecSys 2016) for the user tower over the mean of what was watched. In: `Interactions`. Out: an encoder
+and item vectors, both of length 1 but for the temperature. A history is told by its items and how long ago each stands
+in it; the weights of these places are learned.
+
+NDCG@10 on validation, each user's last event but one, whole catalogue, MovieLens-100k and latest-small, 8 epochs of
+about 3 CPU seconds: .123 and .080; `ease` .084 and .048. All items as negatives gave .120 on the first.
+
+Shapes: B batch, L history length, D width, N items (row 0 is padding), E events, T events to be predicted, S negatives,
+R rows of the catalogue that a batch needs.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import nn
+from torch.nn import functional as F
+
+from recops.data.interactions import Interactions
+from recops.models._losses import sampled_cross_entropy
+from recops.params import Group
+from recops.protocols import ServingParts
+
+# Negatives are drawn by frequency to this power: between uniform (0) and by popularity (1).
+_NEGATIVE_POWER = 0.75
+
+
+class _Tower(nn.Module):
+    """A hidden layer beside a straight way through, and a length of 1: [..., D] to [..., D]."""
+
+    def __init__(self, dim: int, hidden_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(dim, hidden_dim), nn.Linear(hidden_dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return F.normalize(inputs + self.outer(self.dropout(F.relu(self.inner(inputs)))), dim=-1)
+
+
+class _Towers(nn.Module):
+    """The table of items, which both towers read, the towers, and the weights of places (0 is the last event).
+
+    What an item is known by enters the item tower in `item_vectors` alone: content would be added to its input there.
+    """
+
+    def __init__(self, num_items: int, dim: int, hidden_dim: int, max_history: int, dropout: float) -> None:
+        super().__init__()
+        self.items = nn.Embedding(num_items + 1, dim, padding_idx=0)
+        self.log_place_weight = nn.Parameter(torch.zeros(max_history))
+        self.user_tower = _Tower(dim, hidden_dim, dropout)
+        self.item_tower = _Tower(dim, hidden_dim, dropout)
+
+    def initialise(self, generator: torch.Generator) -> None:
+        nn.init.normal_(self.items.weight, std=self.items.embedding_dim**-0.5, generator=generator)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight, generator=generator)
+                nn.init.zeros_(module.bias)
+        with torch.no_grad():
+            self.items.weight[0] = 0
+
+    def forward(self, item_idx: torch.Tensor) -> torch.Tensor:
+        """Histories int64 [B, L], padded on the left, L at most max_history, to unit vectors [B, D]."""
+        length = item_idx.shape[1]
+        weight_BL = torch.exp(self.log_place_weight[:length].flip(0)) * (item_idx != 0)
+        total_BD = (self.items(item_idx) * weight_BL[:, :, None]).sum(1)
+        return self.user_tower(total_BD / weight_BL.sum(1, keepdim=True).clamp(min=1e-9))
+
+    def item_vectors(self, item_idx: torch.Tensor) -> torch.Tensor:
+        """Unit vectors of the shape of `item_idx` and D."""
+        return self.item_tower(self.items(item_idx))
+
+
+class TwoTower:
+    """A GradientRecommender (see protocols.py)."""
+
+    takes = "history"
+
+    class Config(Group):
+        embedding_dim: int = Field(64, ge=1)
+        hidden_dim: int = Field(128, ge=1, description="width of the hidden layer of each tower")
+        max_history: int = Field(20, ge=1, description="last events of a user that are looked at")
+        learn_repeats: bool = Field(
+            False, description="also predict items had before; true where recommend.remove_seen is false"
+        )
+        temperature: float = Field(0.1, gt=0, description="what cosines are divided by")
+        dropout: float = Field(0.2, ge=0, lt=1)
+        negatives: Literal["in_batch", "drawn"] = Field(
+            "in_batch", description="the other targets of the batch, or num_negatives items drawn for it"
+        )
+        num_negatives: int = Field(1024, ge=1, description="drawn: how many, shared by the batch")
+        epochs: int = Field(10, ge=1)
+        learning_rate: float = Field(3e-3, gt=0)
+        weight_decay: float = Field(0.01, ge=0)
+        batch_size: int = Field(1024, ge=1, description="events to be predicted")
+        patience: int = Field(3, ge=1)
+        warmup_steps: int = Field(50, ge=0)
+
+    def __init__(self, config: Config, num_users: int, num_items: int, seed: int) -> None:
+        self.config, self.num_items = config, num_items
+        self.module = _Towers(num_items, config.embedding_dim, config.hidden_dim, config.max_history, config.dropout)
+        self.module.initialise(torch.Generator().manual_seed(seed))
+
+    def prepare(self, train: Interactions) -> None:
+        """Each event with one before it is to be predicted, without `learn_repeats` only the user's first of an item.
+
+        Targets are told by their place among the events, so that histories are cut out batch by batch.
+        """
+        is_target_E = np.ones(len(train), dtype=bool)
+        if not self.config.learn_repeats:
+            pairs = train.user_idx.astype(np.int64) * (self.num_items + 1) + train.item_idx
+            is_target_E[:] = False
+            is_target_E[np.unique(pairs, return_index=True)[1]] = True
+        first_E = train.offsets[train.user_idx]
+        is_target_E &= first_E < np.arange(len(train))
+        self._target_T = torch.from_numpy(np.flatnonzero(is_target_E))
+        self._first_E = torch.from_numpy(first_E)
+        self._item_E = torch.from_numpy(train.item_idx.astype(np.int64))
+        self._weight_E = torch.from_numpy(train.weight)
+        power = 1.0 if self.config.negatives == "in_batch" else _NEGATIVE_POWER
+        share_N = np.maximum(np.bincount(train.item_idx, minlength=self.num_items + 1)[1:], 1) ** power
+        self._log_q_N = torch.from_numpy(np.log(share_N / share_N.sum()).astype(np.float32))
+
+    def num_batches(self) -> int:
+        return -(-len(self._target_T) // self.config.batch_size)
+
+    def batches(self, generator: torch.Generator) -> Iterator[dict[str, torch.Tensor]]:
+        """`history` int64 [B, L], `weight` [B]; `candidate` [R] item rows, each once and rising, with the `log_q` [R]
+        of being drawn; `target` [B] and `negative` [S], places in `candidate`."""
+        column_L = torch.arange(self.config.max_history, 0, -1)
+        order = self._target_T[torch.randperm(len(self._target_T), generator=generator)]
+        for target_B in order.split(self.config.batch_size):
+            event_BL = target_B[:, None] - column_L
+            inside_BL = event_BL >= self._first_E[target_B][:, None]
+            history_BL = self._item_E[event_BL.clamp(min=0)] * inside_BL
+            item_B = self._item_E[target_B]
+            negative_S = item_B
+            if self.config.negatives == "drawn":
+                negative_S = 1 + torch.multinomial(
+                    self._log_q_N.exp(), self.config.num_negatives, True, generator=generator
+                )
+            candidate_R, place = torch.unique(torch.cat([item_B, negative_S]), return_inverse=True)
+            yield {
+                "history": history_BL,
+                "weight": self._weight_E[target_B],
+                "candidate": candidate_R,
+                "log_q": self._log_q_N[candidate_R - 1],
+                "target": place[: len(item_B)],
+                "negative": place[len(item_B) :],
+            }
+
+    def loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        users_BD = self.module(batch["history"]) / self.config.temperature
+        vectors_RD = self.module.item_vectors(batch["candidate"])
+        return sampled_cross_entropy(
+            users_BD, vectors_RD, batch["target"], batch["negative"], batch["log_q"], batch["weight"]
+        )
+
+    @torch.no_grad()
+    def parts(self) -> ServingParts:
+        module = self.module.eval().cpu()
+        vectors_ND = module.item_vectors(torch.arange(self.num_items + 1)) / self.config.temperature
+        vectors_ND[0] = 0
+        return ServingParts(encoder=module, item_vectors=vectors_ND.numpy(), max_history=self.config.max_history)
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {name: value.detach().cpu().numpy().copy() for name, value in self.module.state_dict().items()}
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        self.module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})
