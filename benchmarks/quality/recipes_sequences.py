@@ -40,6 +40,10 @@ def _table(
     return Table(name=name, protocol=PROTOCOL, load=load, recipes=recipes, published=published)
 
 
+# Of ligr, where users have a dozen events or less.
+_SHORT_HISTORIES = {"dropout": 0.5, "max_history": 50, "learning_rate": 0.002, "epochs": 16, "patience": 4}
+
+
 def _models(**settings: dict[str, Any]) -> tuple[Recipe, ...]:
     """Closed forms with these settings, what they make together, networks, and everything together."""
     baselines = tuple(Recipe(name, name, is_random=False) for name in ("most_popular", "item_knn"))
@@ -49,16 +53,18 @@ def _models(**settings: dict[str, Any]) -> tuple[Recipe, ...]:
         *baselines,
         *closed,
         *([together] if len(settings) > 1 else []),
-        Recipe("sasrec", "sasrec"),
-        Recipe("ligr", "ligr"),
-        Recipe("fusion", "fusion", {**settings, "fusion": {"members": ["ligr", *settings]}}),
+        Recipe("ligr", "ligr", {"ligr": _SHORT_HISTORIES}),
+        Recipe("fusion", "fusion", {**settings, "ligr": _SHORT_HISTORIES, "fusion": {"members": ["ligr", *settings]}}),
     )
 
 
-# The default ligr, and one of three wider blocks for whoever can wait.
-_ML1M: dict[str, dict[str, Any]] = {
-    "slit": {"model": "slist"},
+# Three transitions: to the very next item, from far back, and to the next few. ligr as it is by default, and one of
+# three wider blocks for whoever can wait.
+ML1M: dict[str, dict[str, Any]] = {
     "slist": {"alpha": 0.1, "window": 30, "decay": 2.5, "floor": 0.08, "regularization": 200, "max_links": 1000},
+    "slist_short": {"model": "slist", "window": 3, "decay": 1.0, "max_links": 1000},
+    "slist_long": {"model": "slist", "window": 40, "decay": 10.0, "floor": 0.02, "max_links": 1000},
+    "slist_ahead": {"model": "slist", "window": 20, "decay": 4.0, "horizon": 4, "max_links": 1000},
     "recency_ease": {"regularization": 500, "link_decay": 3, "link_floor": 0.05},
     "ease": {"regularization": 200},
     "ligr_large": {
@@ -73,11 +79,12 @@ _ML1M: dict[str, dict[str, Any]] = {
         "patience": 20,
     },
 }
-_LINEAR = ["slit", "slist", "recency_ease", "ease"]
+_QUICK = ["slist_short", "slist_ahead", "ease"]
+LINEAR = [*_QUICK, "slist_long", "recency_ease"]
 
 
 def _fused(label: str, members: list[str], is_random: bool, **options: Any) -> Recipe:
-    settings = {**_ML1M, "fusion": {"members": members, **options}}
+    settings = {**ML1M, "fusion": {"members": members, **options}}
     return Recipe(label, "fusion", settings, is_random=is_random)
 
 
@@ -89,13 +96,13 @@ TABLES = (
         (
             Recipe("most_popular", "most_popular", is_random=False),
             Recipe("item_knn", "item_knn", is_random=False),
-            *(Recipe(name, name, _ML1M, is_random=False) for name in ("ease", "recency_ease", "slist")),
-            _fused("fusion_linear", _LINEAR, is_random=False, edges=[]),
+            *(Recipe(name, name, ML1M, is_random=False) for name in ("ease", "recency_ease", "slist")),
+            _fused("fusion_linear", _QUICK, is_random=False, edges=[]),
             Recipe("sasrec", "sasrec"),
             Recipe("ligr", "ligr"),
-            _fused("fusion", ["ligr", *_LINEAR], is_random=True),
-            Recipe("ligr_large", "ligr_large", _ML1M),
-            _fused("fusion_large", ["ligr_large", *_LINEAR], is_random=True),
+            _fused("fusion", ["ligr", *LINEAR], is_random=True),
+            Recipe("ligr_large", "ligr_large", ML1M),
+            _fused("fusion_large", ["ligr_large", *LINEAR], is_random=True),
         ),
         (
             Published(

@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.quality import timed
+from benchmarks.quality.recipes_sequences import LINEAR, ML1M
 from benchmarks.quality.tasks import Published, Recipe, Table, Task
 
 _SETTINGS: dict[str, dict[str, Any]] = {
+    **ML1M,
     "ligr_time": {"model": "ligr", "use_time": True},
-    "slit": {"model": "slist"},
-    "slist": {"alpha": 0.1, "window": 30, "decay": 2.5, "floor": 0.08, "regularization": 200, "max_links": 1000},
-    "recency_ease": {"regularization": 500, "link_decay": 3, "link_floor": 0.05},
-    "ease": {"regularization": 200},
-    "fusion": {"members": ["ligr_time", "slit", "slist", "recency_ease", "ease"]},
+    "fusion": {"members": ["ligr_time", *LINEAR]},
 }
 
 

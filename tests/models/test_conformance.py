@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from recops.bundle import load_bundle
 from recops.data.interactions import Interactions, make_interactions
 from recops.evaluation.judging import Judging
+from recops.evaluation.ratings import predictions, rating_figures, ratings_of
 from recops.params import EvaluateParams
 from recops.plugins import load, names
 from recops.protocols import ServingParts
@@ -248,7 +249,33 @@ def test_exported_bundle_scores_as_torch_does(name: str, tmp_path: Any) -> None:
             np.testing.assert_allclose(served.scores(asked(some)), ours.scores(asked(some)), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", MODELS)
+RATING_MODELS = [name for name in MODELS if getattr(load("models", name), "task", "ranking") == "rating"]
+
+
+@pytest.mark.parametrize("name", RATING_MODELS)
+def test_predicts_planted_ratings(name: str) -> None:
+    """Better than the means of users and items, on a table of two directions and noise of which a third is withheld."""
+    generator = np.random.default_rng(5)
+    users_UD, items_ND = generator.standard_normal((80, 2)), generator.standard_normal((50, 2))
+    noisy_UN = 3 + users_UD @ items_ND.T + 0.3 * generator.standard_normal((80, 50))
+    rows = [(f"u{u:02}", f"i{i:02}", float(value)) for (u, i), value in np.ndenumerate(noisy_UN)]
+    frame = pl.DataFrame(rows, schema=["user_id", "item_id", "value"], orient="row").with_columns(
+        timestamp=pl.lit(None, pl.Datetime("us", "UTC")), signal=pl.lit("positive"), weight=pl.lit(1.0)
+    )
+    is_withheld = pl.Series(generator.random(len(frame)) < 1 / 3)
+    train = make_interactions(frame.filter(~is_withheld))
+    model_class = load("models", name)
+    model = model_class(model_class.Config(), train.num_users, train.num_items, seed=3)
+    fit_model(model, train, None, seed=3, threads=1)
+    withheld = ratings_of(frame.filter(is_withheld), train)
+    by_model, by_means = (
+        rating_figures(predictions(scorer, withheld), withheld, samples=0, seed=0)["rmse"]["value"]
+        for scorer in (torch_scorer(model.parts(), train.num_items), None)
+    )
+    assert by_model < 0.5 * by_means
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in RATING_MODELS])
 def test_finds_the_planted_taste(name: str) -> None:
     """Hit rate at 10 of the withheld item, seen items removed, against a random list over the same candidates."""
     train, target = planted()

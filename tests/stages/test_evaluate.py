@@ -68,6 +68,8 @@ def project(tmp_path: Path) -> Project:
 
 
 def test_the_figures_of_the_manifest_are_those_of_the_bundle(project: Project) -> None:
+    project.params_file.write_text(PARAMS.replace("train: {", "train: {refit: false, "))
+    project = Project(project.root)
     train(project)
     figures = evaluate(project)["models"]
     export(project)
@@ -81,3 +83,24 @@ def test_the_figures_of_the_manifest_are_those_of_the_bundle(project: Project) -
     name = bundle.manifest["model"]
     assert judging.evaluate(bundle.scorer)["metrics"] == figures[name]["metrics"]
     assert name == "item_knn"
+    assert bundle.manifest["fitted_until"] == bundle.manifest["evaluated_until"] and not bundle.manifest["refit"]
+
+
+def test_what_is_released_knows_everything_and_tells_the_figures_of_what_was_evaluated(project: Project) -> None:
+    train(project)
+    figures = evaluate(project)["models"]
+    export(project)
+    bundle = load_bundle(project.bundle)
+    assert bundle.manifest["metrics"] == figures["item_knn"] and bundle.manifest["refit"]
+    events = pl.read_parquet(project.tables / "events.parquet")
+    assert bundle.items["item_id"] == sorted(events["item_id"].unique())
+    weights = {"view": 0.1, "purchase": 5.0}
+    total = (
+        events.with_columns(weight=pl.col("event").replace_strict(weights)).group_by("item_id").agg(pl.sum("weight"))
+    )
+    expected = dict(total.iter_rows())
+    assert dict(zip(bundle.items["item_id"], bundle.fallback[1:].tolist(), strict=True)) == pytest.approx(
+        expected, rel=1e-4
+    )
+    newest = max(part["to"] for part in bundle.manifest["split"]["parts"].values())
+    assert bundle.manifest["fitted_until"] == newest > bundle.manifest["evaluated_until"]
