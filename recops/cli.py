@@ -134,13 +134,21 @@ def show_results(project: Project, outcome: dict[str, Any]) -> None:
     from recops.stages.tables import figure
 
     metrics = outcome["metrics"]
-    names = sorted(metrics["models"], key=lambda name: name != metrics["chosen"])
+    valid = {name: figures["valid"][metrics["metric"]] for name, figures in metrics["models"].items()}
+    names = sorted(valid, key=lambda name: (name != metrics["chosen"], -valid[name]))
     k = metrics["metric"].partition("@")[2]
-    keys = [f"{name}@{k}" for name in ("ndcg", "hit_rate", "mrr", "coverage", "novelty")]
+    keys = [f"{name}@{k}" for name in ("ndcg", "hit_rate", "coverage", "novelty")]
     print_table(
         f"Test metrics ({metrics['split']}, whole catalogue, 95 % intervals)",
-        ["metric", *(f"{n} *" if n == metrics["chosen"] else n for n in names)],
-        [[key, *(figure(metrics["models"][n]["metrics"][key]) for n in names)] for key in keys],
+        ["model", "valid", *keys],
+        [
+            [
+                f"{name} *" if name == metrics["chosen"] else name,
+                f"{valid[name]:.4f}",
+                *(figure(metrics["models"][name]["metrics"][key]) for key in keys),
+            ]
+            for name in names
+        ],
     )
     print(f"* best on validation. Gate: {outcome['gate']}")
     print(f"Served   {outcome['release'] or 'none'}")

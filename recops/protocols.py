@@ -102,6 +102,8 @@ class Recommender(Protocol):
     # history: answers any history, whoever had it. user: answers the users it was trained on, from `user_table`; all
     # others get the fallback, in evaluation as when served.
     takes: ClassVar[Literal["history", "user"]]
+    # rating: its scores are predicted values of the events, to be judged by RMSE. A model that does not say so ranks.
+    task: ClassVar[Literal["ranking", "rating"]] = "ranking"
 
     @property
     def config(self) -> Any:

@@ -42,7 +42,7 @@ class BayesianFactorization:
 
     class Config(Group):
         embedding_dim: int = Field(10, ge=1)
-        num_features: int = Field(300, ge=0, description="singular vectors of who rated what; 0: none")
+        num_features: int = Field(120, ge=0, description="singular vectors of who rated what; 0: none")
         burn_in: int = Field(50, ge=0, description="samples that are thrown away first")
         num_samples: int = Field(250, ge=1, description="samples whose predictions are averaged")
         noise_shape: float = Field(10.0, gt=0, description="the smaller, the more the noise of users may differ")
@@ -97,7 +97,7 @@ class BayesianFactorization:
         self.item_vectors = _columns(right_NK, np.ones(shape[1]), item_bias_N)
 
     def parts(self) -> ServingParts:
-        return ServingParts(user_table=self.user_table, item_vectors=self.item_vectors, needs_history=False)
+        return ServingParts(user_table=self.user_table, item_vectors=self.item_vectors)
 
     def state(self) -> dict[str, np.ndarray]:
         return {"user_table": self.user_table, "item_vectors": self.item_vectors}

@@ -111,7 +111,7 @@ class Fusion:
         """Which models, and how they are put together."""
 
         members: list[str] = Field(
-            ["ligr", "slist", "ease", "recency_ease"],
+            ["ligr", "slist", "ease"],
             min_length=1,
             description="models by name, each with its own settings; one that cannot take the data is left out",
         )

@@ -34,12 +34,11 @@ def failed_rules(project: Project) -> list[tuple[str, str, str, str, str, str]]:
 
 
 def metrics_table(project: Project) -> list[dict[str, Any]]:
-    """One row a metric, one column a model: value and 95 % interval."""
+    """One row a model, one column a metric: value and 95 % interval."""
     metrics = json.loads((project.reports / "metrics.json").read_text(encoding="utf-8"))
-    names = next(iter(metrics["models"].values()))["metrics"]
     return [
-        {"metric": name, **{model: figure(metrics["models"][model]["metrics"][name]) for model in metrics["models"]}}
-        for name in names
+        {"model": model, **{name: figure(entry) for name, entry in figures["metrics"].items()}}
+        for model, figures in metrics["models"].items()
     ]
 
 

@@ -21,7 +21,14 @@ from recops.runtime import Histories, Scorer
 from recops.training.loop import fit_model
 
 MODELS = names("models")
-SHORT = {"epochs": 12, "batch_size": 256, "learning_rate": 0.02, "precision": "float32"}
+SHORT = {
+    "epochs": 12,
+    "batch_size": 256,
+    "learning_rate": 0.02,
+    "precision": "float32",
+    "burn_in": 20,
+    "num_samples": 20,
+}
 MEMBERS = ("sasrec", "item_knn", "ease")  # of an ensemble: a network, and links twice
 CLUSTER_OF_USER = (0, 0, 0, 1, 1, 2, 3)  # repeated over the users
 CLUSTER_SIZE, NUM_USERS, NUM_EVENTS = 16, 120, 7
@@ -62,13 +69,18 @@ def planted() -> tuple[Interactions, np.ndarray]:
     return train, target
 
 
+def shortened(model_class: Any, **changes: Any) -> Any:
+    """A config with what of `SHORT` and `MEMBERS` the model has keys for."""
+    keys = {**SHORT, "members": list(MEMBERS)}
+    keys = {key: value for key, value in keys.items() if key in model_class.Config.model_fields}
+    return model_class.Config(**keys | changes)
+
+
 def make(name: str, **changes: Any) -> Any:
     """A model with its defaults, shortened where it has the keys for it; an ensemble with its members fitted."""
     model_class = load("models", name)
-    keys = {**SHORT, "members": list(MEMBERS)}
-    keys = {key: value for key, value in keys.items() if key in model_class.Config.model_fields}
     train, _ = planted()
-    model = model_class(model_class.Config(**keys | changes), train.num_users, train.num_items, seed=3)
+    model = model_class(shortened(model_class, **changes), train.num_users, train.num_items, seed=3)
     if hasattr(model, "attach"):
         model.attach({member: fitted(member).parts() for member in MEMBERS})
     return model
@@ -265,7 +277,7 @@ def test_predicts_planted_ratings(name: str) -> None:
     is_withheld = pl.Series(generator.random(len(frame)) < 1 / 3)
     train = make_interactions(frame.filter(~is_withheld))
     model_class = load("models", name)
-    model = model_class(model_class.Config(), train.num_users, train.num_items, seed=3)
+    model = model_class(shortened(model_class), train.num_users, train.num_items, seed=3)
     fit_model(model, train, None, seed=3, threads=1)
     withheld = ratings_of(frame.filter(is_withheld), train)
     by_model, by_means = (

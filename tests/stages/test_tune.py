@@ -411,3 +411,10 @@ def test_the_command_tells_the_gain_and_what_to_do_next(
     out = call("--trials", "5")
     assert "a new study, since this has changed: train.models.item_knn" in out
     assert out.endswith("Best     none: no trial is complete\n")
+
+
+def test_of_a_fusion_the_first_member_is_tuned(project: Project) -> None:
+    configure(project.root, "fusion", "fusion: {members: [item_knn, ease]}")
+    assert quietly(project, trials=1).model == "item_knn"
+    with pytest.raises(CallError, match="made of fitted models; tune one of them: --model item_knn"):
+        quietly(project, trials=1, model="fusion")
