@@ -40,7 +40,7 @@ _NCF: dict[str, dict[str, Any]] = {
 }
 _NCF_ORDERED: dict[str, dict[str, Any]] = {
     **_NCF,
-    "slist": {"alpha": 0.3, "window": 30, "decay": 5, "floor": 0.05, "horizon": 5},
+    "slist": {"solver": "exact", "alpha": 0.3, "window": 30, "decay": 5, "floor": 0.05, "horizon": 5},
     "recency_ease": {},
 }
 

@@ -187,7 +187,7 @@ TABLES = (
         "s3rec-amazon/LastFM.txt.gz",
         read_lines,
         _models(
-            slist={"alpha": 0.3, "window": 100, "decay": 3, "floor": 0.15, "regularization": 100},
+            slist={"solver": "exact", "alpha": 0.3, "window": 100, "decay": 3, "floor": 0.15, "regularization": 100},
             recency_ease={"regularization": 30, "link_decay": 5, "link_floor": 0.4},
             ease={"regularization": 100},
         ),

@@ -57,7 +57,8 @@ def ratings_of(frame: pl.DataFrame, train: Interactions) -> Ratings:
     Raises CallError where an event of `frame` or of the train part has no value.
     """
     frame = frame.filter(pl.col("signal") == "positive").sort("user_id", maintain_order=True)
-    num_missing = int(frame["value"].is_null().sum() + frame["value"].is_nan().sum() + np.isnan(train.value).sum())
+    value = frame["value"].cast(pl.Float64).to_numpy()
+    num_missing = int(np.isnan(value).sum() + np.isnan(train.value).sum())
     if num_missing:
         raise CallError(
             f"ratings can be judged only where each event has a value: {num_missing} of {len(frame) + len(train)} "
@@ -72,7 +73,7 @@ def ratings_of(frame: pl.DataFrame, train: Interactions) -> Ratings:
         asked=Histories([train.history(user) for user in users], users=users),
         user=np.repeat(np.arange(len(first_U)), np.diff(np.append(first_U, len(frame)))),
         item_idx=item_idx,
-        value=frame["value"].to_numpy().astype(np.float64),
+        value=value,
         means=mean + user_bias[trained_E] + item_bias[item_idx],
         lowest=float(train.value.min()) if len(train) else -np.inf,
         highest=float(train.value.max()) if len(train) else np.inf,

@@ -34,7 +34,11 @@ class Ease:
 
         regularization: float = Field(200.0, gt=0)
         max_links: int = Field(300, ge=1, description="largest absolute weights kept for each history item")
-        max_items: int = Field(30_000, ge=1, description="memory is 4 bytes x items squared")
+        max_items: int = Field(
+            15_000,
+            ge=1,
+            description="memory is 4 bytes x items squared, time grows with their cube: minutes for 15,000",
+        )
         max_history: int = Field(500, ge=1, description="last events of a user that vote")
         link_decay: float | None = Field(
             None, gt=0, description="events after which a vote counts 1/e; null: all alike"

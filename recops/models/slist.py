@@ -12,7 +12,9 @@ read with the weights of recency that S has.
 
 `solver: exact` inverts a dense items x items matrix, which bounds the catalogue (`max_items`). `solver: diagonal` takes
 items of a history as if they never came together, so that every weight is a count over a count: sparse, for any
-catalogue, and the better one where histories are short (Amazon Beauty, NDCG@10 on validation: .0683 against .0674).
+catalogue, and the better one where items have few events (NDCG@10 on validation, diagonal against exact: Amazon Beauty
+with 11 events an item .0683 against .0674, the demo log with 10 .0812 in 0.3 s against .0786 in 15 s). `solver: auto`
+is exact where an item has 50 events or more on average.
 
 Shapes: E examples, U users, N items.
 """
@@ -41,11 +43,12 @@ Rows = Iterator[tuple[np.ndarray, np.ndarray]]  # of B: the items that may have 
 
 _EXAMPLES_AT_ONCE = 250_000
 _ROWS_AT_ONCE = 256  # of B
+_EXACT_FROM = 50  # events an item, where the solver is auto
 _DENSE_ABOVE = 0.1  # share of cells from which a dense product is the faster one
 
 
 class Slist:
-    """Without any event every score is 0. Raises TooLargeError for a catalogue above `max_items`."""
+    """Without any event every score is 0. Raises TooLargeError for `solver: exact` and more than `max_items` items."""
 
     takes = "history"
 
@@ -60,8 +63,10 @@ class Slist:
             False, description="also foretell the very item just had; true where recommend.remove_seen is false"
         )
         max_links: int = Field(300, ge=1, description="largest absolute weights kept for each history item")
-        solver: Literal["exact", "diagonal"] = Field("exact", description="diagonal: sparse, for short histories")
-        max_items: int = Field(30_000, ge=1, description="solver exact: memory is 4 bytes x items squared")
+        solver: Literal["auto", "exact", "diagonal"] = Field(
+            "auto", description="diagonal: sparse, for any catalogue; auto: exact for many events an item"
+        )
+        max_items: int = Field(30_000, ge=1, description="of the exact solver: memory is 4 bytes x items squared")
 
     def __init__(self, config: Config, num_users: int, num_items: int, seed: int) -> None:
         if config.solver == "exact":
@@ -81,7 +86,11 @@ class Slist:
         if alpha > 0:
             seen_UN = user_item_matrix(train)[:, 1:]
             alike_NN = sparse.csr_array(alpha * (seen_UN.T @ seen_UN))
-        solve = self._exact if self.config.solver == "exact" else self._diagonal
+        solver = self.config.solver
+        if solver == "auto":
+            is_dense = len(train) >= _EXACT_FROM * train.num_items and train.num_items <= self.config.max_items
+            solver = "exact" if is_dense else "diagonal"
+        solve = self._exact if solver == "exact" else self._diagonal
         yield np.zeros(0, np.int32), np.zeros(0, np.float32)
         for row, (items, weights) in enumerate(solve(train, next_NN, alike_NN)):
             if not self.config.learn_repeats:

@@ -26,7 +26,7 @@ def train_of(*sequences: str, weights: tuple[float, ...] | None = None) -> Inter
 
 def fitted(train: Interactions, **settings: Any) -> np.ndarray:
     """B [N, N] as the links have it."""
-    model = Slist(Slist.Config(**settings), train.num_users, train.num_items, 0)
+    model = Slist(Slist.Config(**{"solver": "exact", **settings}), train.num_users, train.num_items, 0)
     model.fit(train)
     indptr, indices, weights = model.links
     full = np.zeros((train.num_items + 1, train.num_items + 1))
@@ -100,7 +100,7 @@ def test_it_is_the_closed_form(settings: dict[str, Any], monkeypatch: pytest.Mon
     monkeypatch.setattr("recops.models.slist._DENSE_ABOVE", 2.0 if settings else 0.1)
     letters = np.random.default_rng(1).choice(list("abcdef"), (12, 7))
     train = train_of(*("".join(row[: 2 + user % 6]) for user, row in enumerate(letters)), "ffab")
-    expected = by_definition(train, Slist.Config(regularization=2.0, **settings))
+    expected = by_definition(train, Slist.Config(**{"solver": "exact", "regularization": 2.0, **settings}))
     np.testing.assert_allclose(fitted(train, regularization=2.0, **settings), expected, atol=1e-5)
 
 
@@ -150,9 +150,20 @@ def test_a_catalogue_too_large_names_the_key() -> None:
     with pytest.raises(
         TooLargeError, match=r"train\.models\.slist\.max_items: 10 allowed, 11 items found.*solver: diagonal"
     ):
-        Slist(Slist.Config(max_items=10), 1, 11, 0)
+        Slist(Slist.Config(solver="exact", max_items=10), 1, 11, 0)
 
 
 @pytest.mark.parametrize("sequences", [(), ("a", "b")])
 def test_without_a_transition_no_link_is_learned(sequences: tuple[str, ...]) -> None:
     assert not fitted(train_of(*sequences)).any()
+
+
+@pytest.mark.parametrize(("times", "solver"), [(1, "diagonal"), (50, "exact")])
+def test_auto_solves_exactly_where_items_have_many_events(times: int, solver: str) -> None:
+    train = train_of(*["abc"] * times)
+    np.testing.assert_array_equal(fitted(train, solver="auto"), fitted(train, solver=solver))
+    other = "exact" if solver == "diagonal" else "diagonal"
+    assert not np.allclose(fitted(train, solver="auto"), fitted(train, solver=other))
+    np.testing.assert_array_equal(
+        fitted(train, solver="auto", max_items=2), fitted(train, solver="diagonal")
+    )  # rather than refusing
