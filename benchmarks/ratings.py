@@ -80,7 +80,11 @@ def load(split: str, data: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     if split == "ml1m":
         frame = pl.read_csv(data / "movielens-1m" / "ratings.csv.gz", columns=[0, 1, 2, 3], infer_schema_length=None)
         return divide(events(frame.rename({"userId": "user_id", "movieId": "item_id", "rating": "value"})), 0.1, seed=0)
-    columns = {"new_columns": ["user_id", "item_id", "value", "timestamp"], "has_header": False, "separator": "\t"}
+    columns: dict[str, Any] = {
+        "new_columns": ["user_id", "item_id", "value", "timestamp"],
+        "has_header": False,
+        "separator": "\t",
+    }
     whole, test = (pl.read_csv(data / "movielens-100k" / name, **columns) for name in ("u.data", f"{split}.test"))
     return events(whole.join(test, on=["user_id", "item_id"], how="anti", maintain_order="left")), events(test)
 
