@@ -177,11 +177,10 @@ def _write_parts(parts: ServingParts, folder: Path, opset: int) -> tuple[dict[st
     if parts.fusion is None:
         return signature, scoring[0]
     fusion = parts.fusion
-    weights = [[float(f"{weight:.6g}") for weight in row] for row in fusion.weights.tolist()]
     return signature, {
         "calibration": fusion.calibration,
         "edges": list(fusion.edges),
-        "weights": weights,
+        "weights": fusion.weights.tolist(),  # whole: a rounded one times a score far above the others is another score
         "members": scoring,
     }
 

@@ -14,6 +14,7 @@ from recops.errors import RefusedError
 from recops.protocols import ServingParts
 from recops.release.export import cut_links, export_bundle, torch_scorer
 from recops.release.parity import check_parity, compare_lists, measure_parity
+from recops.runtime import Fusion
 from tests.release.small_bundles import facts, items
 
 NUM_ITEMS, WIDTH = 8, 6
@@ -239,3 +240,21 @@ def test_lists_agree_but_for_near_ties(a, b, difference):
         assert (found is None) == (difference is None), found
     if difference:
         assert compare_lists(list(a), list(a.values()), list(b), list(b.values())).startswith(difference)
+
+
+def test_members_lie_in_their_folders_and_their_weights_are_whole(tmp_path):
+    """The first with a network where a single model would lie, the others by name."""
+    weights = np.array([[1 / 3, 2 / 3]], np.float32)
+    network = parts()
+    by_links = ServingParts(links=network.links)
+    both = ServingParts(members=[("by_links", by_links), ("network", network)], fusion=Fusion(weights))
+    folder = tmp_path / "bundle"
+    fallback = np.zeros(NUM_ITEMS + 1, np.float32)
+    export_bundle(both, folder, items=items(*IDS), fallback=fallback, profile={}, facts=facts(), opset=20, max_links=2)
+    bundle = load_bundle(folder)
+    names = set(bundle.manifest["files"])
+    assert {"model.onnx", "item_vectors.npy", "members/by_links/links_indptr.npy"} <= names
+    assert bundle.scorer.fusion.weights.tolist() == weights.tolist()
+    batch = histories(3, 4)
+    scorer = torch_scorer(cut_links(both, 2), NUM_ITEMS, fallback)
+    np.testing.assert_allclose(bundle.scorer.scores(batch), scorer.scores(batch), atol=1e-5)
