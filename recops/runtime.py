@@ -153,7 +153,11 @@ class Scorer:
         """bool [B]: whether the model itself says something of these, else `fallback` does."""
         asked = Histories.of(histories)
         if self.members:
-            return np.logical_or.reduce([member.answers(asked) for member in self.members])
+            assert self.fusion is not None
+            heard = self.fusion.weights_of(asked).T > 0
+            return np.logical_or.reduce(
+                [member.answers(asked) & weighs for member, weighs in zip(self.members, heard, strict=True)]
+            )
         if not self.needs_history:
             return np.ones(len(asked), bool)
         if self.user_table is not None:

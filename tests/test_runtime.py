@@ -225,3 +225,16 @@ def test_scores_of_some_items_are_those_of_all(history, rows, with_ranker):
     scorer = full_scorer(rank if with_ranker else None, fallback=np.array([0, 3, 2, 1], np.float32))
     history, rows = np.array(history, np.int64), np.array(rows, np.int64)
     np.testing.assert_allclose(scorer.score_items([history], rows)[0], scorer.scores([history])[0][rows], rtol=1e-6)
+
+
+def test_a_member_without_weight_for_someone_does_not_answer_them():
+    """Short histories go to the links alone, which say nothing of an empty one."""
+    links = Links(np.array([0, 0, 1, 1]), np.array([2], np.int32), np.array([1], np.float32))
+    popular = Scorer(2, item_scores=np.array([0, 1, 2], np.float32), needs_history=False)
+    fusion = Fusion(np.array([[0, 1], [1, 1]], np.float32), (2,))
+    scorer = Scorer(
+        2, members=(popular, Scorer(2, links=links)), fusion=fusion, fallback=np.array([0, 5, 4], np.float32)
+    )
+    empty = np.zeros(0, np.int64)
+    assert scorer.answers([empty, np.array([1]), np.array([1, 1])]).tolist() == [False, True, True]
+    assert scorer.scores([empty])[0, 1:].tolist() == [5, 4]

@@ -23,7 +23,10 @@ from recops.protocols import FitReport, ServingParts
 from recops.runtime import Fusion as Weighing
 from recops.runtime import Scorer
 
-_CANDIDATES = 50  # best items of each member that a user's fused list is looked for among, while weights are sought
+# Best items of each member that a user's fused list is looked for among, while weights are sought: at least so many,
+# and so many for each place of the list.
+_CANDIDATES, _CANDIDATES_A_PLACE = 50, 5
+_MOST_PAIRS = 20_000_000  # of a target and a candidate of its user
 _STEPS = ((0.0, 0.25, 0.5, 2.0, 4.0), (0.0, 0.7, 0.85, 1.2, 1.4))  # factors that a weight is tried with, in turn
 _SHARES = (0.02, 0.05, 0.15, 0.4)  # of all weight, tried for a member that has none
 _LEAST_GAIN = 1e-5
@@ -37,6 +40,7 @@ class _Candidates:
     offsets: np.ndarray  # int64 [U+1]
     item_idx: np.ndarray  # int32 [C], rising within a user
     scores: np.ndarray  # float32 [M, C], calibrated, NaN where a member cannot say
+    is_best: np.ndarray  # bool [C]: among the best of a member; the others are targets, there to be ranked
     target: np.ndarray  # int64 [T], places among the C
     target_user: np.ndarray  # int64 [T]
     ideal: np.ndarray  # float64 [U], DCG of the best list
@@ -52,6 +56,7 @@ class _Candidates:
             np.concatenate(([0], np.cumsum(counts[users]))),
             self.item_idx[kept],
             self.scores[:, kept],
+            self.is_best[kept],
             place[self.target[inside]],
             renamed[self.target_user[inside]],
             self.ideal[users],
@@ -159,7 +164,7 @@ class Fusion:
         if len(valid) == 0:
             return FitReport()
         rng = np.random.default_rng(self.seed)
-        valid = valid.of(np.sort(rng.permutation(len(valid))[: self.config.max_users]))
+        valid = valid.of(_drawn(valid, self.config.max_users, len(scorers), rng))
         k = metric_k(metric)
         found = _candidates(list(scorers.values()), valid, self.config.calibration, k)
         lengths = np.array([len(history) for history in valid.histories])
@@ -182,12 +187,17 @@ class Fusion:
         return FitReport(best_metric=best[0])
 
     def _judged(self, found: _Candidates, weights_UM: np.ndarray, valid: Judging, metric: str) -> float:
-        """Any metric, over lists made of the candidates."""
+        """Any metric, over lists made of the candidates; whoever no member can answer is served the fallback."""
         fused, k = found.fused(weights_UM), metric_k(metric)
+        fallback = Scorer(len(valid.fallback) - 1, item_scores=valid.fallback, needs_history=False)
         lists = np.zeros((len(valid), k), np.int32)
+        unanswered = np.flatnonzero(np.diff(found.offsets) == 0)
+        if len(unanswered):
+            lists[unanswered] = valid.of(unanswered).rank(fallback, k).top_idx
         for user in range(len(valid)):
             part = slice(found.offsets[user], found.offsets[user + 1])
-            order = np.argsort(-fused[part], kind="stable")[:k]
+            best = np.flatnonzero(found.is_best[part])
+            order = best[np.argsort(-fused[part][best], kind="stable")][:k]
             lists[user, : len(order)] = found.item_idx[part][order]
         ranked = ranked_lists(lists, valid.targets, item_counts=valid.item_counts, histories=valid.histories)
         return float(np.nanmean(metric_values(ranked, metric)))
@@ -223,15 +233,18 @@ class Fusion:
 
 def _candidates(scorers: list[Scorer], valid: Judging, calibration: Literal["zscore", "rank"], k: int) -> _Candidates:
     """The best of every member for every user, and the targets that could be recommended at all."""
+    num_best = max(_CANDIDATES, _CANDIDATES_A_PLACE * k)
     offsets, items, scores, targets, users, ideal = [0], [], [], [], [], []
+    are_best = []
     for rows, calibrated_MBN in _calibrated(scorers, valid, calibration):
         for b, user in enumerate(rows.tolist()):
             own_MN = calibrated_MBN[:, b]
             wanted = np.unique(valid.targets[user])
             wanted = wanted[np.isfinite(own_MN[:, wanted]).any(0)]
-            best = [_best_rows(scores_N) for scores_N in own_MN]
-            union = np.unique(np.concatenate([*best, wanted]))
+            best = np.concatenate([_best_rows(scores_N, num_best) for scores_N in own_MN])
+            union = np.unique(np.concatenate([best, wanted]))
             items.append(union)
+            are_best.append(np.isin(union, best))
             scores.append(np.where(np.isinf(own_MN[:, union]), np.nan, own_MN[:, union]))
             targets.append(offsets[-1] + np.searchsorted(union, wanted))
             users.append(np.full(len(wanted), user))
@@ -242,6 +255,7 @@ def _candidates(scorers: list[Scorer], valid: Judging, calibration: Literal["zsc
         np.array(offsets),
         np.concatenate(items).astype(np.int32),
         np.concatenate(scores, axis=1),
+        np.concatenate(are_best),
         np.concatenate(targets).astype(np.int64),
         np.concatenate(users).astype(np.int64),
         best_dcg[np.array(ideal)],
@@ -263,12 +277,20 @@ def _calibrated(
         yield rows, scores_MBN
 
 
-def _best_rows(scores_N: np.ndarray) -> np.ndarray:
-    """Rows of the `_CANDIDATES` best; NaN and -inf are none."""
+def _best_rows(scores_N: np.ndarray, num_best: int) -> np.ndarray:
+    """Rows of the best; NaN and -inf are none."""
     finite = np.flatnonzero(np.isfinite(scores_N))
-    if len(finite) <= _CANDIDATES:
+    if len(finite) <= num_best:
         return finite
-    return finite[np.argpartition(-scores_N[finite], _CANDIDATES)[:_CANDIDATES]]
+    return finite[np.argpartition(-scores_N[finite], num_best)[:num_best]]
+
+
+def _drawn(valid: Judging, max_users: int, num_members: int, rng: np.random.Generator) -> np.ndarray:
+    """Rows of the users that weights are sought on: drawn, as many as allowed, fewer where they have many targets."""
+    order = rng.permutation(len(valid))[:max_users]
+    num_targets = np.array([len(valid.targets[row]) for row in order])
+    pairs = np.cumsum(num_targets * (num_targets + num_members * _CANDIDATES))
+    return np.sort(order[: max(1, int(np.searchsorted(pairs, _MOST_PAIRS, side="right")))])
 
 
 def _ascent(found: _Candidates, k: int, start: np.ndarray | None) -> np.ndarray:
@@ -291,7 +313,10 @@ def _ascent(found: _Candidates, k: int, start: np.ndarray | None) -> np.ndarray:
 
 def _likelihood(found: _Candidates, k: int, start: np.ndarray | None) -> np.ndarray:
     """Weights [M], not negative, under which a softmax over each user's candidates gives the targets most."""
+    found = found.of(np.diff(found.offsets) > 0)
     scores_MC = np.nan_to_num(found.scores, nan=0.0).astype(np.float64)
+    if not len(found.target):
+        return np.ones(len(scores_MC)) / len(scores_MC)
     begin, counts = found.offsets[:-1], np.diff(found.offsets)
     counts_T = np.bincount(found.target_user, minlength=len(found.ideal))
 

@@ -90,6 +90,8 @@ class Slist:
         if solver == "auto":
             is_dense = len(train) >= _EXACT_FROM * train.num_items and train.num_items <= self.config.max_items
             solver = "exact" if is_dense else "diagonal"
+            # Kept: whoever is fitted again on more data has to remain the model that was judged.
+            self.config = self.config.model_copy(update={"solver": solver})
         solve = self._exact if solver == "exact" else self._diagonal
         yield np.zeros(0, np.int32), np.zeros(0, np.float32)
         for row, (items, weights) in enumerate(solve(train, next_NN, alike_NN)):

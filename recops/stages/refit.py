@@ -12,9 +12,10 @@ from safetensors.numpy import load_file
 
 from recops.data.interactions import Interactions, make_interactions
 from recops.data.split import with_signal
+from recops.errors import RefusedError, TooLargeError
 from recops.protocols import Recommender
 from recops.stages.project import Project
-from recops.stages.train import make_model
+from recops.stages.train import unfitted_model
 from recops.training.loop import fit_model
 
 
@@ -35,11 +36,21 @@ def refit(project: Project, name: str) -> tuple[Recommender, Interactions]:
 
 def _fit_again(project: Project, name: str, whole: Interactions) -> Recommender:
     params, folder = project.params, project.model / name
-    model = make_model(name, whole, params.train, params.recommend.remove_seen)
+    model = unfitted_model(folder, whole, params.train.seed)
     if hasattr(model, "attach"):
-        fitted = [member for member in model.config.members if (project.model / member).is_dir()]
-        model.attach({member: _fit_again(project, member, whole).parts() for member in fitted})
-        model.load_state(load_file(folder / "state.safetensors"))
+        state = load_file(folder / "state.safetensors")
+        known = [member for member in model.config.members if (project.model / member).is_dir()]
+        members = {}
+        for member in known:
+            try:
+                members[member] = _fit_again(project, member, whole).parts()
+            except (TooLargeError, RefusedError) as error:
+                print(f"{name}: released without {member}: {error}")
+        weights = state["weights"][:, [known.index(member) for member in members]]
+        if not members or not weights.any(1).all():
+            raise RefusedError(f"{name}: none of the members that have any weight could be fitted on the whole log")
+        model.attach(members)
+        model.load_state({**state, "weights": weights})
         return model
     best_epoch = json.loads((folder / "fit.json").read_text(encoding="utf-8"))["best_epoch"]
     fit_model(
@@ -50,7 +61,7 @@ def _fit_again(project: Project, name: str, whole: Interactions) -> Recommender:
         progress=True,
         seed=params.train.seed,
         threads=params.train.threads,
-        judged_by="refit",
+        judged_by=f"refit {best_epoch}",
         last_epoch=best_epoch,
     )
     return model

@@ -95,6 +95,8 @@ def _fit_ensemble(
     """Fits the members, then what weighs them. A member that cannot be fitted on this data is left out."""
     members, left_out = {}, {}
     for member in model.config.members:
+        if hasattr(model_config(member, params)[0], "blend"):
+            raise CallError(f"train.models: the member {member} is an ensemble itself; name what it is made of")
         try:
             members[member] = fit(member, train, params, valid, metric, checkpoints, progress, fitted)[0].parts()
         except (TooLargeError, RefusedError) as error:
@@ -127,6 +129,8 @@ def train(project: Project) -> dict[str, Any]:
         fit(name, interactions, params.train, valid, params.evaluate.metric, checkpoints, True, fitted)
     for name, (model, report) in fitted.items():
         save_model(model, report, project.model / name)
+        for member, reason in report.left_out.items():
+            print(f"{name}: without {member}: {reason}")
     shutil.rmtree(checkpoints, ignore_errors=True)
     return {name: asdict(report) for name, (_, report) in fitted.items()}
 
@@ -151,14 +155,18 @@ def fitted_models(project: Project) -> list[str]:
     return sorted(found, key=lambda name: (name != train.model, name in train.baselines))
 
 
-def load_model(folder: Path, train: Interactions, seed: int) -> Recommender:
-    """The model that `save_model` wrote, fitted on the same train part; members lie in folders beside it."""
+def unfitted_model(folder: Path, train: Interactions, seed: int) -> Recommender:
+    """A new model with the settings of the one that `save_model` wrote, and what that one settled while fitting."""
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     kind = plugins.load("models", settings.pop("model"))
-    config = checked(kind.Config, settings, f"{folder}")
-    model = kind(config, train.num_users, train.num_items, seed)
+    return kind(checked(kind.Config, settings, f"{folder}"), train.num_users, train.num_items, seed)
+
+
+def load_model(folder: Path, train: Interactions, seed: int) -> Recommender:
+    """The model that `save_model` wrote, fitted on the same train part; members lie in folders beside it."""
+    model = unfitted_model(folder, train, seed)
     if hasattr(model, "attach"):
-        fitted = [member for member in config.members if (folder.parent / member).is_dir()]
+        fitted = [member for member in model.config.members if (folder.parent / member).is_dir()]
         model.attach({m: load_model(folder.parent / m, train, seed).parts() for m in fitted})
     model.load_state(load_file(folder / "state.safetensors"))
     return model

@@ -1,16 +1,18 @@
 """Weights of a fusion, on validation users whose best answer is known."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from recops.evaluation.judging import Judging
-from recops.models.fusion import Fusion, _candidates
+from recops.models.fusion import Fusion, _candidates, _drawn
 from recops.params import EvaluateParams
 from recops.protocols import ServingParts
 from recops.release.export import torch_scorer
+from recops.runtime import Scorer
 
 NUM_ITEMS, NUM_USERS = 40, 400
 
@@ -165,3 +167,50 @@ def test_ndcg_of_candidates_is_that_of_lists() -> None:
     for name, scorer in scorers.items():
         weights = np.array([name == "a", name == "b"], np.float64)
         assert math.isclose(found.ndcg(weights, 10), valid.mean(scorer, "ndcg@10"), rel_tol=1e-9)
+
+
+@pytest.mark.parametrize("weights", ["ndcg", "likelihood"])
+def test_users_whom_no_member_answers_are_judged_by_the_fallback(weights: str) -> None:
+    """As every single model is: item 7 is what is popular, and what the newcomers went for."""
+    right, histories, targets = circle()
+    newcomers = [np.zeros(0, np.int64)] * 100
+    popular = np.zeros(NUM_ITEMS + 1, np.float32)
+    popular[7] = 1
+    valid = replace(judging([*histories[:100], *newcomers], [*targets[:100], *[7] * 100]), fallback=popular)
+    model, report = blended({"right": right}, valid, weights=weights)
+    scorer = torch_scorer(model.parts(), NUM_ITEMS)
+    assert report.best_metric == pytest.approx(valid.mean(scorer, "ndcg@10")) == pytest.approx(1)
+
+
+def test_a_target_that_no_member_puts_high_is_no_hit_of_a_long_list() -> None:
+    """Of a thousand items in random order a list of 20 holds one in fifty."""
+    num_items = 1000
+    generator = np.random.default_rng(0)
+    scorers = {
+        name: Scorer(
+            num_items, item_scores=generator.normal(size=num_items + 1).astype(np.float32), needs_history=False
+        )
+        for name in "ab"
+    }
+    targets = [generator.integers(1, num_items + 1, 1) for _ in range(400)]
+    valid = Judging(
+        user_ids=[f"u{user}" for user in range(400)],
+        histories=[np.array([1])] * 400,
+        targets=targets,
+        item_counts=np.ones(num_items + 1, np.int64),
+        fallback=np.ones(num_items + 1, np.float32),
+        settings=EvaluateParams(metric="recall@20", k=[20]),
+        remove_seen=True,
+    )
+    model = Fusion(Fusion.Config(members=["a", "b"]), 5, num_items, seed=1)
+    model.attach({name: ServingParts(item_scores=s.item_scores, needs_history=False) for name, s in scorers.items()})
+    report = model.blend(scorers, valid)
+    assert report.best_metric == pytest.approx(0.02, abs=0.02)
+
+
+def test_many_targets_make_fewer_users() -> None:
+    valid = judging([np.array([1])] * 30, [1] * 30)
+    crowded = replace(valid, targets=[np.arange(10_000)] * 30)
+    rng = np.random.default_rng(1)
+    assert len(_drawn(valid, 20, 2, rng)) == 20
+    assert len(_drawn(crowded, 20, 2, rng)) == 1

@@ -79,3 +79,42 @@ def test_an_ensemble_keeps_its_weights(project: Project) -> None:
         dict(parts.members)["item_knn"].links[2], before[2]
     )
     assert json.loads((project.model / "fusion" / "fit.json").read_text())["best_metric"] is None
+
+
+def test_a_member_that_the_whole_log_is_too_large_for_is_released_without(project: Project) -> None:
+    """The whole log has ten items, the train part nine."""
+    settings = "fusion: {members: [ease, item_knn]}\n    ease: {max_items: 9}"
+    project.params_file.write_text(MODELS.replace("fusion: {members: [sasrec, item_knn]}", settings))
+    project = Project(project.root)
+    part = pl.read_parquet(project.tables / "events.parquet").filter(pl.col("item_id") != "i9")
+    train = make_interactions(part.with_columns(signal=pl.lit("positive"), weight=pl.lit(1.0, pl.Float32)))
+    fitted: dict = {}
+    fit("fusion", train, project.params.train, None, "ndcg@10", fitted=fitted)
+    for name, (one, about) in fitted.items():
+        save_model(one, about, project.model / name)
+    again, _ = refit(project, "fusion")
+    assert [name for name, _ in again.parts().members] == ["item_knn"]
+
+
+def test_a_checkpoint_of_another_best_epoch_is_not_gone_on_from(project: Project) -> None:
+    """What a killed refit left behind, which was to run longer."""
+    settings = project.params.train
+    model, report = fit("sasrec", train_part(project), settings, None, "ndcg@10")
+    report.best_epoch = 1
+    save_model(model, report, project.model / "sasrec")
+    whole = whole_log(project)
+    left = Sasrec(Sasrec.Config(**settings.models["sasrec"]), whole.num_users, whole.num_items, settings.seed)
+    fit_model(
+        left,
+        whole,
+        None,
+        project.state / "refit" / "sasrec",
+        seed=settings.seed,
+        threads=1,
+        judged_by="refit 3",
+        last_epoch=3,
+    )
+    again, _ = refit(project, "sasrec")
+    expected = Sasrec(Sasrec.Config(**settings.models["sasrec"]), whole.num_users, whole.num_items, settings.seed)
+    fit_model(expected, whole, None, seed=settings.seed, threads=1, last_epoch=1)
+    np.testing.assert_array_equal(again.state()["items.weight"], expected.state()["items.weight"])

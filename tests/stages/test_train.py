@@ -70,3 +70,9 @@ def test_a_member_that_cannot_be_fitted_is_left_out_and_named(train):
     with pytest.raises(RefusedError, match="sasrec: nothing to train on"):
         only = {"fusion": {"members": ["sasrec"]}}
         fit("fusion", two, TrainParams(models=only), None, "ndcg@10")
+
+
+def test_an_ensemble_is_no_member_under_whatever_name(train):
+    params = TrainParams(models={"inner": {"model": "fusion"}, "fusion": {"members": ["inner"]}})
+    with pytest.raises(CallError, match="the member inner is an ensemble itself"):
+        fit("fusion", train, params, None, "ndcg@10")
