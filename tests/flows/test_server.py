@@ -148,7 +148,10 @@ def first_run(server: Server) -> dict[str, Any]:
     """The scheduled run, ended; the schedule is then paused."""
     run = server.finished("train_and_release", 1, 600)
     deployment = server.http.get("/deployments/name/train_and_release/nightly").json()
-    server.http.patch(f"/deployments/{deployment['id']}", json={"paused": True}).raise_for_status()
+    # 503: the database of the server was locked for too long, and the caller is to ask again.
+    pause = f"/deployments/{deployment['id']}"
+    until(lambda: server.http.patch(pause, json={"paused": True}).status_code != 503, 60, "the schedule is paused")
+    assert server.http.get(pause).json()["paused"]
     return run
 
 
