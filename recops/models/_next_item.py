@@ -7,7 +7,7 @@ folder, so it is no model of the socket.
 Shapes: B histories, L their length, D width, N items, M predicted positions, S sampled negatives, W windows.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from recops.data.interactions import Interactions
 from recops.errors import RefusedError
 from recops.models._losses import full_cross_entropy, sampled_cross_entropy
+from recops.models._module import ModuleState
 from recops.models._transformer import Network
 from recops.params import Group
 from recops.protocols import ServingParts
@@ -66,7 +67,7 @@ class NextItemConfig(Group):
         return self
 
 
-class NextItemModel:
+class NextItemModel(ModuleState):
     """A GradientRecommender (see protocols.py); the models differ in the `kind` of their blocks and in the Config."""
 
     Config: ClassVar[type[NextItemConfig]] = NextItemConfig
@@ -180,9 +181,3 @@ class NextItemModel:
             uses_time=self.config.use_time,
             max_history=self.config.max_history,
         )
-
-    def state(self) -> dict[str, np.ndarray]:
-        return {name: value.detach().cpu().numpy().copy() for name, value in self.module.state_dict().items()}
-
-    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        self.module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from recops.data.interactions import Interactions
 from recops.errors import CallError
 from recops.models._links import user_item_matrix
+from recops.models._module import ModuleState
 from recops.params import Group
 from recops.protocols import ServingParts
 
@@ -91,7 +92,7 @@ class _Ranker(nn.Module):
         return self.top(user_vector[:, None, :] + item_vectors[None, :, :])[:, :, 0]
 
 
-class ConcatMlp:
+class ConcatMlp(ModuleState):
     """A GradientRecommender (see protocols.py).
 
     Objectives: `bce` (default) tells observed pairs from sampled ones; `mse` predicts the event's value and, like every
@@ -187,9 +188,9 @@ class ConcatMlp:
 
     def state(self) -> dict[str, np.ndarray]:
         self._fit_fold_in()
-        return {name: value.detach().cpu().numpy().copy() for name, value in self.module.state_dict().items()}
+        return super().state()
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         """The fold-in comes with the state; it is not fitted again."""
         self._history_UN = None
-        self.module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})
+        super().load_state(state)

@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from recops.data.interactions import Interactions
 from recops.models._links import user_item_matrix
 from recops.models._losses import bpr_loss, gbce_loss, grouped_cross_entropy, sampled_cross_entropy
+from recops.models._module import ModuleState
 from recops.params import Group
 from recops.protocols import ServingParts
 
@@ -137,7 +138,7 @@ class _Encoder(nn.Module):
         return F.embedding(item_idx, self.vectors).sum(1) * degree_B1**-0.5
 
 
-class LightGcn:
+class LightGcn(ModuleState):
     """A GradientRecommender (see protocols.py). A batch is some users with all they had, so that the scores of all
     items are made once a user, not once an event; each step smooths the whole graph, which is what a step costs."""
 
@@ -257,8 +258,8 @@ class LightGcn:
 
     def state(self) -> dict[str, np.ndarray]:
         self._smooth()
-        return {name: value.detach().cpu().numpy().copy() for name, value in self.module.state_dict().items()}
+        return super().state()
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         self._graph = None
-        self.module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})
+        super().load_state(state)

@@ -9,7 +9,7 @@ with the item bias as their last column. Knows nothing about the order of a hist
 Shapes: B batch, L history length, D width, N items.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from recops.data.interactions import Interactions
 from recops.errors import CallError
 from recops.models._fold_in import FoldIn
+from recops.models._module import ModuleState
 from recops.params import Group
 from recops.protocols import ServingParts
 
@@ -56,7 +57,7 @@ class _Factors(nn.Module):
         return self.mean + self.user_bias(user_idx)[..., 0] + self.item_bias(item_idx)[..., 0] + product
 
 
-class MatrixFactorization:
+class MatrixFactorization(ModuleState):
     """A GradientRecommender (see protocols.py).
 
     Objectives: `implicit` (default) draws every observed pair to 1 and, with a small weight, all pairs to 0, without
@@ -177,9 +178,3 @@ class MatrixFactorization:
             item_vectors=torch.cat([vectors_ND, bias_N[:, None]], 1).numpy(),
             max_history=self.config.max_history,
         )
-
-    def state(self) -> dict[str, np.ndarray]:
-        return {name: value.detach().cpu().numpy().copy() for name, value in self.module.state_dict().items()}
-
-    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        self.module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})

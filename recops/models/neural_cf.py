@@ -12,7 +12,7 @@ catalogue, MovieLens-100k and latest-small: .070 and .032; `most_popular` .035 a
 Shapes: B batch, D embedding width, H width of the first hidden layer, S negatives, N items, M ranked, E events.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -22,6 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from recops.data.interactions import Interactions
+from recops.models._module import ModuleState
 from recops.params import Group
 from recops.protocols import ServingParts
 
@@ -76,7 +77,7 @@ class _Ranker(nn.Module):
         return product_BM + self.top(user_B1[..., self.dim :] + item_vectors[..., self.dim :])[..., 0]
 
 
-class NeuralCf:
+class NeuralCf(ModuleState):
     """A GradientRecommender (see protocols.py)."""
 
     takes = "user"
@@ -137,9 +138,3 @@ class NeuralCf:
             item_vectors=module.item_vectors(torch.arange(self.num_items + 1)).numpy(),
             ranker=self._ranker.eval(),
         )
-
-    def state(self) -> dict[str, np.ndarray]:
-        return {name: value.detach().cpu().numpy().copy() for name, value in self.module.state_dict().items()}
-
-    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        self.module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})

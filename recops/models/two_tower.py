@@ -13,7 +13,7 @@ Shapes: B batch, L history length, D width, N items (row 0 is padding), E events
 R rows of the catalogue that a batch needs.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from recops.data.interactions import Interactions
 from recops.models._losses import sampled_cross_entropy
+from recops.models._module import ModuleState
 from recops.params import Group
 from recops.protocols import ServingParts
 
@@ -77,7 +78,7 @@ class _Towers(nn.Module):
         return self.item_tower(self.items(item_idx))
 
 
-class TwoTower:
+class TwoTower(ModuleState):
     """A GradientRecommender (see protocols.py)."""
 
     takes = "history"
@@ -168,9 +169,3 @@ class TwoTower:
         vectors_ND = module.item_vectors(torch.arange(self.num_items + 1)) / self.config.temperature
         vectors_ND[0] = 0
         return ServingParts(encoder=module, item_vectors=vectors_ND.numpy(), max_history=self.config.max_history)
-
-    def state(self) -> dict[str, np.ndarray]:
-        return {name: value.detach().cpu().numpy().copy() for name, value in self.module.state_dict().items()}
-
-    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        self.module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})
