@@ -97,7 +97,7 @@ TABLES = (
             Recipe("most_popular", "most_popular", is_random=False),
             Recipe("item_knn", "item_knn", is_random=False),
             *(Recipe(name, name, ML1M, is_random=False) for name in ("ease", "recency_ease", "slist")),
-            _fused("fusion_linear", _QUICK, is_random=False, edges=[]),
+            _fused("fusion_linear", _QUICK, is_random=False, edges=[], max_users=2500),
             Recipe("sasrec", "sasrec"),
             Recipe("ligr", "ligr"),
             _fused("fusion", ["ligr", *LINEAR], is_random=True),
