@@ -59,8 +59,8 @@ def times_between(bounds: Sequence[Bounds]) -> np.ndarray:
     return found.astype(np.int64)
 
 
-def load(data: Path, quick_users: int | None = None) -> Task:
-    """The whole file, or a sample of about `quick_users`."""
+def read_sequences(data: Path, quick_users: int | None = None) -> tuple[dict[str, list[str]], dict[str, np.ndarray]]:
+    """Items of each user, oldest first, and their times in seconds; of a sample of about `quick_users` where given."""
     folder = data / "sasrec-bert4rec"
     sequences = read_pairs(folder / "ml-1m.txt.gz")
     if quick_users is not None:
@@ -72,6 +72,12 @@ def load(data: Path, quick_users: int | None = None) -> Task:
         user: times_between([bounds[users[user], items[item]] for item in sequence])
         for user, sequence in sequences.items()
     }
+    return sequences, times
+
+
+def load(data: Path, quick_users: int | None = None) -> Task:
+    """The whole file, or a sample of about `quick_users`."""
+    sequences, times = read_sequences(data, quick_users)
     return with_times(leave_last_out("ml1m_time", sequences), times)
 
 
