@@ -1,0 +1,1 @@
+"""recops' sequence models beside those of other libraries, each in its own environment."""
