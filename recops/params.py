@@ -145,7 +145,9 @@ class TuneParams(Group):
 
 class EvaluateParams(Group):
     k: list[Annotated[int, Field(ge=1)]] = Field([5, 10, 20], min_length=1)
-    metric: str = Field("ndcg@10", description="the metric that early stopping and the gate look at")
+    metric: str = Field(
+        "ndcg@10", description="the metric that early stopping and the gate look at; of ratings: rmse or mae"
+    )
     bootstrap_samples: int = Field(1000, ge=100)
     catalogue: Literal["at_time", "all"] = Field(
         "at_time", description="at_time: an item is a candidate from its first event on; all: always"
