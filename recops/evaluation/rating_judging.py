@@ -75,10 +75,11 @@ class RatingJudging:
             predicted, self.ratings, samples=settings.bootstrap_samples, seed=settings.seed, kept=kept
         )
         metrics = {
-            name: {**{key: value if np.isfinite(value) else None for key, value in found[name].items()}}
+            name: {key: value if np.isfinite(value) else None for key, value in found[name].items()}
+            | {"users": found["users"]}
             for name in RATING_METRICS
         }
-        return {"users": found["users"], "metrics": {n: {**m, "users": found["users"]} for n, m in metrics.items()}}
+        return {"users": found["users"], "metrics": metrics}
 
     def fingerprint(self) -> str:
         """Hex digest of who is judged on what: figures of two judgings with the same one can be compared."""

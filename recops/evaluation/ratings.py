@@ -61,7 +61,7 @@ def means_for_unknown(train: Interactions) -> tuple[np.ndarray, RatingScale]:
 
 
 def check_values(value: np.ndarray, where: str) -> None:
-    """Raises CallError where a value [E] is NaN, naming `where` and how many there are."""
+    """Raises CallError where a value [E] is NaN, naming `where` (what asks for them) and how many there are."""
     num_missing = int(np.isnan(value).sum())
     if num_missing:
         raise CallError(
@@ -77,12 +77,7 @@ def ratings_of(frame: pl.DataFrame, train: Interactions) -> Ratings:
     """
     frame = frame.filter(pl.col("signal") == "positive").sort("user_id", maintain_order=True)
     value = frame["value"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
-    num_missing = int(np.isnan(value).sum() + np.isnan(train.value).sum())
-    if num_missing:
-        raise CallError(
-            f"ratings can be judged only where each event has a value: {num_missing} of {len(frame) + len(train)} "
-            "have none; rank instead, or ignore the events of that kind (params.yaml, events)"
-        )
+    check_values(np.concatenate([value, train.value]), "train.task rating")
     trained_E = train.users.to_idx(frame["user_id"].to_list()).astype(np.int64)
     first_U = np.flatnonzero(frame["user_id"].is_first_distinct().to_numpy())
     users = trained_E[first_U]

@@ -1,7 +1,7 @@
 """Where ranking and rating differ for the stages: who is judged on what, what somebody unknown gets, and which models.
 
-In: a project and its train part. Out: a `Judging` or a `RatingJudging`, which a stage uses alike; fallbacks for export
-and gate. Everything else of a stage is the same for both tasks (`train.task`).
+In: a project and its train part. Out: a `Judge`, which a stage asks alike; fallbacks for export and gate. Everything
+else of a stage is the same for both tasks (`train.task`).
 """
 
 from typing import Literal
@@ -11,12 +11,12 @@ import numpy as np
 from recops import plugins
 from recops.data.interactions import Interactions, read_interactions
 from recops.errors import CallError
-from recops.evaluation.judging import Judging, read_judging
-from recops.evaluation.rating_judging import RatingJudging, read_rated, read_rating_judging
+from recops.evaluation.judging import read_judging
+from recops.evaluation.rating_judging import read_rated, read_rating_judging
 from recops.evaluation.ratings import means_for_unknown
 from recops.models.most_popular import MostPopular
 from recops.params import Params
-from recops.protocols import Recommender
+from recops.protocols import Judge, Recommender
 from recops.runtime import RatingScale
 from recops.stages.project import Project
 
@@ -47,9 +47,7 @@ def read_train(project: Project) -> Interactions:
     return read_interactions(path)
 
 
-def read_part(
-    project: Project, part: Literal["valid", "test"], train: Interactions, with_items: bool = False
-) -> Judging | RatingJudging:
+def read_part(project: Project, part: Literal["valid", "test"], train: Interactions, with_items: bool = False) -> Judge:
     """Who is judged on a part. `with_items` also reads the catalogue, for figures of variety (ranking only)."""
     params = project.params
     settings, remove_seen = params.evaluate, params.recommend.remove_seen

@@ -17,9 +17,8 @@ from recops.bundle import canonical_json, write_atomically
 from recops.data.interactions import Interactions
 from recops.errors import CallError, RefusedError, TooLargeError
 from recops.evaluation.judging import Judging
-from recops.evaluation.rating_judging import RatingJudging
 from recops.params import TrainParams, checked
-from recops.protocols import EnsembleRecommender, FitReport, Recommender
+from recops.protocols import EnsembleRecommender, FitReport, Judge, Recommender
 from recops.release.export import torch_scorer
 from recops.stages.project import Project
 from recops.stages.task import check_models, read_part, read_train
@@ -50,7 +49,7 @@ def fit(
     name: str,
     train: Interactions,
     params: TrainParams,
-    valid: Judging | RatingJudging | None,
+    valid: Judge | None,
     metric: str,
     checkpoints: Path | None = None,
     progress: bool = False,
@@ -89,7 +88,7 @@ def _fit_ensemble(
     model: EnsembleRecommender,
     train: Interactions,
     params: TrainParams,
-    valid: Judging | RatingJudging | None,
+    valid: Judge | None,
     metric: str,
     checkpoints: Path | None,
     progress: bool,

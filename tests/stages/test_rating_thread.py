@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recops.bundle import bundle_id, load_bundle
+from recops.bundle import Pointer, bundle_id, load_bundle, write_pointer
 from recops.data.interactions import read_interactions
 from recops.data.split import split_events
 from recops.errors import CallError
@@ -18,6 +18,7 @@ from recops.release import gate
 from recops.serving.release import Release
 from recops.serving.requests import Recommend, Score
 from recops.serving.retrieval import recommend, score
+from recops.stages import promote
 from recops.stages.evaluate import evaluate
 from recops.stages.export import export
 from recops.stages.judge import incomparable, judge_both
@@ -64,6 +65,7 @@ def project(tmp_path: Path) -> Project:
     project.params_file.write_text(PARAMS.format(refit="false"))
     project.tables.mkdir(parents=True)
     project.reports.mkdir()
+    project.state.mkdir()
     columns: dict[str, Any] = {"item_id": pl.String, "title": pl.String, "categories": pl.List(pl.String)}
     columns |= {"price": pl.Float32, "available": pl.Boolean, "published_at": pl.Datetime("us", "UTC")}
     pl.DataFrame(schema=columns).write_parquet(project.tables / "items.parquet")
@@ -155,7 +157,10 @@ def test_a_ranking_champion_cannot_be_compared(project: Project) -> None:
     train(project)
     evaluate(project)
     export(project)
-    assert "a person may promote" in str(incomparable(project, champion))
+    write_pointer(project.releases, Pointer(champion), expected=None)
+    decision = promote.decide(project)
+    assert decision["verdict"] == "undecided" and promote.is_settled(decision, Pointer(champion))
+    assert "rating and the champion's was ranking" in decision["reasons"][0]
 
 
 @pytest.mark.parametrize(
