@@ -30,6 +30,7 @@ from benchmarks.report import RESULTS, facts, write_results
 from recops.data.interactions import make_interactions
 from recops.evaluation.ratings import predictions, rating_figures, ratings_of
 from recops.models.bayesian_factorization import BayesianFactorization
+from recops.models.rating_means import RatingMeans
 from recops.release.export import torch_scorer
 
 QUICK: dict[str, Any] = {"num_samples": 10, "burn_in": 5}
@@ -98,9 +99,11 @@ def measure(base: pl.DataFrame, test: pl.DataFrame, seed: int, quick: bool) -> d
     model.fit(train)
     seconds = time.process_time() - started
     ratings = ratings_of(test, train)
+    means = RatingMeans(RatingMeans.Config(), train.num_users, train.num_items, seed)
+    means.fit(train)
     by_means, by_model = (
-        rating_figures(predictions(scorer, ratings), ratings, samples=1000, seed=0)
-        for scorer in (None, torch_scorer(model.parts(), train.num_items))
+        rating_figures(predictions(torch_scorer(one.parts(), train.num_items), ratings), ratings, samples=1000, seed=0)
+        for one in (means, model)
     )
     row = {**by_model, "cpu_seconds": seconds, "seed": seed, "settings": config.model_dump()}
     return {"damped means": by_means, "bayesian_factorization": row, **facts("benchmarks.ratings")}

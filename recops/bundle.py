@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 
 from recops.errors import BundleError, RefusedError
-from recops.runtime import Fusion, Histories, Links, OnnxNetwork, Scorer
+from recops.runtime import Fusion, Histories, Links, OnnxNetwork, RatingScale, Scorer
 
-FORMAT_VERSION = 2  # 2: several models in one bundle, and tables of users
+FORMAT_VERSION = 2  # 2: several models in one bundle, tables of users, and ratings
 MANIFEST = "manifest.json"
 POINTER = "current.json"
 ENCODER, RANKER, VECTORS, SCORES = "model.onnx", "rank.onnx", "item_vectors.npy", "item_scores.npy"
 LINKS = {"indptr": "links_indptr.npy", "indices": "links_indices.npy", "weights": "links_weights.npy"}
-USER_VECTORS, USERS = "user_vectors.npy", "users.json"
+USER_VECTORS, USER_MEANS, USERS = "user_vectors.npy", "user_means.npy", "users.json"
 ITEMS, FALLBACK, PROFILE = "items.json", "fallback.json", "profile.json"
 
 
@@ -218,6 +218,9 @@ def _scorer(
             floor=scoring["link_floor"],
             window=scoring["link_window"],
         )
+    ratings = None
+    if scale := scoring.get("ratings"):
+        ratings = RatingScale(scale["lowest"], scale["highest"], array(USER_MEANS))
     return Scorer(
         num_items=num_items,
         encode=network(ENCODER),
@@ -230,6 +233,7 @@ def _scorer(
         uses_time=scoring.get("uses_time", False),  # format 1 knew no times
         needs_history=scoring["needs_history"],
         fallback=fallback,
+        ratings=ratings,
     )
 
 
@@ -257,6 +261,7 @@ def _check_arrays(folder: Path, part: Scorer, num_users: int) -> None:
     _check_rows(folder / VECTORS, part.item_vectors, part.num_items + 1)
     _check_rows(folder / SCORES, part.item_scores, part.num_items + 1)
     _check_rows(folder / USER_VECTORS, part.user_table, num_users + 1)
+    _check_rows(folder / USER_MEANS, None if part.ratings is None else part.ratings.user_means, num_users + 1)
     links = part.links
     if links is not None and (
         len(links.indptr) != part.num_items + 2

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from recops import __version__
 from recops.errors import CallError, RecopsError, RefusedError
+from recops.params import RATING_METRICS
 from recops.stages.pipeline import refresh_code
 from recops.stages.project import Project, open_project
 
@@ -97,11 +98,14 @@ def init(
     events: Annotated[Path, typer.Option(help="Interaction log: CSV, TSV, JSON lines or Parquet, also .gz.")],
     items: Annotated[Path | None, typer.Option(help="Items: one row an item.")] = None,
     users: Annotated[Path | None, typer.Option(help="Users: one row a user.")] = None,
+    task: Annotated[str, typer.Option(help="ranking: what comes next; rating: which value an event will have.")] = (
+        "ranking"
+    ),
 ) -> None:
     """Make a project from your own files: look at them, guess the columns, write params.yaml with the guess."""
     from recops.stages.init import init as init_project
 
-    guess = init_project(folder, events, items, users)
+    guess = init_project(folder, events, items, users, task)
     print_table("What was found", ["what", "guess", "why"], guess.rows)
     print(f"Wrote {folder / 'params.yaml'}: correct it where the guess is wrong, then: recops run -C {folder}")
 
@@ -135,11 +139,13 @@ def show_results(project: Project, outcome: dict[str, Any]) -> None:
 
     metrics = outcome["metrics"]
     valid = {name: figures["valid"][metrics["metric"]] for name, figures in metrics["models"].items()}
-    names = sorted(valid, key=lambda name: (name != metrics["chosen"], -valid[name]))
-    k = metrics["metric"].partition("@")[2]
-    keys = [f"{name}@{k}" for name in ("ndcg", "hit_rate", "coverage", "novelty")]
+    sign = 1 if metrics["lower_is_better"] else -1
+    names = sorted(valid, key=lambda name: (name != metrics["chosen"], sign * valid[name]))
+    _, _, k = metrics["metric"].partition("@")
+    keys = [f"{name}@{k}" for name in ("ndcg", "hit_rate", "coverage", "novelty")] if k else list(RATING_METRICS)
+    about = "whole catalogue" if k else "predicted ratings, lower is better"
     print_table(
-        f"Test metrics ({metrics['split']}, whole catalogue, 95 % intervals)",
+        f"Test metrics ({metrics['split']}, {about}, 95 % intervals)",
         ["model", "valid", *keys],
         [
             [

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from recops.errors import CallError
 
 M = TypeVar("M", bound=BaseModel)
+RATING_METRICS = ("rmse", "mae")  # of `train.task: rating`; the first is the default
 Seed = Annotated[int, Field(ge=0, lt=2**63)]  # what every generator takes
 
 
@@ -87,12 +88,26 @@ class EncodeParams(Group):
 
 
 class TrainParams(Group):
+    """`model` and `baselines` that are left out follow the task."""
+
+    task: Literal["ranking", "rating"] = Field(
+        "ranking", description="ranking: what comes next; rating: which value an event will have, judged by RMSE"
+    )
     model: str = "fusion"
     baselines: list[str] = ["most_popular", "recent_popular", "item_knn"]
     seed: Seed = 42
     threads: int = Field(2, ge=1, description="CPU threads; part of the recipe, since results depend on it")
     refit: bool = Field(True, description="release the chosen model fitted again on everything, test part included")
     models: dict[str, dict[str, Any]] = Field({}, description="hyper-parameters by model name")
+
+    @model_validator(mode="after")
+    def _follow_task(self) -> "TrainParams":
+        if self.task == "rating":
+            if "model" not in self.model_fields_set:
+                self.model = "bayesian_factorization"
+            if "baselines" not in self.model_fields_set:
+                self.baselines = ["rating_means"]
+        return self
 
 
 class TuneRange(Group):
@@ -130,7 +145,9 @@ class TuneParams(Group):
 
 class EvaluateParams(Group):
     k: list[Annotated[int, Field(ge=1)]] = Field([5, 10, 20], min_length=1)
-    metric: str = Field("ndcg@10", description="the metric that early stopping and the gate look at")
+    metric: str = Field(
+        "ndcg@10", description="the metric that early stopping and the gate look at; of ratings: rmse or mae"
+    )
     bootstrap_samples: int = Field(1000, ge=100)
     catalogue: Literal["at_time", "all"] = Field(
         "at_time", description="at_time: an item is a candidate from its first event on; all: always"
@@ -197,6 +214,26 @@ class Params(Group):
     serve: ServeParams = ServeParams()
     drift: DriftParams = DriftParams()
     retrain: RetrainParams = RetrainParams()
+
+    @model_validator(mode="after")
+    def _fit_task(self) -> "Params":
+        """`evaluate.metric` follows the task where it is left out. Raises CallError where a setting contradicts it."""
+        if self.train.task == "ranking":
+            return self
+        if "metric" not in self.evaluate.model_fields_set:
+            self.evaluate = self.evaluate.model_copy(update={"metric": RATING_METRICS[0]})
+        if self.evaluate.metric not in RATING_METRICS:
+            raise CallError(
+                f"evaluate.metric: train.task is rating, which is judged by {' or '.join(RATING_METRICS)}; found "
+                f"{self.evaluate.metric!r}"
+            )
+        for name, kind in self.ingest.events.items():
+            if kind.signal == "positive" and kind.min_value is not None:
+                raise CallError(
+                    f"ingest.events.{name}.min_value: train.task is rating, which learns from low values as well; "
+                    f"found {kind.min_value:g}; take the key out"
+                )
+        return self
 
 
 def checked(kind: type[M], values: Any, where: str) -> M:

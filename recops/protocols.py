@@ -173,6 +173,33 @@ class Metric(Protocol):
         ...
 
 
+class Judge(Protocol):
+    """Who is judged on a part of the split, and by what: what stages ask of `evaluation/judging.py` (rankings) and
+    `evaluation/rating_judging.py` (ratings), so that no stage has to know which it is."""
+
+    lower_is_better: ClassVar[bool]  # of what `mean` gives
+
+    @property
+    def remove_seen(self) -> bool: ...
+
+    def __len__(self) -> int:
+        """Users judged."""
+        ...
+
+    def mean(self, scorer: Scorer, metric: str) -> float:
+        """One metric over all; NaN where nobody is judged. Raises CallError for a metric that it does not have."""
+        ...
+
+    def evaluate(self, scorer: Scorer) -> dict[str, Any]:
+        """`metrics` {name: {value, low, high, users}}, `segments` {name: {users, metrics}} and `users` {judged,
+        not_judged, targets, unknown_targets}: JSON values only."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Hex digest of who is judged on what: figures of two with the same one can be compared."""
+        ...
+
+
 @dataclass(frozen=True)
 class DriftResult:
     """One drift test on one feature: `statistic` says how far, `p_value` how sure, `drifted` what follows."""

@@ -117,6 +117,18 @@ class Fusion:
 
 
 @dataclass(frozen=True)
+class RatingScale:
+    """What scores that are ratings are read by: the values there are, and what is known of each user's."""
+
+    lowest: float  # values seen in training
+    highest: float
+    user_means: np.ndarray  # float32 [U+1]: what a user gives an item of which nothing is known; row 0: anybody
+
+    def clipped(self, scores: np.ndarray) -> np.ndarray:
+        return np.clip(scores, np.float32(self.lowest), np.float32(self.highest))
+
+
+@dataclass(frozen=True)
 class Scorer:
     """Scores the whole catalogue for histories (see protocols.ServingParts for the formula)."""
 
@@ -133,6 +145,7 @@ class Scorer:
     uses_time: bool = False
     needs_history: bool = True
     fallback: np.ndarray | None = None  # float32 [N+1]: scores for those that the model itself cannot answer
+    ratings: RatingScale | None = None  # of a model whose scores are ratings
 
     @property
     def linked(self) -> Links | None:
@@ -208,6 +221,19 @@ class Scorer:
         asked = Histories.of(histories)
         # Calibration looks at the whole catalogue.
         return self._score_rows(asked, None)[:, rows] if self.members else self._score_rows(asked, rows)
+
+    def predictions(self, histories: "Histories | Sequence[np.ndarray]", rows: np.ndarray) -> np.ndarray:
+        """Ratings of some item rows, float32 [B, M], within the values seen in training.
+
+        Row 0 is an item that was never trained on: it gets what the user gives on average, and somebody who was not
+        trained on gets the fallback. Only of a scorer with `ratings`.
+        """
+        assert self.ratings is not None, "the scores of a model that ranks are no ratings"
+        asked = Histories.of(histories)
+        found = self.score_items(asked, rows)
+        users = np.zeros(len(asked), np.int64) if asked.users is None else asked.users
+        found[:, rows == 0] = self.ratings.user_means[users][:, None]
+        return self.ratings.clipped(found)
 
     def _score_rows(self, asked: Histories, rows: np.ndarray | None) -> np.ndarray:
         total = self._fused(asked) if self.members else self._own(asked, rows)

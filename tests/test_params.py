@@ -19,6 +19,12 @@ def test_what_is_left_out_has_its_default(tmp_path: Path, text: str) -> None:
     assert read_params(write(tmp_path, text)) == Params()
 
 
+def test_what_is_left_out_follows_the_task(tmp_path: Path) -> None:
+    params = read_params(write(tmp_path, "train: {task: rating}\n"))
+    assert (params.train.model, params.train.baselines) == ("bayesian_factorization", ["rating_means"])
+    assert params.evaluate.metric == "rmse"
+
+
 def test_a_value_is_read(tmp_path: Path) -> None:
     params = read_params(write(tmp_path, "train: {model: ease, threads: 4}\nvalidate: {enabled: false}\n"))
     assert (params.train.model, params.train.threads, params.validate_.enabled) == ("ease", 4, False)

@@ -108,7 +108,7 @@ def lengths(metrics: Mapping[str, Any], name: str) -> list[int]:
 
 def title(name: str) -> str:
     """A metric's name for people."""
-    words = {"ndcg": "NDCG", "mrr": "MRR", "map": "MAP", "gini": "Gini index"}
+    words = {"ndcg": "NDCG", "mrr": "MRR", "map": "MAP", "gini": "Gini index", "rmse": "RMSE", "mae": "MAE"}
     return words.get(name, name.replace("_", " ").capitalize())
 
 

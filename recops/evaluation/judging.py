@@ -8,7 +8,7 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import polars as pl
@@ -46,6 +46,7 @@ class Judging:
     not_judged: dict[str, int] | None = None
     users: np.ndarray | None = None  # int64 [U], rows of the train part's users, 0 for one without events there
     ages: list[np.ndarray] | None = None  # U int64 arrays: seconds from each event to the user's first target
+    lower_is_better: ClassVar[bool] = False
 
     def __len__(self) -> int:
         return len(self.histories)
@@ -123,7 +124,7 @@ class Judging:
 
     def sample(self, num_users: int, seed: int) -> Histories:
         """At most `num_users` users drawn without repetition, in their order."""
-        return self.asked[_drawn(len(self), num_users, seed)]
+        return self.asked[drawn(len(self), num_users, seed)]
 
 
 def metric_k(metric: str) -> int:
@@ -171,7 +172,7 @@ def read_judging(
         asked = zip(users["first"].to_list(), times.values(), strict=True)
         ages = [(first - np.concatenate([np.empty(0, np.int64), *at])) // 1_000_000 for first, at in asked]
     first_seen = _first_seen(split, train, items) if settings.catalogue == "at_time" else None
-    kept = _drawn(len(users), settings.max_users, settings.seed)
+    kept = drawn(len(users), settings.max_users, settings.seed)
     not_judged = {
         "trained on, no target in this part": train.num_users - int((trained > 0).sum()),
         "left out by evaluate.max_users": len(users) - len(kept),
@@ -194,7 +195,7 @@ def read_judging(
     )
 
 
-def _drawn(num_users: int, wanted: int | None, seed: int) -> np.ndarray:
+def drawn(num_users: int, wanted: int | None, seed: int) -> np.ndarray:
     """Rows of at most `wanted` users, drawn without repetition, rising."""
     if wanted is None or wanted >= num_users:
         return np.arange(num_users)

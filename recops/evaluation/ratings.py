@@ -1,11 +1,11 @@
 """How far predicted ratings are from given ones: RMSE and MAE, with intervals over users.
 
-In: the train part, events with values, a scorer whose scores are ratings. Out: figures. A prediction is clipped to the
-values seen in training; a pair that the scorer cannot answer (a user or an item that was never trained on) gets the
-damped means of what is known. Knows no models.
+In: the train part, events with values, a scorer whose scores are ratings. Out: figures. What a scorer cannot answer (a
+user or an item that was never trained on) gets the damped means of what is known, and all predictions lie within the
+values seen in training: `Scorer.predictions` does both, here as when served. Knows no models.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import polars as pl
 
 from recops.data.interactions import Interactions
 from recops.errors import CallError
-from recops.runtime import Histories, Scorer
+from recops.runtime import Histories, RatingScale, Scorer
 
 BATCH = 256
 # Events at the mean that a user or an item is credited with before its own mean is believed.
@@ -28,9 +28,8 @@ class Ratings:
     user: np.ndarray  # int64 [E], 0..U-1, rising
     item_idx: np.ndarray  # int64 [E], 0 for an item that was never trained on
     value: np.ndarray  # float64 [E]
-    means: np.ndarray  # float64 [E]: damped means of user and item
-    lowest: float  # values seen in training
-    highest: float
+    fallback: np.ndarray  # float32 [N+1]: damped means of items
+    scale: RatingScale
 
     def __len__(self) -> int:
         return len(self.value)
@@ -51,65 +50,78 @@ def damped_means(train: Interactions) -> tuple[float, np.ndarray, np.ndarray]:
     return mean, user_U, item_N
 
 
+def means_for_unknown(train: Interactions) -> tuple[np.ndarray, RatingScale]:
+    """What somebody unknown gives each item (float32 [N+1], row 0 is 0), and the scale with what each user gives an
+    unknown item. A train part without events has a scale of 0 alone."""
+    mean, user_U, item_N = damped_means(train)
+    lowest, highest = (float(train.value.min()), float(train.value.max())) if len(train) else (0.0, 0.0)
+    fallback = (mean + item_N).astype(np.float32)
+    fallback[0] = 0
+    return fallback, RatingScale(lowest, highest, (mean + user_U).astype(np.float32))
+
+
+def check_values(value: np.ndarray, where: str) -> None:
+    """Raises CallError where a value [E] is NaN, naming `where` (what asks for them) and how many there are."""
+    num_missing = int(np.isnan(value).sum())
+    if num_missing:
+        raise CallError(
+            f"{where} predicts ratings: it needs a value for every event, {num_missing} of {len(value)} have none; "
+            "take a model that ranks (train.task: ranking), or ignore events of that kind (ingest.events)"
+        )
+
+
 def ratings_of(frame: pl.DataFrame, train: Interactions) -> Ratings:
     """The positives of `frame` (SPLIT_COLUMNS) as events to predict; an empty frame gives none.
 
     Raises CallError where an event of `frame` or of the train part has no value.
     """
     frame = frame.filter(pl.col("signal") == "positive").sort("user_id", maintain_order=True)
-    value = frame["value"].cast(pl.Float64).to_numpy()
-    num_missing = int(np.isnan(value).sum() + np.isnan(train.value).sum())
-    if num_missing:
-        raise CallError(
-            f"ratings can be judged only where each event has a value: {num_missing} of {len(frame) + len(train)} "
-            "have none; rank instead, or ignore the events of that kind (params.yaml, events)"
-        )
+    value = frame["value"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    check_values(np.concatenate([value, train.value]), "train.task rating")
     trained_E = train.users.to_idx(frame["user_id"].to_list()).astype(np.int64)
     first_U = np.flatnonzero(frame["user_id"].is_first_distinct().to_numpy())
-    item_idx = train.items.to_idx(frame["item_id"].to_list()).astype(np.int64)
-    mean, user_bias, item_bias = damped_means(train)
     users = trained_E[first_U]
+    fallback, scale = means_for_unknown(train)
     return Ratings(
         asked=Histories([train.history(user) for user in users], users=users),
         user=np.repeat(np.arange(len(first_U)), np.diff(np.append(first_U, len(frame)))),
-        item_idx=item_idx,
+        item_idx=train.items.to_idx(frame["item_id"].to_list()).astype(np.int64),
         value=value,
-        means=mean + user_bias[trained_E] + item_bias[item_idx],
-        lowest=float(train.value.min()) if len(train) else -np.inf,
-        highest=float(train.value.max()) if len(train) else np.inf,
+        fallback=fallback,
+        scale=scale,
     )
 
 
-def predictions(scorer: Scorer | None, ratings: Ratings) -> np.ndarray:
-    """float64 [E]: the scores of a scorer (None: damped means for all), clipped."""
-    found = ratings.means.copy()
-    for start in range(0, len(ratings.asked) if scorer is not None else 0, BATCH):
-        assert scorer is not None
-        asked = ratings.asked[slice(start, start + BATCH)]
-        events = np.arange(*np.searchsorted(ratings.user, (start, start + BATCH)))
-        rows = ratings.user[events] - start
-        can_answer = scorer.answers(asked)[rows] & (ratings.item_idx[events] > 0)
-        scores_BN = scorer.scores(asked)
-        found[events[can_answer]] = scores_BN[rows[can_answer], ratings.item_idx[events[can_answer]]]
-    return np.clip(found, ratings.lowest, ratings.highest)
+def predictions(scorer: Scorer, ratings: Ratings) -> np.ndarray:
+    """float64 [E]: what the scorer says, as it is served (`Scorer.predictions`)."""
+    scorer = replace(scorer, fallback=ratings.fallback, ratings=ratings.scale)
+    found = np.empty(len(ratings))
+    every_row = np.arange(scorer.num_items + 1)
+    for start in range(0, len(ratings.asked), BATCH):
+        predicted_BN = scorer.predictions(ratings.asked[slice(start, start + BATCH)], every_row)
+        events = slice(*np.searchsorted(ratings.user, (start, start + BATCH)))
+        found[events] = predicted_BN[ratings.user[events] - start, ratings.item_idx[events]]
+    return found
 
 
-def rating_figures(predicted: np.ndarray, ratings: Ratings, *, samples: int, seed: int) -> dict[str, Any]:
-    """`rmse` and `mae` over all events, each with value, low and high (95 %, users resampled with all their events),
-    and the numbers of events and users. Without events the figures are NaN.
+def rating_figures(
+    predicted: np.ndarray, ratings: Ratings, *, samples: int, seed: int, kept: np.ndarray | None = None
+) -> dict[str, Any]:
+    """`rmse` and `mae` over all events, or those `kept` (bool [E]), each with value, low and high (95 %, users
+    resampled with all their events), and the numbers of events and users. Without events the figures are NaN.
 
     One user is off by 1 and by 3, the other by nothing, once; the mean square is (1 + 9 + 0) / 3:
 
-    >>> some = Ratings(Histories([]), np.array([0, 0, 1]), np.ones(3), np.array([1.0, 4, 2]), np.ones(3), 1, 5)
+    >>> some = Ratings(Histories([]), np.array([0, 0, 1]), np.ones(3), np.array([1.0, 4, 2]), np.ones(1), None)
     >>> found = rating_figures(np.array([2.0, 1, 2]), some, samples=10, seed=1)
     >>> round(found["rmse"]["value"] ** 2, 4), round(found["mae"]["value"], 4)
     (3.3333, 1.3333)
     """
-    num_users = int(ratings.user[-1]) + 1 if len(ratings) else 0
-    error_E = predicted - ratings.value
-    totals_U3 = np.stack(
-        [np.bincount(ratings.user, of, num_users) for of in (error_E**2, np.abs(error_E), np.ones(len(error_E)))], 1
-    )
+    rows = slice(None) if kept is None else kept
+    error_E = predicted[rows] - ratings.value[rows]
+    totals_U3 = user_totals(error_E, ratings.user[rows])
+    totals_U3 = totals_U3[totals_U3[:, 2] > 0]
+    num_users = len(totals_U3)
     generator = np.random.default_rng(seed)
     drawn = [totals_U3.sum(0)]
     for _ in range(samples if num_users else 0):
@@ -118,8 +130,15 @@ def rating_figures(predicted: np.ndarray, ratings: Ratings, *, samples: int, see
     drawn_S3 = np.stack(drawn)
     with np.errstate(invalid="ignore"):
         means_S2 = drawn_S3[:, :2] / drawn_S3[:, 2:]
-    figures: dict[str, Any] = {"events": len(ratings), "users": num_users}
+    figures: dict[str, Any] = {"events": len(error_E), "users": num_users}
     for name, values_S in (("rmse", np.sqrt(means_S2[:, 0])), ("mae", means_S2[:, 1])):
         low, high = np.percentile(values_S[1:], [2.5, 97.5]) if len(values_S) > 1 else (np.nan, np.nan)
         figures[name] = {"value": float(values_S[0]), "low": float(low), "high": float(high)}
     return figures
+
+
+def user_totals(error_E: np.ndarray, user_E: np.ndarray) -> np.ndarray:
+    """Of each user 0..max the sum of squared errors, of absolute errors, and the number of events: float64 [U, 3]."""
+    num_users = int(user_E.max(initial=-1)) + 1
+    columns = (error_E**2, np.abs(error_E), np.ones(len(error_E)))
+    return np.stack([np.bincount(user_E, column, num_users) for column in columns], 1)

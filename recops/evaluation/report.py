@@ -14,6 +14,7 @@ from typing import Any
 from recops.bundle import write_atomically
 from recops.evaluation.charts import colours, learning_curves, lengths, metric_bars, title
 from recops.evaluation.segments import COLD_EVENTS
+from recops.params import RATING_METRICS
 
 ACCURACY = ("ndcg", "recall", "hit_rate", "mrr", "map")
 # Which way is better is a matter of taste for most of these, so none is marked as best.
@@ -71,16 +72,16 @@ def write_report(
     verdict and undefined figures are said in words.
     """
     names = list(metrics["models"])
+    bars = "" if _of_ratings(metrics) else _scroll(metric_bars(metrics, ("ndcg", "recall", "mrr")))
     body = [
         _header(metrics, validation),
-        _section(
-            "The model beside its baselines",
-            _accuracy(metrics) + _scroll(metric_bars(metrics, ("ndcg", "recall", "mrr"))),
-        ),
+        _section("The model beside its baselines", _accuracy(metrics) + bars),
         _section(
             "Learning curves", _scroll(learning_curves(metrics, curves)) or "<p>No model here is trained in epochs.</p>"
         ),
-        _section(
+        ""
+        if _of_ratings(metrics)
+        else _section(
             "Popularity, coverage and variety",
             _beyond(metrics) + _scroll(metric_bars(metrics, ("popularity_bias", "coverage", "novelty"))),
         ),
@@ -113,7 +114,7 @@ def write_plots(out: Path, metrics: Mapping[str, Any], curves: Mapping[str, Any]
         for row in curve["epochs"]
     ]
     figures = [
-        [model, *key.split("@"), entry["value"], entry.get("low"), entry.get("high")]
+        [model, *key.partition("@")[::2], entry["value"], entry.get("low"), entry.get("high")]
         for model, parts in metrics["models"].items()
         for key, entry in parts["metrics"].items()
     ]
@@ -127,18 +128,34 @@ def _write_csv(path: Path, header: list[str], rows: list[list[Any]]) -> None:
     write_atomically(path, text.getvalue())
 
 
+def _of_ratings(metrics: Mapping[str, Any]) -> bool:
+    """Whether values of events were predicted, rather than lists made."""
+    return metrics["metric"] in RATING_METRICS
+
+
+def _best(metrics: Mapping[str, Any], values: Iterable[float | None]) -> float | None:
+    """The best of the values that are defined."""
+    pick = min if metrics.get("lower_is_better") else max
+    return pick((value for value in values if value is not None), default=None)
+
+
 def _header(metrics: Mapping[str, Any], validation: Mapping[str, Any]) -> str:
     chosen, metric = metrics["chosen"], metrics["metric"]
     models = metrics["models"]
     entry = models[chosen]["metrics"].get(metric, {})
-    others = [(_value(models[name], metric), name) for name in models if name != chosen]
-    best = max(((value, name) for value, name in others if value is not None), default=None)
+    others = {name: _value(models[name], metric) for name in models if name != chosen}
+    best = _best(metrics, others.values())
+    best_name = next((name for name, value in others.items() if value == best), "")
     users = models[chosen]["users"]
     not_judged = "; ".join(f"{count:,} {reason}" for reason, count in users["not_judged"].items())
     verdict, tone = ("fit to train on", "ok") if validation.get("ok") else ("refused or not judged", "bad")
     cards = [
         (_number(entry.get("value")), f"{metric} of {chosen}, 95 % interval {_interval(entry)}", ""),
-        (_number(best[0]) if best else "none", f"best of the others: {best[1]}" if best else "no other model", ""),
+        (
+            "none" if best is None else _number(best),
+            "no other model" if best is None else f"best of the others: {best_name}",
+            "",
+        ),
         (f"{users['judged']:,}", f"users judged on {users['targets']:,} targets", ""),
         (verdict, f"validation; rules that warn: {len(validation.get('warned', []))}", tone),
     ]
@@ -148,36 +165,42 @@ def _header(metrics: Mapping[str, Any], validation: Mapping[str, Any]) -> str:
         if metrics["split"] == "random"
         else ""
     )
+    judged, unknown = "the whole catalogue is ranked for each user", "count as misses"
+    if _of_ratings(metrics):
+        judged = "each rating of the part is predicted, and lower is better"
+        unknown = "are predicted by the user's mean"
     return (
         f"<header><h1>recops: {escape(chosen)}</h1><p>Chosen on validation among {len(models)} models. Split "
-        f"<code>{escape(metrics['split'])}</code>; the whole catalogue is ranked for each user; intervals are "
+        f"<code>{escape(metrics['split'])}</code>; {judged}; intervals are "
         f"bootstrapped over users.</p>{random_note}<div class='cards'>"
         + "".join(
             f"<div class='card'><b class='{tone}'>{escape(big)}</b><span>{escape(small)}</span></div>"
             for big, small, tone in cards
         )
         + f"</div><p class='soft'>{users['unknown_targets']:,} targets are items that the model does not know: they "
-        f"count as misses.{' Not judged: ' + escape(not_judged) + '.' if not_judged else ''}</p></header>\n"
+        f"{unknown}.{' Not judged: ' + escape(not_judged) + '.' if not_judged else ''}</p></header>\n"
     )
 
 
 def _accuracy(metrics: Mapping[str, Any]) -> str:
     k = metrics["metric"].partition("@")[2]
-    keys = [f"{name}@{k}" for name in ACCURACY]
-    best = {
-        key: max((v for m in metrics["models"].values() if (v := _value(m, key)) is not None), default=None)
-        for key in keys
-    }
+    keys = list(RATING_METRICS) if _of_ratings(metrics) else [f"{name}@{k}" for name in ACCURACY]
+    best = {key: _best(metrics, (_value(m, key) for m in metrics["models"].values())) for key in keys}
     rows = []
     for name, dot, figures in _models(metrics):
         valid = figures["valid"].get(metrics["metric"])
         cells = [_cell(figures["metrics"].get(key, {}), best[key]) for key in keys]
         rows.append((name, f"<td>{dot}</td><td>{_number(valid)}</td>{''.join(cells)}"))
-    header = ["model", f"valid {metrics['metric']}", *(f"{title(key.partition('@')[0])}@{k}" for key in keys)]
+    named = [f"{title(key.partition('@')[0])}{'@' if k else ''}{k}" for key in keys]
+    header = ["model", f"valid {metrics['metric']}", *named]
     return (
         _table(header, rows, metrics["chosen"])
-        + "<p class='soft'>Test part. Small: 95 % interval. Bold: the highest.</p>"
+        + f"<p class='soft'>Test part. Small: 95 % interval. Bold: the {_extreme(metrics)}.</p>"
     )
+
+
+def _extreme(metrics: Mapping[str, Any]) -> str:
+    return "lowest" if metrics.get("lower_is_better") else "highest"
 
 
 def _beyond(metrics: Mapping[str, Any]) -> str:
@@ -200,7 +223,7 @@ def _segments(metrics: Mapping[str, Any], names: Sequence[str]) -> str:
         entries = [
             metrics["models"][name]["segments"].get(segment, {}).get("metrics", {}).get(metric, {}) for name in names
         ]
-        best = max((e["value"] for e in entries if e.get("value") is not None), default=None)
+        best = _best(metrics, (e.get("value") for e in entries))
         rows.append(
             ("", f"<td>{escape(segment)}</td><td>{figures['users']:,}</td>" + "".join(_cell(e, best) for e in entries))
         )

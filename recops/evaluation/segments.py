@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 COLD_EVENTS = 5
 HEAVY_QUANTILE = 0.9
 HEAD_SHARE = 0.5
+ITEM_CLASSES = ("head", "tail", "new")
 
 
 def item_classes(item_counts: np.ndarray) -> np.ndarray:
@@ -34,19 +35,23 @@ def item_classes(item_counts: np.ndarray) -> np.ndarray:
     return classes
 
 
+def user_segments(lengths: np.ndarray) -> dict[str, np.ndarray]:
+    """Which users belong to each segment of users, bool [U], by the lengths of their histories, int [U]."""
+    heavy_from = max(np.quantile(lengths, HEAVY_QUANTILE), COLD_EVENTS + 1) if len(lengths) else 0
+    cold, heavy = lengths <= COLD_EVENTS, lengths >= heavy_from
+    return {"users:cold": cold, "users:warm": ~cold & ~heavy, "users:heavy": heavy}
+
+
 def segments(ranked: RankedUsers) -> dict[str, tuple[np.ndarray, RankedUsers]]:
     """For each segment which users belong to it (bool [U]) and what they are judged on.
 
     In a segment of users that is all their targets; in one of items, only the targets that are such items. A user
     belongs to a segment of items with at least one such target.
     """
-    lengths = np.array([len(h) for h in ranked.histories])
-    heavy_from = max(np.quantile(lengths, HEAVY_QUANTILE), COLD_EVENTS + 1) if len(lengths) else 0
-    cold, heavy = lengths <= COLD_EVENTS, lengths >= heavy_from
-    found = {"users:cold": cold, "users:warm": ~cold & ~heavy, "users:heavy": heavy}
+    found = user_segments(np.array([len(h) for h in ranked.histories]))
     result = {name: (mask & (ranked.num_targets > 0), ranked) for name, mask in found.items()}
     target_class = item_classes(ranked.item_counts)[ranked.target_idx]
-    for name in ("head", "tail", "new"):
+    for name in ITEM_CLASSES:
         part = ranked.with_targets(target_class == name)
         result[f"items:{name}"] = (part.num_targets > 0, part)
     return result

@@ -18,7 +18,7 @@ from scipy import sparse
 from scipy.sparse.linalg import svds
 
 from recops.data.interactions import Interactions
-from recops.errors import CallError
+from recops.evaluation.ratings import check_values
 from recops.params import Group
 from recops.protocols import ServingParts
 
@@ -56,12 +56,7 @@ class BayesianFactorization:
 
     def fit(self, train: Interactions) -> None:
         """Raises CallError where an event has no value."""
-        num_missing = int(np.isnan(train.value).sum())
-        if num_missing:
-            raise CallError(
-                f"train.models.bayesian_factorization predicts ratings: it needs a value for every event, "
-                f"{num_missing} of {len(train)} have none; take a model that ranks"
-            )
+        check_values(train.value, "train.models.bayesian_factorization")
         if len(train) == 0:
             return
         config, generator = self.config, np.random.default_rng(self._seed)

@@ -25,7 +25,7 @@ import torch
 from recops import bundle as files
 from recops.errors import RefusedError
 from recops.protocols import ServingParts
-from recops.runtime import Links, Scorer
+from recops.runtime import Links, RatingScale, Scorer
 
 ITEM_COLUMNS = ("item_id", "title", "categories", "price", "available", "published_at")
 # The facts a manifest must have beside those that are added here.
@@ -34,10 +34,13 @@ FACTS = ("model", "params", "metrics", "validation", "inputs", "data_watermark",
 Dims = tuple[str | None, ...]  # names of the dynamic dimensions, None for a fixed one
 
 
-def torch_scorer(parts: ServingParts, num_items: int, fallback: np.ndarray | None = None) -> Scorer:
+def torch_scorer(
+    parts: ServingParts, num_items: int, fallback: np.ndarray | None = None, ratings: RatingScale | None = None
+) -> Scorer:
     """Scores with the torch modules as they are, gradients off: for validation while training, and evaluation.
 
-    `fallback` float32 [N+1] scores those that the model cannot answer itself, as a bundle does.
+    `fallback` float32 [N+1] scores those that the model cannot answer itself, as a bundle does; `ratings` is given
+    where the scores are ratings.
     """
     return Scorer(
         num_items=num_items,
@@ -55,6 +58,7 @@ def torch_scorer(parts: ServingParts, num_items: int, fallback: np.ndarray | Non
         uses_time=parts.uses_time,
         needs_history=parts.needs_history,
         fallback=fallback,
+        ratings=ratings,
     )
 
 
@@ -80,6 +84,7 @@ def export_bundle(
     items: dict[str, list],
     users: Sequence[str] = (),
     fallback: np.ndarray,
+    ratings: RatingScale | None = None,
     profile: dict[str, Any],
     facts: dict[str, Any],
     opset: int,
@@ -89,7 +94,8 @@ def export_bundle(
     """Writes the bundle to `out`, replacing what is there only when all went well; returns its id.
 
     `items` maps ITEM_COLUMNS to lists in row order (entry 0 is row 1), ids sorted, times ISO text, None for unknown;
-    `users` are the ids of the rows of a `user_table` from row 1 on; `fallback` is float32 [N+1]; `facts` are the
+    `users` are the ids of the rows of a `user_table` from row 1 on; `fallback` is float32 [N+1]; `ratings` is given for
+    a model whose scores are ratings, with the same users; `facts` are the
     manifest's entries named in FACTS and any more. `scoring`, `opset` and `signature` are added here. `check`
     (such as `parity.check_parity`) judges the finished bundle, its figures become the manifest's `parity`; when it
     raises, nothing is written. Raises RefusedError for weights that are not finite.
@@ -102,7 +108,10 @@ def export_bundle(
     temporary.mkdir(parents=True)
     try:
         signature, scoring = _write_parts(parts, temporary, opset)
-        if any(part.user_table is not None for _, part, _ in _laid_out(parts)):
+        if ratings is not None:
+            scoring["ratings"] = {"lowest": ratings.lowest, "highest": ratings.highest}
+            np.save(temporary / files.USER_MEANS, ratings.user_means.astype(np.float32), allow_pickle=False)
+        if ratings is not None or any(part.user_table is not None for _, part, _ in _laid_out(parts)):
             _write_json(temporary / files.USERS, {"user_id": list(users)})
         _write_json(temporary / files.ITEMS, {column: list(items[column]) for column in ITEM_COLUMNS})
         # Six digits: the order of a fallback list needs no more, and the last bits of a sum differ between machines.

@@ -18,19 +18,23 @@ from recops.errors import CallError
 from recops.evaluation.bootstrap import paired_bootstrap
 from recops.evaluation.judging import metric_k
 from recops.evaluation.protocol import metric_values, rank_users, ranked_lists
-from recops.evaluation.segments import segments
+from recops.evaluation.segments import ITEM_CLASSES, item_classes, segments, user_segments
 from recops.params import GateParams
 from recops.runtime import Histories, Scorer
 
 
 @dataclass(frozen=True)
 class Judged:
-    """One model's metric for each user: `values` float64 [U], and the same within each segment, NaN outside of it."""
+    """One model's metric for each user: `values` float64 [U], and the same within each segment, NaN outside of it.
+
+    With `lower_is_better` it is an error.
+    """
 
     metric: str
     user_ids: Sequence[str]
     values: np.ndarray
     segments: Mapping[str, np.ndarray] = field(default_factory=dict)
+    lower_is_better: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,8 @@ def decide(
     """The gate. Without a champion the candidate passes: which model becomes the first release was chosen before.
 
     Passes when the lower end of the 95 % interval of the paired difference is at least -margin of the champion's mean,
-    and in no guard segment the mean difference is below -guard_margin of the champion's mean there. Fewer than
+    and in no guard segment the mean difference is below -guard_margin of the champion's mean there; of an error, which
+    is to be low, when the upper end is at most +margin, and no mean difference above +guard_margin. Fewer than
     `min_users` users decide nothing; a guard segment of fewer than `guard_min_users` is not judged. Users judged for
     one model only are left out and counted. Raises CallError for a guard segment that does not exist.
     """
@@ -60,31 +65,36 @@ def decide(
     assert candidate.metric == champion.metric, f"{candidate.metric} cannot be compared with {champion.metric}"
     ids = sorted(set(candidate.user_ids) & set(champion.user_ids))
     rows = [_rows(judged, ids) for judged in (candidate, champion)]
-    whole = _compared(candidate.values[rows[0]], champion.values[rows[1]], params.margin, samples, seed)
+    sign = 1 if candidate.lower_is_better else -1  # of a loss
+    whole = _compared(candidate.values[rows[0]], champion.values[rows[1]], sign * params.margin, samples, seed)
     figures: dict[str, Any] = {"metric": candidate.metric, **whole, "segments": {}}
     figures["not_judged"] = len(set(candidate.user_ids) | set(champion.user_ids)) - whole["users"]
     if whole["users"] < params.min_users:
         reason = f"{whole['users']} users judged, gate.min_users is {params.min_users}: a person may promote"
         return Decision("undecided", [reason], figures)
 
-    passes = whole["low"] >= whole["allowed"]
+    def fails(worst: float, allowed: float) -> bool:
+        return sign * worst > sign * allowed
+
+    beyond, within = ("above", "at most") if candidate.lower_is_better else ("below", "at least")
+    passes = not fails(whole["high" if candidate.lower_is_better else "low"], whole["allowed"])
     interval = f"{whole['difference']:+.4f} [{whole['low']:+.4f}, {whole['high']:+.4f}]"
     reasons = [
         f"{candidate.metric} {whole['candidate']:.4f}, champion {whole['champion']:.4f}; difference {interval}: "
-        f"{'at least' if passes else 'below'} the {whole['allowed']:+.4f} allowed"
+        f"{within if passes else beyond} the {whole['allowed']:+.4f} allowed"
     ]
     for name in params.guard_segments:
         if name not in candidate.segments or name not in champion.segments:
             there = ", ".join(sorted(set(candidate.segments) & set(champion.segments)))
             raise CallError(f"gate.guard_segments: no segment {name!r}; there are {there or 'none'}")
         values = candidate.segments[name][rows[0]], champion.segments[name][rows[1]]
-        part = _compared(*values, params.guard_margin, samples, seed)
+        part = _compared(*values, sign * params.guard_margin, samples, seed)
         figures["segments"][name] = part
         if part["users"] < params.guard_min_users:
             reasons.append(f"{name}: {part['users']} users, too few to judge (gate.guard_min_users)")
-        elif part["difference"] < part["allowed"]:
+        elif fails(part["difference"], part["allowed"]):
             passes = False
-            reasons.append(f"{name}: difference {part['difference']:+.4f}, below the {part['allowed']:+.4f} allowed")
+            reasons.append(f"{name}: difference {part['difference']:+.4f}, {beyond} the {part['allowed']:+.4f} allowed")
     return Decision("promote" if passes else "keep", reasons, figures)
 
 
@@ -188,6 +198,42 @@ def judge_scorer(
     )
 
 
+def judge_ratings(
+    scorer: Scorer,
+    item_ids: Sequence[str],
+    targets: Mapping[str, Sequence[str]],
+    values: Mapping[str, Sequence[float]],
+    *,
+    user_table: Sequence[str],
+    item_counts: Mapping[str, int],
+    histories: Mapping[str, Sequence[str]],
+) -> Judged:
+    """The mean squared error of each user of `targets`, whose ratings are `values`, as a scorer with `ratings` serves.
+
+    Ids, `user_table`, `item_counts` and `histories` as in `judge_scorer`; histories only tell segments apart. An item
+    or a user that the model does not know gets the means that it is served with.
+    """
+    user_ids = sorted(targets)
+    row_of_item = {item_id: row for row, item_id in enumerate(item_ids, start=1)}
+    row_of_user = {user_id: row for row, user_id in enumerate(user_table, start=1)}
+    counted = sorted(item_counts)
+    classes = item_classes(np.array([0, *(item_counts[item_id] for item_id in counted)]))
+    class_of = dict(zip(counted, classes[1:].tolist(), strict=True))
+    errors: list[np.ndarray] = []
+    for user_id in user_ids:
+        asked = Histories([np.empty(0, np.int64)], users=np.array([row_of_user.get(user_id, 0)], np.int64))
+        rows = np.array([row_of_item.get(item_id, 0) for item_id in targets[user_id]], np.int64)
+        errors.append((scorer.predictions(asked, rows)[0].astype(np.float64) - np.array(values[user_id])) ** 2)
+    means = np.array([error.mean() for error in errors])
+    lengths = np.array([len(histories.get(user_id, ())) for user_id in user_ids])
+    found = {name: np.where(inside, means, np.nan) for name, inside in user_segments(lengths).items()}
+    for name in ITEM_CLASSES:
+        inside = [np.array([class_of.get(i, "new") == name for i in targets[user_id]]) for user_id in user_ids]
+        kept = [error[keep] for error, keep in zip(errors, inside, strict=True)]
+        found[f"items:{name}"] = np.array([error.mean() if len(error) else np.nan for error in kept])
+    return Judged("squared error", user_ids, means, found, lower_is_better=True)
+
+
 def _rows(judged: Judged, ids: Sequence[str]) -> list[int]:
     row_of = {user_id: row for row, user_id in enumerate(judged.user_ids)}
     return [row_of[user_id] for user_id in ids]
@@ -208,5 +254,5 @@ def _compared(a: np.ndarray, b: np.ndarray, margin: float, samples: int, seed: i
         "difference": difference,
         "low": low,
         "high": high,
-        "allowed": -margin * champion,
+        "allowed": margin * champion,
     }

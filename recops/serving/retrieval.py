@@ -74,6 +74,10 @@ def recommend(release: Release, request: Recommend, stored: Stored | None) -> di
         if allowed is not None:
             scores[~allowed] = -np.inf
     items = ranked(release, scores, request.k)
+    if (ratings := release.bundle.scorer.ratings) is not None:
+        # Clipped only here, so that what lies above the scale keeps its order.
+        shown = ratings.clipped(np.array([item["score"] for item in items], np.float32)).tolist()
+        items = [{**item, "score": value} for item, value in zip(items, shown, strict=True)]
     if request.explain:
         for item in items:
             item["reasons"] = reasons(release, someone, release.row_of[item["item_id"]])
@@ -92,8 +96,16 @@ def ranked(release: Release, scores: np.ndarray, k: int) -> list[dict[str, Any]]
 
 
 def score(release: Release, request: Score, stored: Stored | None) -> dict[str, Any]:
-    """A score for each item asked for, in that order; null for an item the catalogue does not know."""
+    """A score for each item asked for, in that order; null for an item the catalogue does not know.
+
+    Of a model of ratings the score is a rating, also for an unknown item: what the user gives on average.
+    """
     someone = person(release, request, stored)
+    if release.bundle.scorer.ratings is not None:
+        asked_rows = np.array([release.row_of.get(i, 0) for i in request.item_ids], np.int64)
+        predicted = release.bundle.scorer.predictions(someone.asked, asked_rows)[0].tolist()
+        ratings = [{"item_id": i, "score": value} for i, value in zip(request.item_ids, predicted, strict=True)]
+        return {"scores": ratings, "source": someone.source}
     rows = release.bundle.rows(request.item_ids)
     values = iter(release.bundle.scorer.score_items(someone.asked, rows)[0].tolist())
     known = release.row_of

@@ -8,11 +8,10 @@ import math
 from typing import Any
 
 from recops.bundle import canonical_json, write_atomically
-from recops.data.interactions import read_interactions
-from recops.evaluation.judging import read_judging
 from recops.evaluation.report import write_plots, write_report
 from recops.release.export import cut_links, torch_scorer
 from recops.stages.project import Project
+from recops.stages.task import best, read_part, read_train
 from recops.stages.train import fitted_models, load_model
 
 
@@ -23,11 +22,9 @@ def evaluate(project: Project) -> dict[str, Any]:
     `chosen` is the model with the best validation metric, the configured model where several are equal.
     """
     params = project.params
-    remove_seen, settings = params.recommend.remove_seen, params.evaluate
-    interactions = read_interactions(project.split / "train.parquet")
+    settings, interactions = params.evaluate, read_train(project)
     names = fitted_models(project)
-    valid = read_judging(project.split, "valid", interactions, settings, remove_seen)
-    test = read_judging(project.split, "test", interactions, settings, remove_seen, project.tables / "items.parquet")
+    valid, test = read_part(project, "valid", interactions), read_part(project, "test", interactions, with_items=True)
     figures: dict[str, Any] = {}
     curves = {}
     for name in names:
@@ -39,9 +36,16 @@ def evaluate(project: Project) -> dict[str, Any]:
         is_ensemble = hasattr(model, "blend")
         found = curves[name]["best_metric"] if is_ensemble else valid.mean(scorer, settings.metric)
         figures[name] = {"valid": {settings.metric: math.nan if found is None else found}, **test.evaluate(scorer)}
-    chosen = max(names, key=lambda name: (figures[name]["valid"][settings.metric], name == params.train.model))
+    by_name = {name: figures[name]["valid"][settings.metric] for name in names}
+    chosen = best(by_name, valid.lower_is_better, preferred=params.train.model)
     split = json.loads((project.split / "split.json").read_text(encoding="utf-8"))
-    metrics = {"chosen": chosen, "metric": settings.metric, "split": params.split.name, "models": figures}
+    metrics = {
+        "chosen": chosen,
+        "metric": settings.metric,
+        "lower_is_better": valid.lower_is_better,
+        "split": params.split.name,
+        "models": figures,
+    }
     write_atomically(project.reports / "metrics.json", canonical_json(metrics))
     summary = {name: {m: entry["value"] for m, entry in f["metrics"].items()} for name, f in figures.items()}
     write_atomically(project.reports / "summary.json", canonical_json(summary))

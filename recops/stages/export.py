@@ -9,7 +9,6 @@ import numpy as np
 import polars as pl
 
 from recops.data.interactions import Interactions, read_interactions
-from recops.models.most_popular import MostPopular
 from recops.monitoring.features import Scoring
 from recops.monitoring.profile import reference_profile
 from recops.release.export import export_bundle, torch_scorer
@@ -17,6 +16,7 @@ from recops.release.parity import check_parity
 from recops.runtime import Histories
 from recops.stages.project import Project
 from recops.stages.refit import refit
+from recops.stages.task import for_unknown
 from recops.stages.train import load_model
 
 FITTED_ON = ("train.parquet", "valid.parquet")  # the second steers early stopping and the choice of the model
@@ -37,10 +37,7 @@ def export(project: Project) -> dict[str, Any]:
     parts = model.parts()
     sample = someone(interactions, params.export.parity_users, params.evaluate.seed)
     scorer = torch_scorer(parts, interactions.num_items)
-    popular = MostPopular(MostPopular.Config(), interactions.num_users, interactions.num_items, params.train.seed)
-    popular.fit(interactions)
-    fallback = popular.parts().item_scores
-    assert fallback is not None
+    fallback, ratings = for_unknown(params, interactions)
     facts = {
         "model": name,
         "params": params.model_dump(mode="json", by_alias=True, exclude={"serve", "gate", "drift", "retrain"}),
@@ -69,6 +66,7 @@ def export(project: Project) -> dict[str, Any]:
         items=catalogue(project, interactions),
         users=interactions.users.ids,
         fallback=fallback,
+        ratings=ratings,
         profile=reference_profile(
             project.tables / "events.parquet", project.tables / "items.parquet", scoring, history_events=positive
         ),

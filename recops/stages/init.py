@@ -52,19 +52,25 @@ ABOUT = {
 }
 
 
-def init(folder: Path, events: Path, items: Path | None, users: Path | None) -> Guess:
+def init(folder: Path, events: Path, items: Path | None, users: Path | None, task: str = "ranking") -> Guess:
     """Makes the project and returns what was guessed about the files.
 
-    Raises CallError for a file that is missing or that cannot be understood, and where `folder` already holds a
-    project: nothing is overwritten.
+    Raises CallError for a file that is missing or that cannot be understood, for a task that is neither ranking nor
+    rating, where ratings are to be predicted and no column holds any, and where `folder` already holds a project:
+    nothing is overwritten.
     """
+    if task not in ("ranking", "rating"):
+        raise CallError(f"--task: found {task!r}, expected ranking or rating")
     if (folder / "params.yaml").exists():
         raise CallError(f"{folder / 'params.yaml'}: exists already; remove it or choose another folder")
     if folder.exists() and not folder.is_dir():
         raise CallError(f"{folder}: is a file; name a folder")
     found = guess(events, items, users)
+    columns = found.options["events"]["columns"]
+    if task == "rating" and "value" not in columns:
+        raise CallError(f"{events}: no column holds ratings (found {', '.join(columns.values())}); call it rating")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "params.yaml").write_text(params_text(found), encoding="utf-8")
+    (folder / "params.yaml").write_text(params_text(found, task), encoding="utf-8")
     files = [path.resolve() for path in (events, items, users) if path is not None]
     (folder / "dvc.yaml").write_text(map_text(files), encoding="utf-8")
     (folder / ".gitignore").write_text("".join(f"{line}\n" for line in IGNORED), encoding="utf-8")
@@ -78,11 +84,16 @@ def init(folder: Path, events: Path, items: Path | None, users: Path | None) -> 
     return found
 
 
-def params_text(found: Guess) -> str:
+def params_text(found: Guess, task: str = "ranking") -> str:
     """params.yaml: every knob with what it means; the guessed source and kinds of event, else the template's values."""
     settings = yaml.safe_load((TEMPLATES / "params.yaml").read_text(encoding="utf-8"))
     settings["source"] = {"name": "files", "order": found.order, "options": found.options}
     settings["ingest"] = {"events": found.events}
+    if task == "rating":
+        # Model, baselines and metric follow the task; what the template names ranks.
+        rest = {key: value for key, value in settings["train"].items() if key not in ("model", "baselines")}
+        settings["train"] = {"task": task, **rest}
+        del settings["evaluate"]
     if found.order == "unordered":
         settings["split"] = {"name": "random"}
     filled = Params.model_validate(settings)

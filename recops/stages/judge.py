@@ -14,15 +14,14 @@ import yaml
 
 from recops.bundle import Bundle, load_bundle, read_manifest, release_folder
 from recops.data.interactions import Interactions, read_interactions
-from recops.evaluation.judging import read_judging
-from recops.models.most_popular import MostPopular
 from recops.params import Params, checked
 from recops.protocols import Recommender
 from recops.release.export import cut_links, torch_scorer
-from recops.release.gate import Judged, judge_bundle, judge_scorer
+from recops.release.gate import Judged, judge_bundle, judge_ratings, judge_scorer
 from recops.release.releases import read_record
 from recops.stages.export import FITTED_ON
 from recops.stages.project import Project
+from recops.stages.task import for_unknown, read_part
 from recops.stages.train import fit, load_model
 
 
@@ -43,6 +42,24 @@ def judge_both(project: Project, champion: str | None) -> tuple[Judged, Judged |
         if len(later["targets"]) >= project.params.gate.min_users:
             return judge_candidate(project, later), judge(project, load_bundle(folder), later)
     return judge_candidate(project, users), judge_recipe(project, champion, users)
+
+
+def incomparable(project: Project, champion: str | None) -> str | None:
+    """Why candidate and champion have no metric in common; None where they have."""
+    if champion is None:
+        return None
+    tasks = [task_in(read_manifest(folder)) for folder in (project.bundle, release_folder(project.releases, champion))]
+    if tasks[0] == tasks[1]:
+        return None
+    return (
+        f"train.task is {tasks[0]} and the champion's was {tasks[1]}: they cannot be compared; a person may promote: "
+        "recops promote candidate"
+    )
+
+
+def task_in(manifest: dict[str, Any]) -> str:
+    """What the scores of a bundle are; one made before there were two tasks ranks."""
+    return ((manifest.get("params") or {}).get("train") or {}).get("task", "ranking")
 
 
 def moment(text: str | None) -> datetime | None:
@@ -71,6 +88,14 @@ def test_users(project: Project, after: datetime | None = None) -> dict[str, Any
         asked = targets.group_by("user_id").agg(pl.col("timestamp").cast(pl.Int64).min())
         first = dict(asked.iter_rows())
     counts = part(project, "train")["item_id"].value_counts()
+    if project.params.train.task == "rating":
+        rated = targets.group_by("user_id", maintain_order=True).agg("value")
+        return {
+            "histories": {user: items for user, items, _ in past},
+            "targets": {user: items for user, items, _ in grouped.iter_rows()},
+            "values": dict(rated.iter_rows()),
+            "item_counts": dict(counts.iter_rows()),
+        }
     return {
         "histories": {user: items for user, items, _ in past},
         "ages": {user: [(first[user] - at) // 1_000_000 for at in times] for user, _, times in past} if first else None,
@@ -84,14 +109,16 @@ def test_users(project: Project, after: datetime | None = None) -> dict[str, Any
 
 
 def part(project: Project, name: str) -> pl.DataFrame:
-    """user_id, item_id, timestamp of the positives of one part, in the order of the log."""
+    """user_id, item_id, timestamp and value of the positives of one part, in the order of the log."""
     rows = pl.scan_parquet(project.split / f"{name}.parquet").filter(pl.col("signal") == "positive")
-    return rows.select("user_id", "item_id", "timestamp").collect()
+    return rows.select("user_id", "item_id", "timestamp", "value").collect()
 
 
 def judge(project: Project, bundle: Bundle, users: dict[str, Any]) -> Judged:
     """A bundle on those users, by the metric of the settings."""
     params = project.params
+    if params.train.task == "rating":
+        return judge_ratings(bundle.scorer, bundle.items["item_id"], user_table=bundle.user_ids, **users)
     return judge_bundle(bundle, metric=params.evaluate.metric, remove_seen=params.recommend.remove_seen, **users)
 
 
@@ -111,7 +138,7 @@ def judge_recipe(project: Project, champion: str, users: dict[str, Any]) -> Judg
     recipe = checked(Params, yaml.safe_load(read_record(project.releases, champion)["params"]) or {}, "params")
     name = read_manifest(release_folder(project.releases, champion))["model"]
     train = read_interactions(project.split / "train.parquet")
-    valid = read_judging(project.split, "valid", train, params.evaluate, params.recommend.remove_seen)
+    valid = read_part(project, "valid", train)
     model, _ = fit(name, train, recipe.train, valid, params.evaluate.metric, project.state / "checkpoints" / "champion")
     return _judge_model(project, model, train, recipe.export.max_links, users)
 
@@ -121,12 +148,12 @@ def _judge_model(
 ) -> Judged:
     """A model fitted on the train part, as it would be served."""
     params = project.params
-    popular = MostPopular(MostPopular.Config(), train.num_users, train.num_items, params.train.seed)
-    popular.fit(train)
-    fallback = popular.parts().item_scores
-    assert fallback is not None
+    fallback, ratings = for_unknown(params, train)
+    scorer = torch_scorer(cut_links(model.parts(), max_links), train.num_items, fallback, ratings)
+    if ratings is not None:
+        return judge_ratings(scorer, train.items.ids, user_table=train.users.ids, **users)
     return judge_scorer(
-        torch_scorer(cut_links(model.parts(), max_links), train.num_items),
+        scorer,
         train.items.ids,
         fallback,
         user_table=train.users.ids,

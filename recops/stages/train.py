@@ -14,13 +14,14 @@ from safetensors.numpy import load_file, save_file
 
 from recops import plugins
 from recops.bundle import canonical_json, write_atomically
-from recops.data.interactions import Interactions, read_interactions
+from recops.data.interactions import Interactions
 from recops.errors import CallError, RefusedError, TooLargeError
-from recops.evaluation.judging import Judging, read_judging
+from recops.evaluation.judging import Judging
 from recops.params import TrainParams, checked
-from recops.protocols import EnsembleRecommender, FitReport, Recommender
+from recops.protocols import EnsembleRecommender, FitReport, Judge, Recommender
 from recops.release.export import torch_scorer
 from recops.stages.project import Project
+from recops.stages.task import check_models, read_part, read_train
 from recops.training.loop import fit_model
 
 
@@ -48,7 +49,7 @@ def fit(
     name: str,
     train: Interactions,
     params: TrainParams,
-    valid: Judging | None,
+    valid: Judge | None,
     metric: str,
     checkpoints: Path | None = None,
     progress: bool = False,
@@ -77,6 +78,7 @@ def fit(
             seed=params.seed,
             threads=params.threads,
             judged_by="" if valid is None else f"{metric} {valid.fingerprint()}",
+            lower_is_better=valid is not None and valid.lower_is_better,
         )
     fitted[name] = (model, report)
     return model, report
@@ -86,7 +88,7 @@ def _fit_ensemble(
     model: EnsembleRecommender,
     train: Interactions,
     params: TrainParams,
-    valid: Judging | None,
+    valid: Judge | None,
     metric: str,
     checkpoints: Path | None,
     progress: bool,
@@ -106,6 +108,7 @@ def _fit_ensemble(
     model.attach(members)
     report = FitReport()
     if valid is not None and len(valid):
+        assert isinstance(valid, Judging), "an ensemble ranks"
         report = model.blend({n: torch_scorer(part, train.num_items) for n, part in members.items()}, valid)
     report.left_out = left_out
     return report
@@ -121,8 +124,9 @@ def train(project: Project) -> dict[str, Any]:
                 f"train.models.{name}: no such model; there are {', '.join(known)}; "
                 "a name of your own needs a key `model` that names one of them"
             )
-    interactions = read_interactions(project.split / "train.parquet")
-    valid = read_judging(project.split, "valid", interactions, params.evaluate, params.recommend.remove_seen)
+    check_models(params)
+    interactions = read_train(project)
+    valid = read_part(project, "valid", interactions)
     checkpoints = project.state / "checkpoints"
     fitted: dict[str, tuple[Recommender, FitReport]] = {}
     for name in dict.fromkeys([*params.train.baselines, params.train.model]):

@@ -104,6 +104,10 @@ def tune(
         trials = params.tune.trials
     if trials is None and budget_s is None and not write:
         raise CallError("say when to stop: --budget 30m, --trials 20, or tune.trials in params.yaml")
+    if params.train.task == "rating":
+        raise CallError(
+            "train.task: recops tune searches by ranking metrics alone, found rating; set train.models by hand"
+        )
     kind, config = model_config(name, params.train)
     if hasattr(kind, "blend"):
         if model is not None:

@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import json
 import math
+import operator
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -40,12 +41,13 @@ def fit_model(
     device: str = "auto",
     judged_by: str = "",
     last_epoch: int | None = None,
+    lower_is_better: bool = False,
 ) -> FitReport:
     """Fits `model` in place and tells how it went.
 
     Models in closed form are fitted by their `fit`; `device` and `folder` do not matter to them. For the others each
-    epoch ends with `valid_metric(model)` (higher is better; NaN means it cannot tell) and the weights of the best
-    epoch are kept, or of the last one where nothing is measured. `folder` keeps a checkpoint, which a later call
+    epoch ends with `valid_metric(model)` (higher is better, or lower; NaN means it cannot tell) and the weights of the
+    best epoch are kept, or of the last one where nothing is measured. `folder` keeps a checkpoint, which a later call
     with the same model, config, seed, data, threads, device and `judged_by` (what `valid_metric` looks at, since values
     of two measures cannot be compared) goes on from. `device`: cpu, cuda, or auto. `last_epoch` ends training early, on
     the very path that a longer one would take.
@@ -61,7 +63,7 @@ def fit_model(
             metric = {} if valid_metric is None else {"metric": valid_metric(model)}
             row = {"epoch": 1.0, **metric, "seconds": time.perf_counter() - started}
             return FitReport(epochs=[row], best_epoch=1, best_metric=metric.get("metric"))
-        run = _Run(model, train, valid_metric, folder, progress, seed, threads, chosen, judged_by)  # type: ignore[arg-type]
+        run = _Run(model, train, valid_metric, folder, progress, seed, threads, chosen, judged_by, lower_is_better)  # type: ignore[arg-type]
         return run.fit(last_epoch)
 
 
@@ -79,8 +81,10 @@ class _Run:
         threads: int,
         device: torch.device,
         judged_by: str,
+        lower_is_better: bool,
     ) -> None:
         self.model, self.valid_metric, self.folder = model, valid_metric, folder
+        self.is_better = operator.lt if lower_is_better else operator.gt
         self.show_progress, self.seed, self.device = progress, seed, device
         self.config: Any = model.config
         model.prepare(train)
@@ -148,7 +152,7 @@ class _Run:
         if math.isnan(metric):
             is_best = report.best_metric is None
         else:
-            is_best = report.best_metric is None or metric > report.best_metric
+            is_best = report.best_metric is None or self.is_better(metric, report.best_metric)
             report.best_metric = metric if is_best else report.best_metric
         if is_best:
             report.best_epoch = epoch

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,8 +10,8 @@ import pytest
 
 from recops.errors import CallError
 from recops.params import GateParams
-from recops.release.gate import Decision, Judged, decide, judge_bundle, judge_scorer
-from recops.runtime import Scorer
+from recops.release.gate import Decision, Judged, decide, judge_bundle, judge_ratings, judge_scorer
+from recops.runtime import RatingScale, Scorer
 
 PARAMS = GateParams(margin=0.01, guard_margin=0.05, guard_segments=["s"], min_users=200, guard_min_users=50)
 
@@ -53,6 +54,58 @@ def test_the_lower_end_of_the_interval_decides_not_the_mean():
     assert decision.figures["low"] == pytest.approx(-1.96 * 0.025, abs=0.01)
     assert decision.verdict == "keep"
     assert "below the -0.0050 allowed" in decision.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("gain", "in_segment", "verdict", "words"),
+    [
+        (-0.5, -0.5, "promote", "at most the +0.0050 allowed"),
+        (0.004, 0.004, "promote", "at most the +0.0050 allowed"),
+        (0.006, 0.006, "keep", "above the +0.0050 allowed"),
+        (0.0, 0.03, "keep", "s: difference +0.0300, above the +0.0250 allowed"),
+    ],
+)
+def test_of_an_error_less_is_better(gain, in_segment, verdict, words):
+    before = np.full(200, 0.5)
+    segment = np.where(np.arange(200) < 60, before, np.nan)
+    candidate = replace(judged(before + gain, segment + in_segment), metric="squared error", lower_is_better=True)
+    champion = replace(judged(before, segment), metric="squared error", lower_is_better=True)
+    decision = decide(candidate, champion, PARAMS)
+    assert decision.verdict == verdict and words in " ".join(decision.reasons)
+
+
+def test_an_error_is_bounded_by_the_upper_end_of_its_interval():
+    """Nobody knows whether it is better: every user wins or loses half."""
+    candidate = replace(judged([1.0, 0.0] * 200), lower_is_better=True)
+    assert decide(candidate, replace(judged([0.5] * 400), lower_is_better=True), PARAMS).verdict == "keep"
+
+
+def test_ratings_are_judged_by_the_squared_error_of_each_user():
+    """ann has rated a twice in training, bob nothing; a is the head. What is not known gets 3 (user) or 2 (item a)."""
+    scale = RatingScale(1, 5, np.array([3, 4], np.float32))
+    scorer = Scorer(
+        num_items=2,
+        user_table=np.array([[0], [1]], np.float32),
+        item_vectors=np.array([[0], [9], [2]], np.float32),
+        fallback=np.array([0, 2, 1], np.float32),
+        ratings=scale,
+    )
+    found = judge_ratings(
+        scorer,
+        ["a", "b"],
+        {"ann": ["a", "b", "new"], "bob": ["a", "new"]},
+        {"ann": [4.0, 4.0, 4.0], "bob": [5.0, 3.0]},
+        user_table=["ann"],
+        item_counts={"a": 5, "b": 1},
+        histories={"ann": ["a"] * 6},
+    )
+    # ann: 9 is clipped to 5, 2 as it is, 4 her mean; bob: 2 of the item, 3 of anybody.
+    assert found.user_ids == ["ann", "bob"] and found.lower_is_better
+    assert found.values.tolist() == pytest.approx([(1 + 4 + 0) / 3, (9 + 0) / 2])
+    assert found.segments["items:head"].tolist() == [1, 9]
+    assert found.segments["items:tail"][0] == 4 and np.isnan(found.segments["items:tail"][1])
+    assert found.segments["items:new"].tolist() == [0, 0]
+    assert np.isnan(found.segments["users:cold"][0]) and found.segments["users:cold"][1] == 4.5
 
 
 def test_users_are_paired_by_id_and_those_known_to_one_only_are_left_out():

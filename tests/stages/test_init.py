@@ -117,6 +117,27 @@ def test_a_log_without_times_is_split_at_random() -> None:
     assert (params.split.name, params.source.order) == ("random", "unordered")
 
 
+def test_a_project_of_ratings_has_models_and_a_metric_of_ratings(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user,item,rating,time\n" + "u,i,4,2024-01-01\n" * 3)
+    init.init(tmp_path / "shop", tmp_path / "log.csv", None, None, "rating")
+    params = Project(tmp_path / "shop").params
+    assert (params.train.task, params.train.model, params.train.baselines) == (
+        "rating",
+        "bayesian_factorization",
+        ["rating_means"],
+    )
+    assert params.evaluate.metric == "rmse"
+
+
+def test_ratings_need_a_column_of_values_and_the_task_a_name_that_is_known(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user,item,time\n" + "u,i,2024-01-01\n" * 3)
+    with pytest.raises(CallError, match=r"log.csv: no column holds ratings"):
+        init.init(tmp_path / "shop", tmp_path / "log.csv", None, None, "rating")
+    with pytest.raises(CallError, match="--task: found 'ratings', expected ranking or rating"):
+        init.init(tmp_path / "shop", tmp_path / "log.csv", None, None, "ratings")
+    assert not (tmp_path / "shop").exists()
+
+
 def test_nothing_is_overwritten(project: Project) -> None:
     with pytest.raises(CallError, match="exists already"):
         init.init(project.root, project.root.parent / "my log.csv", None, None)

@@ -115,6 +115,11 @@ def test_stops_after_patience_and_keeps_the_best_weights() -> None:
     assert not model.module.training
 
 
+def test_of_an_error_the_lowest_is_kept() -> None:
+    report = fit_model(Line(patience=2), make_train(), metrics(0.9, 0.3, 0.4, 0.3), lower_is_better=True)
+    assert (report.best_epoch, report.best_metric, len(report.epochs)) == (2, 0.3, 4)
+
+
 @pytest.mark.parametrize("metric", [None, lambda model: float("nan")])
 def test_keeps_the_last_weights_where_nothing_can_be_measured(metric: Callable[[Recommender], float] | None) -> None:
     model = Line(epochs=6, patience=1)

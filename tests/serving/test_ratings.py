@@ -1,0 +1,69 @@
+"""A release whose scores are ratings, asked over HTTP: within the scale, and defined for what is unknown."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recops.bundle import load_bundle
+from recops.errors import BundleError
+from recops.protocols import ServingParts
+from recops.release.export import export_bundle
+from recops.runtime import RatingScale
+from recops.serving.settings import Settings
+from recops.serving.state import State
+from tests.release.small_bundles import facts, items
+from tests.serving.conftest import Served
+
+
+def write(folder: Path, user_means: tuple[float, ...] = (3.0, 4.0)) -> None:
+    """ann gives a 6, b 7 and c 2, which a scale from 1 to 5 makes 5, 5 and 2; somebody else gives them 3, 2 and 9."""
+    export_bundle(
+        ServingParts(
+            user_table=np.array([[0], [1]], np.float32), item_vectors=np.array([[0], [6], [7], [2]], np.float32)
+        ),
+        folder,
+        items=items("a", "b", "c"),
+        users=["ann"],
+        fallback=np.array([0, 3, 2, 9], np.float32),
+        ratings=RatingScale(1, 5, np.array(user_means, np.float32)),
+        profile={},
+        facts=facts(model="rating_means", remove_seen=False),
+        opset=20,
+        max_links=1,
+    )
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Served]:
+    write(tmp_path / "bundle")
+    state = State(Settings(bundle=tmp_path / "bundle"))
+    state.poll()
+    state.start()
+    assert state.release is not None, state.reason
+    yield Served(state)
+    state.close()
+
+
+def scores(service: Served, **body: object) -> list[float | None]:
+    return [entry["score"] for entry in service.post("/score", **body)["scores"]]
+
+
+def test_scores_are_ratings_also_of_the_unknown(service: Served) -> None:
+    assert scores(service, user_id="ann", item_ids=["a", "c", "new", "b"]) == [5, 2, 4, 5]
+    assert scores(service, user_id="nobody", item_ids=["a", "c", "new"]) == [3, 5, 3]
+    assert scores(service, history=["a"], item_ids=["b", "new"]) == [2, 3]
+
+
+def test_lists_are_in_the_order_of_what_is_predicted_and_show_ratings(service: Served) -> None:
+    """b above a, though both are shown as 5."""
+    found = service.post("/recommend", user_id="ann", k=3)["items"]
+    assert [(item["item_id"], item["score"]) for item in found] == [("b", 5), ("a", 5), ("c", 2)]
+    assert service.ids(user_id="nobody", k=2) == ["c", "a"]
+
+
+def test_means_that_are_not_of_the_users_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "bundle", user_means=(3.0, 4.0, 5.0))
+    with pytest.raises(BundleError, match=r"user_means.npy: 3 rows where 2 are needed"):
+        load_bundle(tmp_path / "bundle")
