@@ -98,16 +98,12 @@ def ranked(release: Release, scores: np.ndarray, k: int) -> list[dict[str, Any]]
 def score(release: Release, request: Score, stored: Stored | None) -> dict[str, Any]:
     """A score for each item asked for, in that order; null for an item the catalogue does not know.
 
-    Of a model of ratings the score is a rating, also for an unknown item: what the user gives on average.
+    Of a model of ratings the score is a predicted rating.
     """
     someone = person(release, request, stored)
-    if release.bundle.scorer.ratings is not None:
-        asked_rows = np.array([release.row_of.get(i, 0) for i in request.item_ids], np.int64)
-        predicted = release.bundle.scorer.predictions(someone.asked, asked_rows)[0].tolist()
-        ratings = [{"item_id": i, "score": value} for i, value in zip(request.item_ids, predicted, strict=True)]
-        return {"scores": ratings, "source": someone.source}
-    rows = release.bundle.rows(request.item_ids)
-    values = iter(release.bundle.scorer.score_items(someone.asked, rows)[0].tolist())
+    scorer, rows = release.bundle.scorer, release.bundle.rows(request.item_ids)
+    answer = scorer.score_items if scorer.ratings is None else scorer.predictions
+    values = iter(answer(someone.asked, rows)[0].tolist())
     known = release.row_of
     scores = [{"item_id": i, "score": next(values) if i in known else None} for i in request.item_ids]
     return {"scores": scores, "source": someone.source}

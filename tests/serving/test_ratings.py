@@ -1,4 +1,4 @@
-"""A release whose scores are ratings, asked over HTTP: within the scale, and defined for what is unknown."""
+"""A release whose scores are ratings, asked over HTTP: within the scale, and null for what is unknown."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,10 +50,10 @@ def scores(service: Served, **body: object) -> list[float | None]:
     return [entry["score"] for entry in service.post("/score", **body)["scores"]]
 
 
-def test_scores_are_ratings_also_of_the_unknown(service: Served) -> None:
-    assert scores(service, user_id="ann", item_ids=["a", "c", "new", "b"]) == [5, 2, 4, 5]
-    assert scores(service, user_id="nobody", item_ids=["a", "c", "new"]) == [3, 5, 3]
-    assert scores(service, history=["a"], item_ids=["b", "new"]) == [2, 3]
+def test_scores_are_ratings_and_null_for_an_item_that_the_catalogue_does_not_know(service: Served) -> None:
+    assert scores(service, user_id="ann", item_ids=["a", "c", "new", "b"]) == [5, 2, None, 5]
+    assert scores(service, user_id="nobody", item_ids=["a", "c", "new"]) == [3, 5, None]
+    assert scores(service, history=["a"], item_ids=["b", "new"]) == [2, None]
 
 
 def test_lists_are_in_the_order_of_what_is_predicted_and_show_ratings(service: Served) -> None:
