@@ -24,7 +24,7 @@ def evaluate(project: Project) -> dict[str, Any]:
     """
     params = project.params
     remove_seen, settings = params.recommend.remove_seen, params.evaluate
-    interactions = read_interactions(project.split / "train.parquet")
+    interactions = read_interactions(project.split / "train.parquet", project.tables / "items.parquet")
     names = fitted_models(project)
     valid = read_judging(project.split, "valid", interactions, settings, remove_seen)
     test = read_judging(project.split, "test", interactions, settings, remove_seen, project.tables / "items.parquet")

@@ -32,7 +32,7 @@ def export(project: Project) -> dict[str, Any]:
     if params.train.refit:
         model, interactions = refit(project, name)
     else:
-        interactions = read_interactions(project.split / "train.parquet")
+        interactions = read_interactions(project.split / "train.parquet", project.tables / "items.parquet")
         model = load_model(project.model / name, interactions, params.train.seed)
     parts = model.parts()
     sample = someone(interactions, params.export.parity_users, params.evaluate.seed)
@@ -88,11 +88,12 @@ def newest(split: Mapping[str, Any], *parts: str) -> str | None:
 def someone(interactions: Interactions, num_users: int, seed: int) -> Histories:
     """At most `num_users` of the users fitted on, drawn without repetition, who ask when their last event happened."""
     users = np.sort(np.random.default_rng(seed).permutation(interactions.num_users)[:num_users]) + 1
-    ages = None
+    ages = asked_at = None
     if interactions.timestamp is not None:
         times = [interactions.timestamp[interactions.span(user)] for user in users]
         ages = [(time[-1:] - time) // 1_000_000 for time in times]
-    return Histories([interactions.history(user).astype(np.int64) for user in users], ages, users)
+        asked_at = np.array([time[-1] for time in times], np.int64)
+    return Histories([interactions.history(user).astype(np.int64) for user in users], ages, users, asked_at)
 
 
 def catalogue(project: Project, interactions: Interactions) -> dict[str, list[Any]]:

@@ -14,7 +14,6 @@ import yaml
 
 from recops.bundle import Bundle, load_bundle, read_manifest, release_folder
 from recops.data.interactions import Interactions, read_interactions
-from recops.evaluation.judging import read_judging
 from recops.models.most_popular import MostPopular
 from recops.params import Params, checked
 from recops.protocols import Recommender
@@ -23,7 +22,7 @@ from recops.release.gate import Judged, judge_bundle, judge_scorer
 from recops.release.releases import read_record
 from recops.stages.export import FITTED_ON
 from recops.stages.project import Project
-from recops.stages.train import fit, load_model
+from recops.stages.train import fit, load_model, validation_users
 
 
 def judge_both(project: Project, champion: str | None) -> tuple[Judged, Judged | None]:
@@ -74,6 +73,7 @@ def test_users(project: Project, after: datetime | None = None) -> dict[str, Any
     return {
         "histories": {user: items for user, items, _ in past},
         "ages": {user: [(first[user] - at) // 1_000_000 for at in times] for user, _, times in past} if first else None,
+        "asked_at": first or None,
         "targets": {user: items for user, items, _ in grouped.iter_rows()},
         "item_counts": dict(counts.iter_rows()),
         "first_seen": dict(first_seen.select("item_id", pl.col("timestamp").cast(pl.Int64)).iter_rows())
@@ -100,7 +100,7 @@ def judge_candidate(project: Project, users: dict[str, Any]) -> Judged:
     bundle = load_bundle(project.bundle)
     if not bundle.manifest.get("refit"):
         return judge(project, bundle, users)
-    train = read_interactions(project.split / "train.parquet")
+    train = read_interactions(project.split / "train.parquet", project.tables / "items.parquet")
     model = load_model(project.model / bundle.manifest["model"], train, project.params.train.seed)
     return _judge_model(project, model, train, project.params.export.max_links, users)
 
@@ -110,8 +110,8 @@ def judge_recipe(project: Project, champion: str, users: dict[str, Any]) -> Judg
     params = project.params
     recipe = checked(Params, yaml.safe_load(read_record(project.releases, champion)["params"]) or {}, "params")
     name = read_manifest(release_folder(project.releases, champion))["model"]
-    train = read_interactions(project.split / "train.parquet")
-    valid = read_judging(project.split, "valid", train, params.evaluate, params.recommend.remove_seen)
+    train = read_interactions(project.split / "train.parquet", project.tables / "items.parquet")
+    valid = validation_users(project, train, recipe.train, [name])
     model, _ = fit(name, train, recipe.train, valid, params.evaluate.metric, project.state / "checkpoints" / "champion")
     return _judge_model(project, model, train, recipe.export.max_links, users)
 

@@ -6,7 +6,8 @@ in the project's state folder, since DVC deletes a stage's outputs before it run
 
 import json
 import shutil
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from recops import plugins
 from recops.bundle import canonical_json, write_atomically
+from recops.data.impressions import read_impressions
 from recops.data.interactions import Interactions, read_interactions
 from recops.errors import CallError, RefusedError, TooLargeError
 from recops.evaluation.judging import Judging, read_judging
@@ -103,7 +105,7 @@ def _fit_ensemble(
             left_out[member] = str(error)
     if not members:
         raise RefusedError("; ".join(f"{member}: {reason}" for member, reason in left_out.items()))
-    model.attach(members)
+    model.attach(members, train)
     report = FitReport()
     if valid is not None and len(valid):
         report = model.blend({n: torch_scorer(part, train.num_items) for n, part in members.items()}, valid)
@@ -121,18 +123,33 @@ def train(project: Project) -> dict[str, Any]:
                 f"train.models.{name}: no such model; there are {', '.join(known)}; "
                 "a name of your own needs a key `model` that names one of them"
             )
-    interactions = read_interactions(project.split / "train.parquet")
-    valid = read_judging(project.split, "valid", interactions, params.evaluate, params.recommend.remove_seen)
+    interactions = read_interactions(project.split / "train.parquet", project.tables / "items.parquet")
+    names = list(dict.fromkeys([*params.train.baselines, params.train.model]))
+    valid = validation_users(project, interactions, params.train, names)
     checkpoints = project.state / "checkpoints"
     fitted: dict[str, tuple[Recommender, FitReport]] = {}
-    for name in dict.fromkeys([*params.train.baselines, params.train.model]):
+    for name in names:
         fit(name, interactions, params.train, valid, params.evaluate.metric, checkpoints, True, fitted)
     for name, (model, report) in fitted.items():
         save_model(model, report, project.model / name)
         for member, reason in report.left_out.items():
             print(f"{name}: without {member}: {reason}")
+        if report.note:
+            print(f"{name}: {report.note}")
     shutil.rmtree(checkpoints, ignore_errors=True)
     return {name: asdict(report) for name, (_, report) in fitted.items()}
+
+
+def validation_users(project: Project, train: Interactions, params: TrainParams, names: Sequence[str]) -> Judging:
+    """Whom the models `names` are fitted to: with what these users were shown, where one of them learns from it."""
+    settings = project.params
+    valid = read_judging(project.split, "valid", train, settings.evaluate, settings.recommend.remove_seen)
+    configs = [model_config(name, params, valid.remove_seen)[1] for name in names]
+    if not len(valid) or all(getattr(config, "learn_from", None) != "impressions" for config in configs):
+        return valid
+    part, events = project.split / "valid.parquet", project.tables / "events.parquet"
+    shown = read_impressions(events, settings.ingest.events, part, valid.user_ids, train.items)
+    return replace(valid, impressions=shown)
 
 
 def save_model(model: Recommender, report: FitReport, folder: Path) -> None:
@@ -143,8 +160,9 @@ def save_model(model: Recommender, report: FitReport, folder: Path) -> None:
     write_atomically(folder / "config.json", canonical_json({"model": kind, **model.config.model_dump()}))
     epochs = [{key: value for key, value in epoch.items() if key != "seconds"} for epoch in report.epochs]
     curve: dict[str, Any] = {"epochs": epochs, "best_epoch": report.best_epoch, "best_metric": report.best_metric}
-    if report.left_out:
-        curve["left_out"] = report.left_out
+    for key in ("left_out", "figures", "note"):
+        if getattr(report, key):
+            curve[key] = getattr(report, key)
     write_atomically(folder / "fit.json", canonical_json(curve))
 
 
@@ -167,6 +185,6 @@ def load_model(folder: Path, train: Interactions, seed: int) -> Recommender:
     model = unfitted_model(folder, train, seed)
     if hasattr(model, "attach"):
         fitted = [member for member in model.config.members if (folder.parent / member).is_dir()]
-        model.attach({m: load_model(folder.parent / m, train, seed).parts() for m in fitted})
+        model.attach({m: load_model(folder.parent / m, train, seed).parts() for m in fitted}, train)
     model.load_state(load_file(folder / "state.safetensors"))
     return model
