@@ -138,11 +138,11 @@ def judge_scorer(
     """The metric (`ndcg@10`) for each user of `targets`, by user id, on ids: models of any vocabulary are comparable.
 
     `item_ids` [N], `fallback` float32 [N+1] and the ids of its `user_table` [U] belong to the scorer. `histories` hold
-    what each user had before the targets, oldest first (a user without an entry has none), `ages` the seconds from
-    each to the first target, `asked_at` the microseconds of that target; items unknown to the model are left out of
-    them, and are misses among the targets. `item_counts` (train events by item) divides items in head, tail and new, for every model alike.
-    `first_seen` (microseconds by item; one without entry was always there) and `at_time` (by user) go together: an item
-    first seen after a user's time is no candidate for them. No targets give no users.
+    what each user had before the targets, oldest first (a user without an entry has none), `ages` the seconds from each
+    to the first target, `asked_at` the microseconds of that target; items unknown to the model are left out of them,
+    and are misses among the targets. `item_counts` (train events by item) divides items in head, tail and new, for
+    every model alike. `first_seen` (microseconds by item; one without entry was always there) and `at_time` (by user)
+    go together: an item first seen after a user's time is no candidate for them. No targets give no users.
     """
     assert (first_seen is None) == (at_time is None)
     user_ids = sorted(targets)
