@@ -262,7 +262,7 @@ def _check_reranker(folder: Path, scorer: Scorer) -> None:
     for offsets, values in ((facts.offsets, facts.event_times), (facts.category_offsets, facts.category_idx)):
         total = len(values) if len(values) or values is facts.category_idx else offsets[-1]  # a log without times
         if offsets[0] != 0 or offsets[-1] != total or (np.diff(offsets) < 0).any():
-            raise BundleError(f"{folder}: facts of the items do not fit together")
+            raise BundleError(f"{folder}: rerank_*.npy do not fit together")
 
 
 def _check_fusion(folder: Path, scorer: Scorer) -> None:

@@ -83,7 +83,7 @@ class ServingParts:
     item_scores: np.ndarray | None = None  # float32 [N+1]
     members: Sequence[tuple[str, ServingParts]] = ()  # name and parts of each model that `fusion` weighs
     fusion: Fusion | None = None
-    reranker: Reranker | None = None  # its `network` is a module: features [B, C, F] -> adjustments [B, C]
+    reranker: Reranker | None = None  # its `network` is a module here
     uses_time: bool = False
     max_history: int = 200
     link_decay: float | None = None

@@ -4,9 +4,9 @@ In: who asks, the scores of stage one, and facts of the items as arrays. Out: fe
 The one place that computes these features: learning, evaluation and service all come here. Knows neither how the
 network was fitted nor any file; free of torch.
 
-A candidate's score is that of stage one plus what the network says, faded out towards the last candidate, so that an
-item does not jump by slipping in among the candidates, and one that is none keeps the score it had. What time decides
-is taken as of the request: events at its second or later count for nothing.
+A candidate's score is that of stage one plus what the network says, which fades out towards the last candidate: an
+item does not jump by slipping in among the candidates, and one that is none keeps the score it had. What time
+decides is taken as of the request: events at its second or later count for nothing.
 
 Shapes: B batch, C candidates, F feature columns, M members, N items (row 0 is padding), E events of all items.
 """
@@ -267,7 +267,8 @@ class Reranker:
     """Adjusts the scores of each user's best items. `members` says for each column of the feature `scores` which
     member of the scorer it holds, -1 for one that is not there."""
 
-    network: Any  # features float32 [B, C, F] -> float32 [B, C]; a torch module in `ServingParts`
+    # features float32 [B, C, F], fade float32 [B, C] -> what to add, float32 [B, C]; a torch module in `ServingParts`
+    network: Any
     features: tuple[str, ...]
     members: tuple[int, ...]
     facts: ItemFacts
@@ -283,7 +284,7 @@ class Reranker:
             some = histories[part]
             rows_BC, fade_BC = self.best(some, scores_BN[part])
             if rows_BC.size:
-                change_BC = fade_BC * self.network(self.described(some, rows_BC, scores_BN[part], member_MBN[:, part]))
+                change_BC = self.network(self.described(some, rows_BC, scores_BN[part], member_MBN[:, part]), fade_BC)
                 for scores, rows, change in zip(scores_BN[part], rows_BC, change_BC, strict=True):
                     scores[rows[rows > 0]] += change[rows > 0]
 

@@ -10,6 +10,7 @@ Shapes: U lists, C items of a list, F features.
 
 import copy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,17 +45,20 @@ class Lists:
     @classmethod
     def together(cls, parts: "list[Lists]") -> "Lists":
         """One after the other; at least one part."""
-        joined = {name: [getattr(part, name) for part in parts] for name in vars(parts[0])}
+        joined: dict[str, list[Any]] = {name: [getattr(part, name) for part in parts] for name in vars(parts[0])}
         return cls(**{name: None if values[0] is None else np.concatenate(values) for name, values in joined.items()})
 
     def of(self, rows: np.ndarray) -> "Lists":
         """Some of the lists: bool or int [U']."""
-        some = {name: value if value is None else value[rows] for name, value in vars(self).items()}
+        some: dict[str, Any] = {name: value if value is None else value[rows] for name, value in vars(self).items()}
         return replace(self, **some)
 
 
 class Adjustment(torch.nn.Module):
-    """features [B, C, F] -> what to add to the scores [B, C]: a linear part and one hidden layer, 0 before training."""
+    """(features [B, C, F], fade [B, C]) -> what to add to the scores [B, C]: a linear part and one hidden layer.
+
+    0 before training, and on average over a list, so that candidates do not rise or fall together against all others.
+    """
 
     def __init__(self, num_features: int, hidden_dim: int) -> None:
         super().__init__()
@@ -70,11 +74,12 @@ class Adjustment(torch.nn.Module):
         torch.nn.init.zeros_(self.out.weight)
         torch.nn.init.zeros_(self.linear.weight)
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
+    def forward(self, features: torch.Tensor, fade: torch.Tensor) -> torch.Tensor:
         known = torch.where(torch.isnan(features), self.mean, features)
         standard = ((known - self.mean) * self.scale).clamp(-_CLIP, _CLIP)
-        added = self.out(torch.relu(self.hidden(standard))) + self.linear(standard)
-        return added.squeeze(-1) / self.temperature
+        added = (self.out(torch.relu(self.hidden(standard))) + self.linear(standard)).squeeze(-1)
+        mean = (fade * added).sum(1, keepdim=True) / fade.sum(1, keepdim=True).clamp(min=1e-6)
+        return fade * (added - mean) / self.temperature
 
 
 def learn(
@@ -153,7 +158,7 @@ def _temperature(lists: Lists) -> float:
 def _loss(module: Adjustment, bias: torch.Tensor, lists: Lists) -> torch.Tensor:
     """Mean over what was chosen of minus its log likelihood, for each list [U]."""
     there, chosen = torch.from_numpy(lists.is_there), torch.from_numpy(lists.is_chosen & lists.is_there)
-    logits = torch.from_numpy(lists.scores) + torch.from_numpy(lists.fade) * module(torch.from_numpy(lists.features))
+    logits = torch.from_numpy(lists.scores) + module(torch.from_numpy(lists.features), torch.from_numpy(lists.fade))
     logits = logits * module.temperature
     if lists.position is not None and len(bias) > 1:
         logits = logits + bias[torch.from_numpy(lists.position)]

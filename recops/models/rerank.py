@@ -124,8 +124,11 @@ class Rerank(Fusion):
         config = self.config
         reranker = self._reranker(parts, self._network)
         lists = _shown_lists if config.learn_from == "impressions" else _best_lists
+        found = list(lists(scorer, reranker, users))
+        if not found:  # nobody whom stage one can answer
+            return reranker
         network = learn(
-            Lists.together(list(lists(scorer, reranker, users))),
+            Lists.together(found),
             hidden_dim=config.hidden_dim,
             learning_rate=config.learning_rate,
             weight_decay=config.weight_decay,
@@ -193,9 +196,9 @@ def _together(scorers: Mapping[str, Scorer], parts: ServingParts) -> Scorer:
 
 
 def _on_numpy(reranker: Reranker) -> Reranker:
-    def call(features: np.ndarray) -> np.ndarray:
+    def call(*arrays: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            return reranker.network(torch.from_numpy(features)).numpy()
+            return reranker.network(*map(torch.from_numpy, arrays)).numpy()
 
     return replace(reranker, network=call)
 

@@ -200,14 +200,15 @@ def _write_reranker(reranker: Reranker, folder: Path, opset: int) -> tuple[dict[
     """Its network and the facts of the items; returns the network's signature and the settings for the manifest."""
     num_features = num_columns(reranker.features, len(reranker.members))
     inputs: dict[str, tuple[torch.Tensor, Dims]] = {
-        "features": (torch.zeros((3, 5, num_features)), ("batch", "candidates", None))
+        "features": (torch.zeros((3, 5, num_features)), ("batch", "candidates", None)),
+        "fade": (torch.zeros((3, 5)), ("batch", "candidates")),
     }
-    model = _to_onnx(reranker.network, inputs, "scores", opset)
+    model = _to_onnx(reranker.network, inputs, "added", opset)
     for name, file in files.ITEM_FACTS.items():
         np.save(folder / file, np.ascontiguousarray(getattr(reranker.facts, name)), allow_pickle=False)
     settings = {name: getattr(reranker, name) for name in files.RERANKER_SETTINGS}
     settings |= {"features": list(reranker.features), "members": list(reranker.members)}
-    return _save(model, folder / files.RERANKER, {"scores": ("batch", "candidates")}), settings
+    return _save(model, folder / files.RERANKER, {"added": ("batch", "candidates")}), settings
 
 
 def _write_networks(parts: ServingParts, folder: Path, opset: int) -> dict[str, Any]:
