@@ -39,3 +39,4 @@ def test_a_table_of_nothing_known(tmp_path: Path) -> None:
     found = read_catalogue(write_items(tmp_path / "items.parquet", []), Vocabulary(["a"]))
     assert np.isnan(found.price).all() and np.isnan(found.published_at).all()
     assert found.category_offsets.tolist() == [0, 0, 0] and not len(found.category_idx)
+    assert np.isnan(read_catalogue(tmp_path / "none.parquet", Vocabulary(["a"])).price).all()
