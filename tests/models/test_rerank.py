@@ -1,5 +1,6 @@
 """The second stage: learns what the members do not know, is left out where it does not help, and is served as it is."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,9 @@ from recops.protocols import FitReport, ServingParts
 from recops.release.export import FACTS, ITEM_COLUMNS, export_bundle, torch_scorer
 from recops.release.parity import check_parity
 from recops.runtime import Histories, Scorer
+from recops.serving.release import Release
+from recops.serving.requests import Recommend, parse
+from recops.serving.retrieval import recommend
 
 NUM_ITEMS, NUM_USERS, NUM_CATEGORIES, LENGTH = 60, 240, 12, 4
 DAY_S = 86_400
@@ -103,10 +107,11 @@ def fitted() -> tuple[Rerank, FitReport, Interactions, Judging]:
 
 def export(model: Rerank, train: Interactions, out: Path) -> Path:
     items: dict[str, list] = {column: [None] * NUM_ITEMS for column in ITEM_COLUMNS}
+    categories = [[f"c{item % NUM_CATEGORIES}"] for item in range(NUM_ITEMS)]
     export_bundle(
         model.parts(),
         out,
-        items={**items, "item_id": train.items.ids},
+        items={**items, "item_id": train.items.ids, "categories": categories},
         fallback=np.zeros(NUM_ITEMS + 1, np.float32),
         profile={},
         facts={**dict.fromkeys(FACTS), "model": "rerank", "remove_seen": True},
@@ -197,6 +202,22 @@ def test_filters_still_hold_after_it(fitted: tuple[Rerank, FitReport, Interactio
     order = [row for row in np.argsort(-scores, kind="stable") if allowed[row]]
     masked = np.where(allowed, scores, -np.inf)
     assert np.argsort(-masked, kind="stable")[: allowed.sum()].tolist() == order
+
+
+def test_a_request_with_a_filter_gets_what_is_best_of_the_rest(bundle: Bundle) -> None:
+    served = Release(bundle, {})
+    assert served.uses_time
+    events = [{"item_id": item, "timestamp": "2024-01-01T00:00:00Z"} for item in ("i01", "i13", "i25")]
+    asked = {"history": events, "k": 20}
+    answers = [
+        recommend(served, parse(Recommend, json.dumps({**asked, **more}).encode()), None)["items"]
+        for more in ({}, {"filters": {"categories": ["c0", "c5"]}})
+    ]
+    everything, some = ([answer["item_id"] for answer in items] for items in answers)
+    assert {"i37", "i49"} == set(everything[:2])  # those left of the category of the history
+    allowed = [item for item in everything if int(item[1:]) % NUM_CATEGORIES in (1, 6)]
+    assert some[: len(allowed)] == allowed and len(some) == 7
+    assert all(np.diff([answer["score"] for answer in items]).max() <= 0 for items in answers)
 
 
 def test_seen_items_are_candidates_only_where_they_may_be_shown() -> None:
