@@ -28,9 +28,9 @@ from recops.serving.release import Release
 from recops.serving.requests import Recommend, parse
 from recops.serving.retrieval import recommend
 
-NUM_ITEMS, NUM_USERS, NUM_CATEGORIES, LENGTH = 60, 240, 12, 4
+NUM_ITEMS, NUM_USERS, NUM_CATEGORIES, LENGTH = 60, 192, 12, 4
 DAY_S = 86_400
-LEARNT = {"hidden_dim": 4, "learning_rate": 0.05, "candidates": 40, "epochs": 15}
+LEARNT = {"edges": [], "hidden_dim": 4, "learning_rate": 0.05, "candidates": 40, "epochs": 15}
 
 
 def taste(is_real: bool = True) -> tuple[Interactions, Judging]:
