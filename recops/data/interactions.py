@@ -5,6 +5,7 @@ In: Parquet of the split stage (columns of `SPLIT_COLUMNS`). Out: `Interactions`
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -113,7 +114,12 @@ def read_interactions(path: Path, items: Path | None = None) -> Interactions:
 def read_catalogue(path: Path, items: Vocabulary) -> Catalogue:
     """Columns of items.parquet for the rows of the vocabulary; of an item that the table lacks, and of all where there
     is no table, nothing is known."""
-    types = {"item_id": pl.String, "published_at": pl.Int64, "price": pl.Float32, "categories": pl.List(pl.String)}
+    types: dict[str, Any] = {
+        "item_id": pl.String,
+        "published_at": pl.Int64,
+        "price": pl.Float32,
+        "categories": pl.List(pl.String),
+    }
     table = pl.read_parquet(path, columns=list(types)) if path.exists() else pl.DataFrame(schema=types)
     known = pl.DataFrame({"item_id": items.ids}, schema={"item_id": pl.String}).join(
         table.unique("item_id", keep="first"), on="item_id", how="left", maintain_order="left"

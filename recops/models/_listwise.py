@@ -46,7 +46,8 @@ class Lists:
     def together(cls, parts: "list[Lists]") -> "Lists":
         """One after the other; at least one part."""
         joined: dict[str, list[Any]] = {name: [getattr(part, name) for part in parts] for name in vars(parts[0])}
-        return cls(**{name: None if values[0] is None else np.concatenate(values) for name, values in joined.items()})
+        whole: dict[str, Any] = {n: None if v[0] is None else np.concatenate(v) for n, v in joined.items()}
+        return cls(**whole)
 
     def of(self, rows: np.ndarray) -> "Lists":
         """Some of the lists: bool or int [U']."""
