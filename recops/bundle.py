@@ -8,7 +8,7 @@ import fcntl
 import hashlib
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,19 @@ from typing import Any
 import numpy as np
 
 from recops.errors import BundleError, RefusedError
+from recops.reranking import FEATURES, ItemFacts, Reranker
 from recops.runtime import Fusion, Histories, Links, OnnxNetwork, RatingScale, Scorer
 
-FORMAT_VERSION = 2  # 2: several models in one bundle, tables of users, and ratings
+# 2: several models in one bundle, tables of users, and ratings; 3: with a reranker, else 2 is written
+FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
 POINTER = "current.json"
 ENCODER, RANKER, VECTORS, SCORES = "model.onnx", "rank.onnx", "item_vectors.npy", "item_scores.npy"
 LINKS = {"indptr": "links_indptr.npy", "indices": "links_indices.npy", "weights": "links_weights.npy"}
 USER_VECTORS, USER_MEANS, USERS = "user_vectors.npy", "user_means.npy", "users.json"
+RERANKER, RERANKING = "rerank.onnx", "rerank"  # its file, and its entry in the manifest's `scoring`
+RERANKER_SETTINGS = ("features", "members", "candidates", "remove_seen", "content_window", "trend_days")
+ITEM_FACTS = {f.name: f"rerank_{f.name}.npy" for f in fields(ItemFacts)}
 ITEMS, FALLBACK, PROFILE = "items.json", "fallback.json", "profile.json"
 
 
@@ -45,7 +50,8 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> str:
     """
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
     files = {name: sha256_file(folder / name) for name in names}
-    text = canonical_json({**facts, "format_version": FORMAT_VERSION, "files": files})
+    version = FORMAT_VERSION if RERANKER in files else 2
+    text = canonical_json({**facts, "format_version": version, "files": files})
     (folder / MANIFEST).write_text(text, encoding="utf-8")
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -158,10 +164,12 @@ def load_bundle(folder: Path, threads: int = 1) -> Bundle:
                 fusion=Fusion(
                     np.array(scoring["weights"], np.float32), tuple(scoring["edges"]), scoring["calibration"]
                 ),
+                reranker=_reranker(folder, scoring[RERANKING], threads) if RERANKING in scoring else None,
                 needs_history=all(member["needs_history"] for member in scoring["members"]),
                 fallback=fallback,
             )
             _check_fusion(folder, scorer)
+            _check_reranker(folder, scorer)
     except BundleError:
         raise
     except Exception as error:
@@ -235,6 +243,31 @@ def _scorer(
         fallback=fallback,
         ratings=ratings,
     )
+
+
+def _reranker(folder: Path, settings: dict[str, Any], threads: int) -> Reranker:
+    arrays = {name: np.load(folder / file, mmap_mode="r", allow_pickle=False) for name, file in ITEM_FACTS.items()}
+    known = {name: settings[name] for name in RERANKER_SETTINGS}
+    known |= {"features": tuple(settings["features"]), "members": tuple(settings["members"])}
+    return Reranker(OnnxNetwork(folder / RERANKER, threads), facts=ItemFacts(**arrays), **known)
+
+
+def _check_reranker(folder: Path, scorer: Scorer) -> None:
+    reranker = scorer.reranker
+    if reranker is None:
+        return
+    if unknown := set(reranker.features) - set(FEATURES):
+        raise BundleError(f"{folder}: features {', '.join(sorted(unknown))} are not known")
+    if not all(-1 <= member < len(scorer.members) for member in reranker.members) or reranker.candidates < 1:
+        raise BundleError(f"{folder}: the reranker names members that are not there, or no candidates")
+    facts = reranker.facts
+    for name, rows in (("published", 1), ("prices", 1), ("offsets", 2), ("category_offsets", 2)):
+        if len(getattr(facts, name)) != scorer.num_items + rows:
+            raise BundleError(f"{folder / ITEM_FACTS[name]}: does not fit a catalogue of {scorer.num_items} items")
+    for offsets, values in ((facts.offsets, facts.event_times), (facts.category_offsets, facts.category_idx)):
+        total = len(values) if len(values) or values is facts.category_idx else offsets[-1]  # a log without times
+        if offsets[0] != 0 or offsets[-1] != total or (np.diff(offsets) < 0).any():
+            raise BundleError(f"{folder}: rerank_*.npy do not fit together")
 
 
 def _check_fusion(folder: Path, scorer: Scorer) -> None:

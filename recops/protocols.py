@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from recops.data.interactions import Interactions
     from recops.evaluation.judging import Judging
     from recops.evaluation.protocol import RankedUsers
+    from recops.reranking import Reranker
     from recops.runtime import Fusion, Scorer
 
 
@@ -64,9 +65,9 @@ class ServingParts:
                     | ranker(user_vector, item_vectors)[i]    (the same and ranker)
                     + sum over history h of w(h) * links[h, i] (links)
                     + item_scores[i]                          (item_scores)
-    where a part that is None adds nothing; or what `fusion` makes of the scores of `members`, and then nothing else is
-    given. Histories are the last `max_history` item rows, oldest first, padded on
-    the left with 0. w(h) of the j-th event from the end (j = 0 is the last) is
+    where a part that is None adds nothing; or what `fusion` makes of the scores of `members`, which `reranker` adjusts
+    for the best items, and then nothing else is given. Histories are the last `max_history` item rows, oldest first,
+    padded on the left with 0. w(h) of the j-th event from the end (j = 0 is the last) is
     exp(-j / link_decay) + link_floor, or 1 where link_decay is None; only the last `link_window` events count.
     """
 
@@ -82,6 +83,7 @@ class ServingParts:
     item_scores: np.ndarray | None = None  # float32 [N+1]
     members: Sequence[tuple[str, ServingParts]] = ()  # name and parts of each model that `fusion` weighs
     fusion: Fusion | None = None
+    reranker: Reranker | None = None  # its `network` is a module here
     uses_time: bool = False
     max_history: int = 200
     link_decay: float | None = None
@@ -153,8 +155,9 @@ class GradientRecommender(Recommender, Protocol):
 class EnsembleRecommender(Recommender, Protocol):
     """A model made of fitted ones: `config.members` names them. Its state holds only what it adds to theirs."""
 
-    def attach(self, members: Mapping[str, ServingParts]) -> None:
-        """Gives it the fitted members, by name. Called once, before `blend`, `load_state` or `parts`."""
+    def attach(self, members: Mapping[str, ServingParts], train: Interactions) -> None:
+        """Gives it the fitted members, by name, and what they were fitted on. Called once, before `blend`, `load_state`
+        or `parts`."""
         ...
 
     def blend(self, scorers: Mapping[str, Scorer], valid: Judging) -> FitReport:
@@ -246,3 +249,5 @@ class FitReport:
     best_metric: float | None = None
     resumed_from: int | None = None
     left_out: dict[str, str] = field(default_factory=dict)  # members of an ensemble that could not be fitted, and why
+    figures: dict[str, float] = field(default_factory=dict)  # of the validation users, by name, beside `best_metric`
+    note: str = ""  # what whoever reads the figures should know

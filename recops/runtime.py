@@ -14,6 +14,8 @@ from typing import Literal
 
 import numpy as np
 
+from recops.reranking import Reranker
+
 # item_idx int64 [B, L] and, where the model uses time, age_s int64 [B, L] -> user_vector float32 [B, D]
 Encode = Callable[..., np.ndarray]
 ENCODED_AT_ONCE = 128  # histories
@@ -32,6 +34,7 @@ class Histories:
     items: Sequence[np.ndarray]  # B int arrays
     ages: Sequence[np.ndarray] | None = None  # B int64 arrays: seconds from each event to the request
     users: np.ndarray | None = None  # int64 [B]: row of the model's user table, 0 for a user that it does not have
+    at: np.ndarray | None = None  # int64 [B]: time of the request, microseconds UTC
 
     @classmethod
     def of(cls, histories: "Histories | Sequence[np.ndarray]") -> "Histories":
@@ -49,6 +52,7 @@ class Histories:
             [self.items[row] for row in chosen],
             None if self.ages is None else [self.ages[row] for row in chosen],
             None if self.users is None else self.users[rows],
+            None if self.at is None else self.at[rows],
         )
 
 
@@ -141,11 +145,17 @@ class Scorer:
     user_table: np.ndarray | None = None  # float32 [U+1, D], instead of encode
     members: "tuple[Scorer, ...]" = ()  # with `fusion`, instead of everything above
     fusion: Fusion | None = None
+    reranker: Reranker | None = None  # adjusts what the members say together
     max_history: int = 200
     uses_time: bool = False
     needs_history: bool = True
     fallback: np.ndarray | None = None  # float32 [N+1]: scores for those that the model itself cannot answer
     ratings: RatingScale | None = None  # of a model whose scores are ratings
+
+    @property
+    def asks_time(self) -> bool:
+        """Whether it matters when a request is made, and when its events were."""
+        return self.reranker is not None or any(part.uses_time for part in (self, *self.members))
 
     @property
     def linked(self) -> Links | None:
@@ -242,12 +252,20 @@ class Scorer:
         return total
 
     def _fused(self, asked: Histories) -> np.ndarray:
-        """Where a member cannot answer a user, or score an item, its weight goes to those that can."""
+        calibrated_MBN = self.calibrated(asked)
+        total = self.weighed(asked, calibrated_MBN)
+        if self.reranker is not None:
+            self.reranker.adjust(asked, total, calibrated_MBN)
+        return total
+
+    def weighed(self, asked: Histories, calibrated_MBN: np.ndarray) -> np.ndarray:
+        """What the members say together, before any reranking: float32 [B, N+1]. Where a member cannot answer a user,
+        or score an item, its weight goes to those that can."""
         assert self.fusion is not None
         weights_BM = self.fusion.weights_of(asked)
         total = np.zeros((len(asked), self.num_items + 1), np.float32)
         given = np.zeros_like(total)
-        for scores_BN, weights_B1 in zip(self.calibrated(asked), weights_BM.T[:, :, None], strict=True):
+        for scores_BN, weights_B1 in zip(calibrated_MBN, weights_BM.T[:, :, None], strict=True):
             known = ~np.isnan(scores_BN)
             np.add(total, weights_B1 * scores_BN, out=total, where=known)
             np.add(given, weights_B1, out=given, where=known)

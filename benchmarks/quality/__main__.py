@@ -36,7 +36,8 @@ from recops.evaluation.protocol import metric_values
 from recops.params import TrainParams
 from recops.protocols import FitReport, Recommender
 from recops.release.export import torch_scorer
-from recops.stages.train import fit, model_config
+from recops.stages.task import model_config
+from recops.stages.train import fit
 
 # What `--quick` makes of any model that has these settings.
 QUICK = {"epochs": 1, "embedding_dim": 16, "num_blocks": 1, "num_heads": 1}

@@ -3,8 +3,9 @@
 In: Parquet of the split stage (columns of `SPLIT_COLUMNS`). Out: `Interactions`. Knows nothing about models.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,6 +14,16 @@ from recops.data.vocabulary import Vocabulary
 
 # Written by the split stage; row order is the stable time order of the log.
 SPLIT_COLUMNS = ("user_id", "item_id", "timestamp", "event", "value", "signal", "weight")
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What the table of items says of each item row, as it stands now."""
+
+    published_at: np.ndarray  # float64 [N+1], seconds since 1970, NaN where unknown
+    price: np.ndarray  # float32 [N+1], NaN where unknown
+    category_offsets: np.ndarray  # int64 [N+2]: the categories of row i are category_idx[offsets[i]:offsets[i + 1]]
+    category_idx: np.ndarray  # int32, rising within an item; places in the sorted names
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,7 @@ class Interactions:
     offsets: np.ndarray  # int64 [num_users + 2]
     users: Vocabulary
     items: Vocabulary
+    catalogue: "Catalogue | None" = None
 
     @property
     def num_users(self) -> int:
@@ -92,6 +104,37 @@ def make_interactions(
     )
 
 
-def read_interactions(path: Path) -> Interactions:
-    """`make_interactions` of a Parquet file, with vocabularies fitted on that file alone."""
-    return make_interactions(pl.read_parquet(path))
+def read_interactions(path: Path, items: Path | None = None) -> Interactions:
+    """`make_interactions` of a Parquet file, with vocabularies fitted on that file alone; `items` (items.parquet) adds
+    the catalogue."""
+    found = make_interactions(pl.read_parquet(path))
+    return found if items is None else replace(found, catalogue=read_catalogue(items, found.items))
+
+
+def read_catalogue(path: Path, items: Vocabulary) -> Catalogue:
+    """Columns of items.parquet for the rows of the vocabulary; of an item that the table lacks, and of all where there
+    is no table, nothing is known."""
+    types: dict[str, Any] = {
+        "item_id": pl.String,
+        "published_at": pl.Int64,
+        "price": pl.Float32,
+        "categories": pl.List(pl.String),
+    }
+    table = pl.read_parquet(path, columns=list(types)) if path.exists() else pl.DataFrame(schema=types)
+    known = pl.DataFrame({"item_id": items.ids}, schema={"item_id": pl.String}).join(
+        table.unique("item_id", keep="first"), on="item_id", how="left", maintain_order="left"
+    )
+    pairs = known.with_row_index("row", offset=1).explode("categories").drop_nulls("categories")
+    pairs = pairs.select("row", "categories").unique().sort("row", "categories")
+    names = pairs["categories"].unique().sort()
+    return Catalogue(
+        published_at=_padded(known["published_at"].cast(pl.Int64).cast(pl.Float64) // 1_000_000),
+        price=_padded(known["price"]).astype(np.float32),
+        category_offsets=np.searchsorted(pairs["row"].to_numpy(), np.arange(len(items) + 2)).astype(np.int64),
+        category_idx=names.search_sorted(pairs["categories"]).to_numpy().astype(np.int32),
+    )
+
+
+def _padded(column: pl.Series) -> np.ndarray:
+    """float64 [N+1]: row 0 and nulls are NaN."""
+    return np.concatenate(([np.nan], column.cast(pl.Float64).fill_null(float("nan")).to_numpy()))

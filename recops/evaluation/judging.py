@@ -15,6 +15,7 @@ import polars as pl
 from scipy import sparse
 
 from recops import plugins
+from recops.data.impressions import Impressions
 from recops.data.interactions import Interactions
 from recops.errors import CallError
 from recops.evaluation.protocol import Evaluation, RankedUsers, evaluate, metric_values, rank_users
@@ -46,6 +47,8 @@ class Judging:
     not_judged: dict[str, int] | None = None
     users: np.ndarray | None = None  # int64 [U], rows of the train part's users, 0 for one without events there
     ages: list[np.ndarray] | None = None  # U int64 arrays: seconds from each event to the user's first target
+    asked_at: np.ndarray | None = None  # int64 [U], microseconds: the user's first target
+    impressions: Impressions | None = None  # what these users were shown when they chose
     lower_is_better: ClassVar[bool] = False
 
     def __len__(self) -> int:
@@ -54,7 +57,7 @@ class Judging:
     @property
     def asked(self) -> Histories:
         """What a scorer is given for these users."""
-        return Histories(self.histories, self.ages, self.users)
+        return Histories(self.histories, self.ages, self.users, self.asked_at)
 
     def rank(self, scorer: Scorer, k: int) -> RankedUsers:
         """The lists of one model. Users without history get the most popular items from a model that needs one, as
@@ -111,7 +114,7 @@ class Judging:
         return digest.hexdigest()
 
     def of(self, rows: np.ndarray) -> "Judging":
-        """The same for some users: int [U']."""
+        """The same for some users: int [U'], rising where there are impressions."""
         return replace(
             self,
             user_ids=[self.user_ids[row] for row in rows],
@@ -120,6 +123,8 @@ class Judging:
             at_time=None if self.at_time is None else self.at_time[rows],
             users=None if self.users is None else self.users[rows],
             ages=None if self.ages is None else [self.ages[row] for row in rows],
+            asked_at=None if self.asked_at is None else self.asked_at[rows],
+            impressions=None if self.impressions is None else self.impressions.of(rows),
         )
 
     def sample(self, num_users: int, seed: int) -> Histories:
@@ -192,6 +197,7 @@ def read_judging(
         not_judged={reason: count for reason, count in not_judged.items() if count},
         users=trained[kept],
         ages=None if ages is None else [ages[row] for row in kept],
+        asked_at=None if ages is None else users["first"].to_numpy(),
     )
 
 

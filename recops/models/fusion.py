@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field, field_validator
 from scipy.optimize import minimize
 
+from recops.data.interactions import Interactions
 from recops.evaluation.judging import Judging, metric_k
 from recops.evaluation.protocol import mask_candidates, metric_values, ranked_lists
 from recops.params import Group
@@ -152,7 +153,7 @@ class Fusion:
         self._weights_SM = np.zeros((1, 0), np.float32)
         self._edges: tuple[int, ...] = ()
 
-    def attach(self, members: Mapping[str, ServingParts]) -> None:
+    def attach(self, members: Mapping[str, ServingParts], train: Interactions | None = None) -> None:
         self._members = dict(members)
         self._weights_SM = np.full((1, len(members)), 1 / max(len(members), 1), np.float32)
 

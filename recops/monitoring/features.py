@@ -260,7 +260,12 @@ def score_features(
             break
     if not histories:
         return {}
-    asked = Histories(histories, ages if log.time is not None else None, np.array(own_rows))
+    asked = Histories(
+        histories,
+        ages if log.time is not None else None,
+        np.array(own_rows),
+        None if log.time is None else np.full(len(histories), log.time[span.end - 1]),
+    )
     best, lists = [], []
     for start in range(0, len(asked), SCORE_BATCH):
         batch = asked[start : start + SCORE_BATCH]

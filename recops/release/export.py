@@ -25,6 +25,7 @@ import torch
 from recops import bundle as files
 from recops.errors import RefusedError
 from recops.protocols import ServingParts
+from recops.reranking import Reranker, num_columns
 from recops.runtime import Links, RatingScale, Scorer
 
 ITEM_COLUMNS = ("item_id", "title", "categories", "price", "available", "published_at")
@@ -54,6 +55,9 @@ def torch_scorer(
         user_table=parts.user_table,
         members=tuple(torch_scorer(member, num_items) for _, member in parts.members),
         fusion=parts.fusion,
+        reranker=None
+        if parts.reranker is None
+        else replace(parts.reranker, network=_numpy_call(parts.reranker.network)),
         max_history=parts.max_history,
         uses_time=parts.uses_time,
         needs_history=parts.needs_history,
@@ -142,6 +146,9 @@ def _check_inputs(parts: ServingParts, items: dict[str, list], fallback: np.ndar
         for module in (part.encoder, part.ranker):
             values = {} if module is None else module.state_dict()
             arrays |= {f"{folder}{name}": value.detach().cpu().float().numpy() for name, value in values.items()}
+    if parts.reranker is not None:
+        values = parts.reranker.network.state_dict()
+        arrays |= {f"reranker {name}": value.detach().cpu().numpy() for name, value in values.items()}
     for name, array in arrays.items():
         if array is not None and not np.isfinite(array).all():
             raise RefusedError(
@@ -186,12 +193,31 @@ def _write_parts(parts: ServingParts, folder: Path, opset: int) -> tuple[dict[st
     if parts.fusion is None:
         return signature, scoring[0]
     fusion = parts.fusion
+    reranking = {}
+    if parts.reranker is not None:
+        signature[files.RERANKER], reranking[files.RERANKING] = _write_reranker(parts.reranker, folder, opset)
     return signature, {
         "calibration": fusion.calibration,
         "edges": list(fusion.edges),
         "weights": fusion.weights.tolist(),  # whole: a rounded one times a score far above the others is another score
         "members": scoring,
+        **reranking,
     }
+
+
+def _write_reranker(reranker: Reranker, folder: Path, opset: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Its network and the facts of the items; returns the network's signature and the settings for the manifest."""
+    num_features = num_columns(reranker.features, len(reranker.members))
+    inputs: dict[str, tuple[torch.Tensor, Dims]] = {
+        "features": (torch.zeros((3, 5, num_features)), ("batch", "candidates", None)),
+        "fade": (torch.zeros((3, 5)), ("batch", "candidates")),
+    }
+    model = _to_onnx(reranker.network, inputs, "added", opset)
+    for name, file in files.ITEM_FACTS.items():
+        np.save(folder / file, np.ascontiguousarray(getattr(reranker.facts, name)), allow_pickle=False)
+    settings = {name: getattr(reranker, name) for name in files.RERANKER_SETTINGS}
+    settings |= {"features": list(reranker.features), "members": list(reranker.members)}
+    return _save(model, folder / files.RERANKER, {"added": ("batch", "candidates")}), settings
 
 
 def _write_networks(parts: ServingParts, folder: Path, opset: int) -> dict[str, Any]:

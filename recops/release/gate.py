@@ -104,6 +104,7 @@ def judge_bundle(
     targets: Mapping[str, Sequence[str]],
     *,
     ages: Mapping[str, Sequence[int]] | None = None,
+    asked_at: Mapping[str, int] | None = None,
     metric: str,
     remove_seen: bool,
     item_counts: Mapping[str, int],
@@ -119,6 +120,7 @@ def judge_bundle(
         targets,
         user_table=bundle.user_ids,
         ages=ages,
+        asked_at=asked_at,
         metric=metric,
         remove_seen=remove_seen,
         item_counts=item_counts,
@@ -136,6 +138,7 @@ def judge_scorer(
     *,
     user_table: Sequence[str] = (),
     ages: Mapping[str, Sequence[int]] | None = None,
+    asked_at: Mapping[str, int] | None = None,
     metric: str,
     remove_seen: bool,
     item_counts: Mapping[str, int],
@@ -145,11 +148,11 @@ def judge_scorer(
     """The metric (`ndcg@10`) for each user of `targets`, by user id, on ids: models of any vocabulary are comparable.
 
     `item_ids` [N], `fallback` float32 [N+1] and the ids of its `user_table` [U] belong to the scorer. `histories` hold
-    what each user had before the targets, oldest first (a user without an entry has none), `ages` the seconds from
-    each to the first target; items unknown to the model are left out of them, and are misses among the targets.
-    `item_counts` (train events by item) divides items in head, tail and new, for every model alike.
-    `first_seen` (microseconds by item; one without entry was always there) and `at_time` (by user) go together: an item
-    first seen after a user's time is no candidate for them. No targets give no users.
+    what each user had before the targets, oldest first (a user without an entry has none), `ages` the seconds from each
+    to the first target, `asked_at` the microseconds of that target; items unknown to the model are left out of them,
+    and are misses among the targets. `item_counts` (train events by item) divides items in head, tail and new, for
+    every model alike. `first_seen` (microseconds by item; one without entry was always there) and `at_time` (by user)
+    go together: an item first seen after a user's time is no candidate for them. No targets give no users.
     """
     assert (first_seen is None) == (at_time is None)
     user_ids = sorted(targets)
@@ -166,6 +169,7 @@ def judge_scorer(
             np.array(ages.get(user_id, ()), np.int64)[rows > 0] for user_id, rows in zip(user_ids, known, strict=True)
         ],
         np.array([row_of_user.get(user_id, 0) for user_id in user_ids], np.int64),
+        None if asked_at is None else np.array([asked_at[user_id] for user_id in user_ids], np.int64),
     )
     lists = rank_users(
         scorer,

@@ -70,7 +70,7 @@ class Release:
         scorer = bundle.scorer
         # Plain arrays over the mapped files: numpy's memmap class costs time at every operation.
         self.item_vectors = None if scorer.vectors is None else np.asarray(scorer.vectors)
-        self.uses_time = any(part.uses_time for part in (scorer, *scorer.members))
+        self.uses_time = scorer.asks_time
 
     @cached_property
     def vector_norms(self) -> np.ndarray:

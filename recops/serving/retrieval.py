@@ -50,13 +50,14 @@ def person(release: Release, who: Who, stored: Stored | None) -> Person:
     ids, times = who.history_events()
     rows = [get(item_id, 0) for item_id in (*known, *ids)]
     kept = [place for place, row in enumerate(rows) if row]
-    ages = None
+    ages = asked_at = None
     if release.uses_time:
         now = time.time_ns() // 1000
         before = [None] * len(known) if stored is None or stored.times is None else stored.times
         at = [now if t is None else t for t in (*before, *times)]
         ages = [np.array([max(now - at[place], 0) // 1_000_000 for place in kept], np.int64)]
-    asked = Histories([np.array([rows[place] for place in kept], np.int64)], ages, np.array([user]))
+        asked_at = np.array([now])
+    asked = Histories([np.array([rows[place] for place in kept], np.int64)], ages, np.array([user]), asked_at)
     is_known = any(rows[: len(known)]) or user > 0 or (stored is not None and not scorer.needs_history)
     if not scorer.answers(asked)[0]:
         return Person(asked, "fallback")

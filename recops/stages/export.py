@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from recops.data.interactions import Interactions, read_interactions
+from recops.data.interactions import Interactions
 from recops.monitoring.features import Scoring
 from recops.monitoring.profile import reference_profile
 from recops.release.export import export_bundle, torch_scorer
@@ -16,7 +16,7 @@ from recops.release.parity import check_parity
 from recops.runtime import Histories
 from recops.stages.project import Project
 from recops.stages.refit import refit
-from recops.stages.task import for_unknown
+from recops.stages.task import for_unknown, read_train
 from recops.stages.train import load_model
 
 FITTED_ON = ("train.parquet", "valid.parquet")  # the second steers early stopping and the choice of the model
@@ -32,7 +32,7 @@ def export(project: Project) -> dict[str, Any]:
     if params.train.refit:
         model, interactions = refit(project, name)
     else:
-        interactions = read_interactions(project.split / "train.parquet")
+        interactions = read_train(project)
         model = load_model(project.model / name, interactions, params.train.seed)
     parts = model.parts()
     sample = someone(interactions, params.export.parity_users, params.evaluate.seed)
@@ -86,11 +86,12 @@ def newest(split: Mapping[str, Any], *parts: str) -> str | None:
 def someone(interactions: Interactions, num_users: int, seed: int) -> Histories:
     """At most `num_users` of the users fitted on, drawn without repetition, who ask when their last event happened."""
     users = np.sort(np.random.default_rng(seed).permutation(interactions.num_users)[:num_users]) + 1
-    ages = None
+    ages = asked_at = None
     if interactions.timestamp is not None:
         times = [interactions.timestamp[interactions.span(user)] for user in users]
         ages = [(time[-1:] - time) // 1_000_000 for time in times]
-    return Histories([interactions.history(user).astype(np.int64) for user in users], ages, users)
+        asked_at = np.array([time[-1] for time in times], np.int64)
+    return Histories([interactions.history(user).astype(np.int64) for user in users], ages, users, asked_at)
 
 
 def catalogue(project: Project, interactions: Interactions) -> dict[str, list[Any]]:

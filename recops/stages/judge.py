@@ -13,7 +13,7 @@ import polars as pl
 import yaml
 
 from recops.bundle import Bundle, load_bundle, read_manifest, release_folder
-from recops.data.interactions import Interactions, read_interactions
+from recops.data.interactions import Interactions
 from recops.params import Params, checked
 from recops.protocols import Recommender
 from recops.release.export import cut_links, torch_scorer
@@ -21,7 +21,7 @@ from recops.release.gate import Judged, judge_bundle, judge_ratings, judge_score
 from recops.release.releases import read_record
 from recops.stages.export import FITTED_ON
 from recops.stages.project import Project
-from recops.stages.task import for_unknown, read_part
+from recops.stages.task import for_unknown, read_train, validation_users
 from recops.stages.train import fit, load_model
 
 
@@ -99,6 +99,7 @@ def test_users(project: Project, after: datetime | None = None) -> dict[str, Any
     return {
         "histories": {user: items for user, items, _ in past},
         "ages": {user: [(first[user] - at) // 1_000_000 for at in times] for user, _, times in past} if first else None,
+        "asked_at": first or None,
         "targets": {user: items for user, items, _ in grouped.iter_rows()},
         "item_counts": dict(counts.iter_rows()),
         "first_seen": dict(first_seen.select("item_id", pl.col("timestamp").cast(pl.Int64)).iter_rows())
@@ -127,7 +128,7 @@ def judge_candidate(project: Project, users: dict[str, Any]) -> Judged:
     bundle = load_bundle(project.bundle)
     if not bundle.manifest.get("refit"):
         return judge(project, bundle, users)
-    train = read_interactions(project.split / "train.parquet")
+    train = read_train(project)
     model = load_model(project.model / bundle.manifest["model"], train, project.params.train.seed)
     return _judge_model(project, model, train, project.params.export.max_links, users)
 
@@ -137,8 +138,8 @@ def judge_recipe(project: Project, champion: str, users: dict[str, Any]) -> Judg
     params = project.params
     recipe = checked(Params, yaml.safe_load(read_record(project.releases, champion)["params"]) or {}, "params")
     name = read_manifest(release_folder(project.releases, champion))["model"]
-    train = read_interactions(project.split / "train.parquet")
-    valid = read_part(project, "valid", train)
+    train = read_train(project)
+    valid = validation_users(project, train, recipe.train, [name])
     model, _ = fit(name, train, recipe.train, valid, params.evaluate.metric, project.state / "checkpoints" / "champion")
     return _judge_model(project, model, train, recipe.export.max_links, users)
 

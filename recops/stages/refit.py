@@ -6,11 +6,12 @@ is judged, since there is nothing left that it has not seen: the metrics of a re
 
 import json
 import shutil
+from dataclasses import replace
 
 import polars as pl
 from safetensors.numpy import load_file
 
-from recops.data.interactions import Interactions, make_interactions
+from recops.data.interactions import Interactions, make_interactions, read_catalogue
 from recops.data.split import with_signal
 from recops.errors import RefusedError, TooLargeError
 from recops.protocols import Recommender
@@ -23,7 +24,8 @@ def whole_log(project: Project) -> Interactions:
     """Every positive of the log, whatever part it lies in: what a user's served history is made of."""
     path = project.tables / "events.parquet"
     events = pl.read_parquet(path, columns=["user_id", "item_id", "timestamp", "event", "value"])
-    return make_interactions(with_signal(events, project.params.ingest.events, path))
+    whole = make_interactions(with_signal(events, project.params.ingest.events, path))
+    return replace(whole, catalogue=read_catalogue(project.tables / "items.parquet", whole.items))
 
 
 def refit(project: Project, name: str) -> tuple[Recommender, Interactions]:
@@ -49,7 +51,7 @@ def _fit_again(project: Project, name: str, whole: Interactions) -> Recommender:
         weights = state["weights"][:, [known.index(member) for member in members]]
         if not members or not weights.any(1).all():
             raise RefusedError(f"{name}: none of the members that have any weight could be fitted on the whole log")
-        model.attach(members)
+        model.attach(members, whole)
         model.load_state({**state, "weights": weights})
         return model
     best_epoch = json.loads((folder / "fit.json").read_text(encoding="utf-8"))["best_epoch"]

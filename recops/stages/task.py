@@ -4,18 +4,21 @@ In: a project and its train part. Out: a `Judge`, which a stage asks alike; fall
 else of a stage is the same for both tasks (`train.task`).
 """
 
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 
 from recops import plugins
+from recops.data.impressions import read_impressions
 from recops.data.interactions import Interactions, read_interactions
 from recops.errors import CallError
-from recops.evaluation.judging import read_judging
+from recops.evaluation.judging import Judging, read_judging
 from recops.evaluation.rating_judging import read_rated, read_rating_judging
 from recops.evaluation.ratings import means_for_unknown
 from recops.models.most_popular import MostPopular
-from recops.params import Params
+from recops.params import Params, TrainParams, checked
 from recops.protocols import Judge, Recommender
 from recops.runtime import RatingScale
 from recops.stages.project import Project
@@ -39,12 +42,26 @@ def check_models(params: Params) -> None:
             raise CallError(f"{key}: {name} predicts no ratings, and train.task is rating; those that do are {able}")
 
 
+def model_config(name: str, params: TrainParams, remove_seen: bool = True) -> tuple[type[Recommender], Any]:
+    """The class of a model and its hyper-parameters from `train.models.<name>`. Raises CallError naming a wrong key.
+
+    A key `model` there says which model the name stands for, so that one can be used twice with other settings; else
+    it is the model of that name. A model that can learn repeats does so where seen items may be shown again, unless it
+    is told otherwise.
+    """
+    settings = dict(params.models.get(name, {}))
+    kind = plugins.load("models", settings.pop("model", name))
+    if "learn_repeats" in kind.Config.model_fields:
+        settings = {"learn_repeats": not remove_seen, **settings}
+    return kind, checked(kind.Config, settings, f"train.models.{name}")
+
+
 def read_train(project: Project) -> Interactions:
     """The train part. Raises CallError where the task is rating and a positive has no value."""
     path = project.split / "train.parquet"
     if project.params.train.task == "rating":
         read_rated(path)
-    return read_interactions(path)
+    return read_interactions(path, project.tables / "items.parquet")
 
 
 def read_part(project: Project, part: Literal["valid", "test"], train: Interactions, with_items: bool = False) -> Judge:
@@ -55,6 +72,19 @@ def read_part(project: Project, part: Literal["valid", "test"], train: Interacti
         return read_rating_judging(project.split, part, train, settings, remove_seen)
     items = project.tables / "items.parquet" if with_items else None
     return read_judging(project.split, part, train, settings, remove_seen, items)
+
+
+def validation_users(project: Project, train: Interactions, params: TrainParams, names: Sequence[str]) -> Judge:
+    """Whom the models `names` are fitted to: with what these users were shown, where one of them learns from it."""
+    valid = read_part(project, "valid", train)
+    if not isinstance(valid, Judging) or not len(valid):
+        return valid
+    configs = [model_config(name, params, valid.remove_seen)[1] for name in names]
+    if all(getattr(config, "learn_from", None) != "impressions" for config in configs):
+        return valid
+    part, events = project.split / "valid.parquet", project.tables / "events.parquet"
+    shown = read_impressions(events, project.params.ingest.events, part, valid.user_ids, train.items)
+    return replace(valid, impressions=shown)
 
 
 def for_unknown(params: Params, train: Interactions) -> tuple[np.ndarray, RatingScale | None]:

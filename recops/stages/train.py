@@ -21,22 +21,8 @@ from recops.params import TrainParams, checked
 from recops.protocols import EnsembleRecommender, FitReport, Judge, Recommender
 from recops.release.export import torch_scorer
 from recops.stages.project import Project
-from recops.stages.task import check_models, read_part, read_train
+from recops.stages.task import check_models, model_config, read_train, validation_users
 from recops.training.loop import fit_model
-
-
-def model_config(name: str, params: TrainParams, remove_seen: bool = True) -> tuple[type[Recommender], Any]:
-    """The class of a model and its hyper-parameters from `train.models.<name>`. Raises CallError naming a wrong key.
-
-    A key `model` there says which model the name stands for, so that one can be used twice with other settings; else
-    it is the model of that name. A model that can learn repeats does so where seen items may be shown again, unless it
-    is told otherwise.
-    """
-    settings = dict(params.models.get(name, {}))
-    kind = plugins.load("models", settings.pop("model", name))
-    if "learn_repeats" in kind.Config.model_fields:
-        settings = {"learn_repeats": not remove_seen, **settings}
-    return kind, checked(kind.Config, settings, f"train.models.{name}")
 
 
 def make_model(name: str, train: Interactions, params: TrainParams, remove_seen: bool) -> Recommender:
@@ -105,7 +91,7 @@ def _fit_ensemble(
             left_out[member] = str(error)
     if not members:
         raise RefusedError("; ".join(f"{member}: {reason}" for member, reason in left_out.items()))
-    model.attach(members)
+    model.attach(members, train)
     report = FitReport()
     if valid is not None and len(valid):
         assert isinstance(valid, Judging), "an ensemble ranks"
@@ -126,15 +112,18 @@ def train(project: Project) -> dict[str, Any]:
             )
     check_models(params)
     interactions = read_train(project)
-    valid = read_part(project, "valid", interactions)
+    names = list(dict.fromkeys([*params.train.baselines, params.train.model]))
+    valid = validation_users(project, interactions, params.train, names)
     checkpoints = project.state / "checkpoints"
     fitted: dict[str, tuple[Recommender, FitReport]] = {}
-    for name in dict.fromkeys([*params.train.baselines, params.train.model]):
+    for name in names:
         fit(name, interactions, params.train, valid, params.evaluate.metric, checkpoints, True, fitted)
     for name, (model, report) in fitted.items():
         save_model(model, report, project.model / name)
         for member, reason in report.left_out.items():
             print(f"{name}: without {member}: {reason}")
+        if report.note:
+            print(f"{name}: {report.note}")
     shutil.rmtree(checkpoints, ignore_errors=True)
     return {name: asdict(report) for name, (_, report) in fitted.items()}
 
@@ -147,8 +136,9 @@ def save_model(model: Recommender, report: FitReport, folder: Path) -> None:
     write_atomically(folder / "config.json", canonical_json({"model": kind, **model.config.model_dump()}))
     epochs = [{key: value for key, value in epoch.items() if key != "seconds"} for epoch in report.epochs]
     curve: dict[str, Any] = {"epochs": epochs, "best_epoch": report.best_epoch, "best_metric": report.best_metric}
-    if report.left_out:
-        curve["left_out"] = report.left_out
+    for key in ("left_out", "figures", "note"):
+        if getattr(report, key):
+            curve[key] = getattr(report, key)
     write_atomically(folder / "fit.json", canonical_json(curve))
 
 
@@ -171,6 +161,6 @@ def load_model(folder: Path, train: Interactions, seed: int) -> Recommender:
     model = unfitted_model(folder, train, seed)
     if hasattr(model, "attach"):
         fitted = [member for member in model.config.members if (folder.parent / member).is_dir()]
-        model.attach({m: load_model(folder.parent / m, train, seed).parts() for m in fitted})
+        model.attach({m: load_model(folder.parent / m, train, seed).parts() for m in fitted}, train)
     model.load_state(load_file(folder / "state.safetensors"))
     return model

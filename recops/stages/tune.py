@@ -25,16 +25,17 @@ import numpy as np
 import polars as pl
 
 from recops.bundle import canonical_json, sha256_file, sync_folder, write_atomically
-from recops.data.interactions import Interactions, read_interactions
+from recops.data.interactions import Interactions
 from recops.errors import CallError, RecopsError, RefusedError
 from recops.evaluation.bootstrap import paired_bootstrap
-from recops.evaluation.judging import Judging, read_judging
+from recops.evaluation.judging import Judging
 from recops.evaluation.protocol import RankedUsers, metric_values
 from recops.params import TrainParams
 from recops.stages import closure
 from recops.stages.params_file import set_values
 from recops.stages.project import Project
-from recops.stages.train import fit, make_model, model_config
+from recops.stages.task import model_config, read_train, validation_users
+from recops.stages.train import fit, make_model
 from recops.training import search
 from recops.training.search import Ended
 
@@ -176,10 +177,11 @@ class _Task:
         for part in ("train", "valid", "first_seen"):
             if not (path := project.split / f"{part}.parquet").exists():
                 raise CallError(f"{path}: no such file; `recops run` or `dvc repro split` makes it")
-        train = read_interactions(project.split / "train.parquet")
-        valid = read_judging(project.split, "valid", train, params.evaluate, params.recommend.remove_seen)
+        train = read_train(project)
+        valid = validation_users(project, train, params.train, [name])
         if not len(valid):
             raise RefusedError(f"{project.split / 'valid.parquet'}: no user to judge by; see split in params.yaml")
+        assert isinstance(valid, Judging), "tune refuses a task of ratings before"
         config = make_model(name, train, params.train, params.recommend.remove_seen).config
         space = search.make_space(params.tune.space, config, name)
         return cls(name, train, valid, params.evaluate.metric, params.train, params.tune.seed, config, space)

@@ -71,6 +71,8 @@ def test_times_of_items_and_targets(tmp_path: Path):
     start = int(START.timestamp() * 1e6)
     hours = [int(t - start) // 3_600_000_000 for t in judging.first_seen[1:]]
     assert hours == [0, 2, 3, 6]
+    assert judging.asked_at is not None and (judging.asked_at == judging.at_time).all()  # of one target each
+    assert judging.asked.at is judging.asked_at and judging.of(np.array([1])).asked.at.tolist() == [judging.asked_at[1]]
     # The first user's target is at hour 4, when item d was in no event yet; it was published at hour 1.
     model = Scorer(4, item_scores=np.array([0, 1, 2, 3, 4], np.float32), needs_history=False)
     assert judging.rank(model, 2).top_idx.tolist() == [[3, 0], [4, 0]]

@@ -83,7 +83,7 @@ def make(name: str, **changes: Any) -> Any:
     train, _ = planted()
     model = model_class(shortened(model_class, **changes), train.num_users, train.num_items, seed=3)
     if hasattr(model, "attach"):
-        model.attach({member: fitted(member).parts() for member in MEMBERS})
+        model.attach({member: fitted(member).parts() for member in MEMBERS}, train)
     return model
 
 

@@ -224,6 +224,21 @@ def test_an_item_first_seen_later_is_no_candidate():
     assert found.values.tolist() == [0, 0, 1, 0]
 
 
+def test_the_scorer_is_told_when_each_user_asks():
+    asked = []
+
+    class Watched(Scorer):
+        def scores(self, histories):
+            asked.append(histories.at)
+            return super().scores(histories)
+
+    scorer = Watched(num_items=1, item_scores=np.array([0, 1], np.float32), needs_history=False)
+    at = {user: n for n, user in enumerate(sorted(TARGETS))}
+    arguments = {"metric": "ndcg@1", "remove_seen": True, "item_counts": COUNTS, "asked_at": at}
+    judge_scorer(scorer, ["a"], np.ones(2, np.float32), HISTORIES, TARGETS, **arguments)
+    assert [some.tolist() for some in asked] == [[0, 1, 2, 3]]
+
+
 def test_users_without_history_get_the_fallback_of_a_bundle():
     scorer = Scorer(num_items=2, item_scores=np.array([0, 5, 0], np.float32), needs_history=True)
     fallback = np.array([0, 0, 1], np.float32)
