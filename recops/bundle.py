@@ -11,13 +11,13 @@ import os
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from recops.errors import BundleError, RefusedError
 from recops.reranking import FEATURES, ItemFacts, Reranker
-from recops.runtime import Fusion, Histories, Links, OnnxNetwork, RatingScale, Scorer
+from recops.runtime import Calibration, Fusion, Histories, Links, OnnxNetwork, RatingScale, Scorer
 
 # 2: several models in one bundle, tables of users, and ratings; 3: with a reranker, else 2 is written
 FORMAT_VERSION = 3
@@ -278,7 +278,7 @@ def _check_fusion(folder: Path, scorer: Scorer) -> None:
         raise BundleError(f"{folder}: weights of shape {fusion.weights.shape} where {expected} are needed")
     if not (np.isfinite(fusion.weights).all() and (fusion.weights >= 0).all() and fusion.weights.any(1).all()):
         raise BundleError(f"{folder}: weights of the fusion must be finite, not negative, and not all 0")
-    if fusion.calibration not in ("zscore", "rank") or list(fusion.edges) != sorted(set(fusion.edges)):
+    if fusion.calibration not in get_args(Calibration) or list(fusion.edges) != sorted(set(fusion.edges)):
         raise BundleError(f"{folder}: a fusion by {fusion.calibration!r} at {fusion.edges} is not known")
 
 

@@ -21,6 +21,8 @@ Encode = Callable[..., np.ndarray]
 ENCODED_AT_ONCE = 128  # histories
 RANKED_AT_ONCE = 100_000  # items, for one user
 RECIPROCAL_OFFSET = 60  # of reciprocal rank fusion (Cormack, Clarke, Buettcher, 2009)
+RETRIEVED = 200  # best items of each member that `candidates` calibrates by
+Calibration = Literal["zscore", "candidates", "rank"]
 Rank = Callable[[np.ndarray, np.ndarray], np.ndarray]  # user_vector [B, D], item_vectors [M, D'] -> float32 [B, M]
 
 
@@ -92,25 +94,41 @@ class Links:
 class Fusion:
     """How the scores of several models become one: each calibrated for each user, then weighed and added.
 
-    `zscore`: mean 0 and deviation 1 over the items outside the history. `rank`: 1 / (60 + rank) among the same items.
+    `zscore`: mean 0 and deviation 1 over the items outside the history. `candidates`: the same over the best 200 of
+    each member alone, all that is at hand where members retrieve from an index. `rank`: 1 / (60 + rank) among all.
     `weights` [S, M] has a row for each segment of history lengths: segment s begins at `edges[s - 1]` events.
     """
 
     weights: np.ndarray  # float32 [S, M], at least 0, each row with one above
     edges: tuple[int, ...] = ()
-    calibration: Literal["zscore", "rank"] = "zscore"
+    calibration: Calibration = "zscore"
 
     def weights_of(self, histories: Histories) -> np.ndarray:
         """float32 [B, M]."""
         lengths = [len(history) for history in histories]
         return self.weights[np.searchsorted(np.array(self.edges), lengths, side="right")]
 
-    def calibrated(self, scores_N: np.ndarray, history: np.ndarray) -> np.ndarray:
-        """One model's scores [N+1] for one user on the common scale; NaN (an item it cannot score) stays NaN."""
-        judged = ~np.isnan(scores_N)
-        judged[0] = False
-        judged[history] = False
-        others = scores_N[judged]
+    def calibrated(self, scores_MN: np.ndarray, history: np.ndarray) -> np.ndarray:
+        """The scores [M, N+1] of each model for one user on the common scale; NaN (it cannot score that) stays NaN."""
+        judged_MN = ~np.isnan(scores_MN)
+        judged_MN[:, 0] = False
+        judged_MN[:, history] = False
+        if self.calibration == "candidates":
+            judged_MN &= self._retrieved(scores_MN, judged_MN)
+        return np.stack([self._calibrated(*one) for one in zip(scores_MN, judged_MN, strict=True)])
+
+    def _retrieved(self, scores_MN: np.ndarray, judged_MN: np.ndarray) -> np.ndarray:
+        """bool [N+1]: the best of any member."""
+        found = np.zeros(scores_MN.shape[1], bool)
+        for scores_N, judged_N in zip(scores_MN, judged_MN, strict=True):
+            rows = np.flatnonzero(judged_N)
+            if len(rows) > RETRIEVED:
+                rows = rows[np.argpartition(-scores_N[rows], RETRIEVED)[:RETRIEVED]]
+            found[rows] = True
+        return found
+
+    def _calibrated(self, scores_N: np.ndarray, judged_N: np.ndarray) -> np.ndarray:
+        others = scores_N[judged_N]
         if self.calibration == "rank":
             better = len(others) - np.searchsorted(np.sort(others), scores_N, side="right")
             return np.where(np.isnan(scores_N), np.nan, 1.0 / (RECIPROCAL_OFFSET + 1 + better)).astype(np.float32)
@@ -282,8 +300,9 @@ class Scorer:
             scores_BN = member._own(asked[heard], None)
             if (silent := member._silent) is not None:
                 scores_BN[:, silent] = np.nan
-            for b, scores in zip(heard.tolist(), scores_BN, strict=True):
-                found_BN[b] = self.fusion.calibrated(scores, asked.items[b])
+            found_BN[heard] = scores_BN
+        for b, history in enumerate(asked.items):
+            found[:, b] = self.fusion.calibrated(found[:, b], history)
         return found
 
     @cached_property

@@ -47,9 +47,9 @@ REQUIREMENTS = {
 }
 # Runner, its own settings, CPU seconds after which no further epoch begins.
 OTHERS: dict[str, tuple[str, dict[str, Any], float]] = {
-    "RecTools SASRec, softmax": ("rectools", {"loss": "softmax"}, 1500),
-    "RecTools SASRec, gBCE": ("rectools", {"loss": "gBCE", "n_negatives": 256, "gbce_t": 0.75}, 400),
-    "RecBole SASRec, CE": ("recbole", {}, 120),
+    "RecTools SASRec, softmax": ("rectools", {"loss": "softmax"}, 900),
+    "RecTools SASRec, gBCE": ("rectools", {"loss": "gBCE", "n_negatives": 256, "gbce_t": 0.75}, 240),
+    "RecBole SASRec, CE": ("recbole", {}, 60),
 }
 OURS: dict[str, tuple[str, dict[str, Any]]] = {
     "recops sasrec": ("sasrec", SIZE),

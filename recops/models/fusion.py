@@ -21,8 +21,8 @@ from recops.evaluation.judging import Judging, metric_k
 from recops.evaluation.protocol import mask_candidates, metric_values, ranked_lists
 from recops.params import Group
 from recops.protocols import FitReport, ServingParts
+from recops.runtime import Calibration, Scorer
 from recops.runtime import Fusion as Weighing
-from recops.runtime import Scorer
 
 # Best items of each member that a user's fused list is looked for among, while weights are sought: at least so many,
 # and so many for each place of the list.
@@ -121,7 +121,9 @@ class Fusion:
             min_length=1,
             description="models by name, each with its own settings; one that cannot take the data is left out",
         )
-        calibration: Literal["zscore", "rank"] = "zscore"
+        calibration: Calibration = Field(
+            "zscore", description="over all items; candidates: over the best of each member alone; or by rank"
+        )
         weights: Literal["ndcg", "likelihood"] = Field(
             "ndcg",
             description="coordinate ascent on NDCG, or stacking: a softmax over the candidates fitted to the targets",
@@ -232,7 +234,7 @@ class Fusion:
         self._edges = tuple(state["edges"].tolist())
 
 
-def _candidates(scorers: list[Scorer], valid: Judging, calibration: Literal["zscore", "rank"], k: int) -> _Candidates:
+def _candidates(scorers: list[Scorer], valid: Judging, calibration: Calibration, k: int) -> _Candidates:
     """The best of every member for every user, and the targets that could be recommended at all."""
     num_best = max(_CANDIDATES, _CANDIDATES_A_PLACE * k)
     offsets, items, scores, targets, users, ideal = [0], [], [], [], [], []
@@ -264,7 +266,7 @@ def _candidates(scorers: list[Scorer], valid: Judging, calibration: Literal["zsc
 
 
 def _calibrated(
-    scorers: list[Scorer], valid: Judging, calibration: Literal["zscore", "rank"]
+    scorers: list[Scorer], valid: Judging, calibration: Calibration
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(users, float32 [M, B, N+1]): NaN where a member cannot say, -inf for what is no candidate."""
     fusion = Weighing(np.ones((1, len(scorers)), np.float32), (), calibration)
