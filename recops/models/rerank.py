@@ -41,7 +41,7 @@ class Rerank(Fusion):
         max_users: int = Field(3_000, ge=1, description="validation users that weights and ranking are learnt from")
         candidates: int = Field(200, ge=2, description="best items of each user that are ranked anew")
         features: list[str] = Field(
-            [name for name in FEATURES if name != "price"],
+            [name for name in FEATURES if name not in ("price", "hour", "weekday")],
             min_length=1,
             description="what is looked at; price, known only as it is now, is a fair feature in evaluation only where "
             "prices did not change",
@@ -55,8 +55,8 @@ class Rerank(Fusion):
         content_window: int = Field(10, ge=1, description="last events that categories are compared with")
         trend_days: float = Field(30.0, gt=0, description="days before the request that the feature trend counts")
         hidden_dim: int = Field(16, ge=1)
-        learning_rate: float = Field(0.003, gt=0)
-        weight_decay: float = Field(0.1, ge=0, description="how hard all is drawn back to the order of stage one")
+        learning_rate: float = Field(0.01, gt=0)
+        weight_decay: float = Field(1.0, ge=0, description="how hard all is drawn back to the order of stage one")
         epochs: int = Field(60, ge=1)
         patience: int = Field(5, ge=1)
 

@@ -6,7 +6,8 @@ import pytest
 from recops.data.interactions import SPLIT_COLUMNS, make_interactions
 from recops.errors import CallError, RefusedError
 from recops.params import TrainParams
-from recops.stages.train import fit, load_model, make_model, save_model
+from recops.stages.project import Project
+from recops.stages.train import fit, load_model, make_model, save_model, validation_users
 
 
 @pytest.fixture
@@ -54,6 +55,31 @@ def test_members_are_fitted_once_saved_and_loaded_under_their_names(train, tmp_p
     again = load_model(tmp_path / "fusion", train, 1)
     assert [name for name, _ in again.parts().members] == ["a", "item_knn"]
     assert load_model(tmp_path / "a", train, 1).config.shrinkage == 1
+
+
+@pytest.mark.parametrize(("ranks", "learnt_from"), [([2, 1], [[1, 0]]), ([None, None], None)])
+def test_impressions_are_read_where_a_model_learns_from_them(train, tmp_path, ranks, learnt_from):
+    project = Project(tmp_path)
+    for folder in (project.tables, project.split):
+        folder.mkdir(parents=True)
+    project.params_file.write_text("train: {model: rerank}\n")
+    times = pl.Series([1, 1, 2], dtype=pl.Int64).cast(pl.Datetime("us", "UTC"))
+    rows = {"user_id": ["u"] * 3, "item_id": ["new", "i", "i"], "event": ["impression"] * 2 + ["click"]}
+    events = pl.DataFrame({**rows, "timestamp": times, "request_id": ["r"] * 3, "rank": [*ranks, None]}).with_columns(
+        pl.col("rank").cast(pl.Int32), value=pl.lit(None, pl.Float32), session_id=pl.lit(None, pl.String)
+    )
+    events.write_parquet(project.tables / "events.parquet")
+    target = events[2:].with_columns(signal=pl.lit("positive"), weight=pl.lit(1.0))
+    target.select(SPLIT_COLUMNS).write_parquet(project.split / "valid.parquet")
+    events.group_by("item_id").agg(pl.col("timestamp").min()).write_parquet(project.split / "first_seen.parquet")
+    assert validation_users(project, train, TrainParams(), ["rerank"]).impressions is None
+    params = TrainParams(models={"rerank": {"learn_from": "impressions"}})
+    if learnt_from is None:
+        with pytest.raises(CallError, match=r"events\.parquet: .*column rank"):
+            validation_users(project, train, params, ["rerank"])
+    else:
+        shown = validation_users(project, train, params, ["rerank"]).impressions
+        assert shown is not None and shown.rows.tolist() == learnt_from and shown.position.tolist() == [[1, 0]]
 
 
 def test_a_member_that_cannot_be_fitted_is_left_out_and_named(train):
