@@ -20,7 +20,7 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import asdict, dataclass, fields
 from datetime import timedelta
 from multiprocessing.connection import wait
@@ -42,6 +42,7 @@ from recops.training.loop import fit_model
 MAX_RESTARTS = 3
 # The first worker judges while the others wait for what it tells them.
 _PATIENCE = timedelta(hours=2)
+_SAID = "said.txt"
 _ARRAYS = ("user_idx", "item_idx", "timestamp", "value", "weight", "offsets")
 _RAY_STORE_BYTES = 80 * 2**20  # data is read from files, so Ray's own store holds next to nothing
 
@@ -332,7 +333,8 @@ def _run_by_ray(job: _Job) -> None:
             ),
         )
         try:
-            trainer.fit()
+            with _echoed(job.folder / _SAID):
+                trainer.fit()
         except TrainingFailedError as error:
             raise _exhausted(job, str(error).strip().splitlines()[-1]) from None
 
@@ -344,7 +346,7 @@ def _ray_cluster(ray: Any, job: _Job) -> Iterator[None]:
     threads = {"env_vars": {"OMP_NUM_THREADS": str(job.options["threads"])}}
     with tempfile.TemporaryDirectory(prefix="ray") as temporary:  # short, since its sockets' paths may not be long
         if "RAY_ADDRESS" in os.environ:
-            ray.init(runtime_env=threads, logging_level="error")
+            ray.init(runtime_env=threads, logging_level="error", log_to_driver=False)
         else:
             ray.init(
                 num_cpus=job.workers + 1,
@@ -352,6 +354,7 @@ def _ray_cluster(ray: Any, job: _Job) -> Iterator[None]:
                 object_store_memory=_RAY_STORE_BYTES,
                 runtime_env=threads,
                 logging_level="error",
+                log_to_driver=False,
                 _temp_dir=temporary,
             )
         try:
@@ -361,4 +364,28 @@ def _ray_cluster(ray: Any, job: _Job) -> Iterator[None]:
 
 
 def _ray_worker(config: dict[str, Any]) -> None:
-    _work(config["job"])
+    job: _Job = config["job"]
+    with (job.folder / _SAID).open("a", buffering=1, encoding="utf-8") as said, redirect_stderr(said):
+        _work(job)
+
+
+@contextmanager
+def _echoed(file: Path) -> Iterator[None]:
+    """Shows what the first worker says, line by line. Ray's own way would also show some fifty lines of its own."""
+    file.touch()
+    ended = threading.Event()
+
+    def follow() -> None:
+        with file.open(encoding="utf-8") as said:
+            is_last = False
+            while not is_last:
+                is_last = ended.wait(0.2)
+                sys.stderr.write(said.read())
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

@@ -208,6 +208,7 @@ def test_no_worker_outlives_who_started_it(tmp_path: Path, mortal: Any) -> None:
 
 @pytest.mark.process
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed (extra: scale)")
+@pytest.mark.filterwarnings("ignore")  # Ray warns of its own settings
 def test_ray_does_the_same(tmp_path: Path, mortal: Any) -> None:
     exact = {"dropout": 0, "precision": "float32"}
     alone, _ = fit(mortal, 1, settings=exact)
