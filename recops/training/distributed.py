@@ -231,8 +231,9 @@ def _run_by_torchrun(job: _Job) -> None:
         with _as_before(job.options["threads"]):
             elastic_launch(config, _elastic_worker)(job)
     except SignalException as stopped:
-        signal.raise_signal(stopped.sigval)
-        raise  # where the signal is ignored
+        if stopped.sigval == signal.SIGINT:
+            raise KeyboardInterrupt from None
+        raise SystemExit(128 + stopped.sigval) from None
     except ChildFailedError as failed:
         rank, first = failed.get_first_failure()
         raise _exhausted(job, f"worker {rank}: {_last_words(job, rank) or first.signal_name()}") from None
@@ -241,16 +242,15 @@ def _run_by_torchrun(job: _Job) -> None:
 @contextmanager
 def _as_before(threads: int) -> Iterator[None]:
     """Threads for workers in the environment, a quiet agent; then this process has its own settings again."""
-    logger = logging.getLogger("torch.distributed.elastic")
     signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-    before = logger.level, dict(os.environ), [signal.getsignal(number) for number in signals]
+    before = logging.root.manager.disable, dict(os.environ), [signal.getsignal(number) for number in signals]
     # What the agent says of a death is said in one line by `_tell_restart` and `_exhausted`.
-    logger.setLevel(logging.CRITICAL)
+    logging.disable(logging.ERROR)
     os.environ["OMP_NUM_THREADS"] = str(threads)
     try:
         yield
     finally:
-        logger.setLevel(before[0])
+        logging.disable(before[0])
         os.environ.clear()
         os.environ.update(before[1])
         if threading.current_thread() is threading.main_thread():
@@ -260,6 +260,8 @@ def _as_before(threads: int) -> Iterator[None]:
 
 def _elastic_worker(job: _Job) -> None:
     _die_with_parent()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)  # at once, and not when gloo comes back
     if sys.platform == "linux":
         # The name of a machine often leads nowhere in a container; these workers are on one machine.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
