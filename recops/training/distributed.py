@@ -200,9 +200,9 @@ def _work(job: _Job) -> None:
 def _tell_restart(job: _Job) -> None:
     started = job.folder / "started"
     if started.exists():
-        print(
-            f"train.workers: a worker died; all {job.workers} go on after the last epoch that was finished",
-            file=sys.stderr,
+        # Not by print, which Ray makes say everything twice.
+        sys.stderr.write(
+            f"train.workers: a worker died; all {job.workers} go on after the last epoch that was finished\n"
         )
     started.touch()
 
