@@ -117,7 +117,7 @@ class _Run:
         self.seed, self.device, self.team = seed, device, team
         self.is_first = team is None or team.rank == 0
         self.show_progress = progress and self.is_first
-        self.loss = _Compiled(model.loss) if compiled else model.loss
+        self.is_compiled, self.loss = compiled, torch.compile(model.loss, dynamic=True) if compiled else model.loss
         self.config: Any = model.config
         model.prepare(train)
         self.num_batches = model.num_batches()
@@ -189,12 +189,27 @@ class _Run:
             part, weight = self.model.share(batch, self.team.rank, self.team.size)  # type: ignore[attr-defined]
         value = 0.0
         if weight > 0:
-            loss = self.loss({name: tensor.to(self.device) for name, tensor in part.items()})
-            if self.team is not None:
-                loss = loss * weight
-            value = loss.item()
-            loss.backward()
+            part = {name: tensor.to(self.device) for name, tensor in part.items()}
+            random_state = torch.get_rng_state() if self.is_compiled else None
+            try:
+                value = self._gradient(part, weight)
+            except Exception as error:  # every compiler has its own, at any batch: new lengths are compiled anew
+                if random_state is None:
+                    raise
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                print(f"train.compile: on without torch.compile, which failed: {reason}", file=sys.stderr)
+                self.is_compiled, self.loss = False, self.model.loss
+                torch.set_rng_state(random_state)
+                self.model.module.zero_grad(set_to_none=True)
+                value = self._gradient(part, weight)
         return value if self.team is None else self.team.sum_up(parameters, value)
+
+    def _gradient(self, part: dict[str, torch.Tensor], weight: float) -> float:
+        loss = self.loss(part)
+        if self.team is not None:
+            loss = loss * weight
+        loss.backward()
+        return loss.item()
 
     def _judge(self, valid_metric: Callable[[Recommender], float]) -> float:
         def find() -> float:
@@ -255,30 +270,6 @@ class _Run:
             best_metric=found.about["best_metric"],
             resumed_from=len(found.about["epochs"]),
         )
-
-
-class _Compiled:
-    """A loss through torch.compile; the loss as it is, after one line that says so, where the compiler fails."""
-
-    def __init__(self, loss: Callable[[dict[str, torch.Tensor]], torch.Tensor]) -> None:
-        self.plain = loss
-        self.chosen: Callable[[dict[str, torch.Tensor]], torch.Tensor] = torch.compile(loss, dynamic=True)
-        self.is_sure = False
-
-    def __call__(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        if self.is_sure:
-            return self.chosen(batch)
-        random_state = torch.get_rng_state()
-        try:
-            found = self.chosen(batch)
-        except Exception as error:  # every compiler has its own
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            print(f"train.compile: without torch.compile, which failed here: {reason}", file=sys.stderr)
-            torch.set_rng_state(random_state)
-            self.chosen = self.plain
-            found = self.plain(batch)
-        self.is_sure = True
-        return found
 
 
 def _schedule(step: int, num_steps: int, warmup_steps: int) -> float:
