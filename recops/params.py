@@ -97,6 +97,9 @@ class TrainParams(Group):
     baselines: list[str] = ["most_popular", "recent_popular", "item_knn"]
     seed: Seed = 42
     threads: int = Field(2, ge=1, description="CPU threads; part of the recipe, since results depend on it")
+    workers: int = Field(1, ge=1, description="processes that train one model together and share `threads`")
+    launcher: Literal["torchrun", "ray"] = Field("torchrun", description="what starts them; ray needs recops[scale]")
+    compile: bool = Field(False, description="train through torch.compile; without it where that fails")
     refit: bool = Field(True, description="release the chosen model fitted again on everything, test part included")
     models: dict[str, dict[str, Any]] = Field({}, description="hyper-parameters by model name")
 

@@ -134,7 +134,11 @@ class GradientRecommender(Recommender, Protocol):
 
     `state` is taken from `module` (all parameters and buffers as float32 arrays). `Config` has epochs, learning_rate,
     weight_decay, batch_size, patience (epochs without a better validation metric before the loop stops) and
-    warmup_steps.
+    warmup_steps. A model that several workers may train together has one method more:
+
+    share(batch, part, num_parts) -> (batch, weight): the part of a batch, from 0, that one of the workers makes the
+    gradient of, and how much it counts. The sum over the parts of weight x loss is the loss of the whole batch. A part
+    of weight 0 may be empty.
     """
 
     module: torch.nn.Module

@@ -18,6 +18,7 @@ from recops.data.interactions import Interactions
 from recops.errors import RefusedError
 from recops.models._losses import full_cross_entropy, sampled_cross_entropy
 from recops.models._module import ModuleState
+from recops.models._shares import shared_rows
 from recops.models._transformer import Network
 from recops.params import Group
 from recops.protocols import ServingParts
@@ -158,6 +159,11 @@ class NextItemModel(ModuleState):
                 found["negative"] = torch.multinomial(share, self.config.num_negatives, True, generator=generator)
                 found["log_q"] = self._log_q_N
             yield found
+
+    def share(self, batch: dict[str, torch.Tensor], part: int, num_parts: int) -> tuple[dict[str, torch.Tensor], float]:
+        """Windows in turn, which count by what is predicted in them; all workers compare with the same negatives."""
+        found = shared_rows(batch, part, num_parts, whole=("negative", "log_q"))
+        return found, int((found["target"] > 0).sum()) / max(int((batch["target"] > 0).sum()), 1)
 
     def loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         target_BL = batch["target"]

@@ -25,6 +25,7 @@ from recops.data.interactions import Interactions
 from recops.errors import CallError
 from recops.models._links import user_item_matrix
 from recops.models._module import ModuleState
+from recops.models._shares import RowShares
 from recops.params import Group
 from recops.protocols import ServingParts
 
@@ -92,7 +93,7 @@ class _Ranker(nn.Module):
         return self.top(user_vector[:, None, :] + item_vectors[None, :, :])[:, :, 0]
 
 
-class ConcatMlp(ModuleState):
+class ConcatMlp(RowShares, ModuleState):
     """A GradientRecommender (see protocols.py).
 
     Objectives: `bce` (default) tells observed pairs from sampled ones; `mse` predicts the event's value and, like every

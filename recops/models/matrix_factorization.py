@@ -22,6 +22,7 @@ from recops.data.interactions import Interactions
 from recops.errors import CallError
 from recops.models._fold_in import FoldIn
 from recops.models._module import ModuleState
+from recops.models._shares import RowShares
 from recops.params import Group
 from recops.protocols import ServingParts
 
@@ -57,7 +58,7 @@ class _Factors(nn.Module):
         return self.mean + self.user_bias(user_idx)[..., 0] + self.item_bias(item_idx)[..., 0] + product
 
 
-class MatrixFactorization(ModuleState):
+class MatrixFactorization(RowShares, ModuleState):
     """A GradientRecommender (see protocols.py).
 
     Objectives: `implicit` (default) draws every observed pair to 1 and, with a small weight, all pairs to 0, without

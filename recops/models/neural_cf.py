@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from recops.data.interactions import Interactions
 from recops.models._module import ModuleState
+from recops.models._shares import RowShares
 from recops.params import Group
 from recops.protocols import ServingParts
 
@@ -77,7 +78,7 @@ class _Ranker(nn.Module):
         return product_BM + self.top(user_B1[..., self.dim :] + item_vectors[..., self.dim :])[..., 0]
 
 
-class NeuralCf(ModuleState):
+class NeuralCf(RowShares, ModuleState):
     """A GradientRecommender (see protocols.py)."""
 
     takes = "user"

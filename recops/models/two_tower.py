@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from recops.data.interactions import Interactions
 from recops.models._losses import sampled_cross_entropy
 from recops.models._module import ModuleState
+from recops.models._shares import shared_rows
 from recops.params import Group
 from recops.protocols import ServingParts
 
@@ -155,6 +156,11 @@ class TwoTower(ModuleState):
                 "target": place[: len(item_B)],
                 "negative": place[len(item_B) :],
             }
+
+    def share(self, batch: dict[str, torch.Tensor], part: int, num_parts: int) -> tuple[dict[str, torch.Tensor], float]:
+        """Targets in turn, which count by their weight; all workers compare with the same candidates."""
+        found = shared_rows(batch, part, num_parts, whole=("candidate", "log_q", "negative"))
+        return found, float(found["weight"].sum() / batch["weight"].sum().clamp(min=1e-12))
 
     def loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         users_BD = self.module(batch["history"]) / self.config.temperature

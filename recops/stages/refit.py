@@ -17,7 +17,7 @@ from recops.errors import RefusedError, TooLargeError
 from recops.protocols import Recommender
 from recops.stages.project import Project
 from recops.stages.train import unfitted_model
-from recops.training.loop import fit_model
+from recops.training.distributed import fit_by_workers
 
 
 def whole_log(project: Project) -> Interactions:
@@ -55,15 +55,18 @@ def _fit_again(project: Project, name: str, whole: Interactions) -> Recommender:
         model.load_state({**state, "weights": weights})
         return model
     best_epoch = json.loads((folder / "fit.json").read_text(encoding="utf-8"))["best_epoch"]
-    fit_model(
+    fit_by_workers(
         model,
         whole,
         None,
+        workers=params.train.workers,
+        launcher=params.train.launcher,
         folder=project.state / "refit" / name,
         progress=True,
         seed=params.train.seed,
         threads=params.train.threads,
         judged_by=f"refit {best_epoch}",
         last_epoch=best_epoch,
+        compiled=params.train.compile,
     )
     return model

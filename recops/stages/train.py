@@ -6,7 +6,7 @@ in the project's state folder, since DVC deletes a stage's outputs before it run
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,25 @@ from recops.protocols import EnsembleRecommender, FitReport, Judge, Recommender
 from recops.release.export import torch_scorer
 from recops.stages.project import Project
 from recops.stages.task import check_models, model_config, read_train, validation_users
-from recops.training.loop import fit_model
+from recops.training.distributed import fit_by_workers
 
 
 def make_model(name: str, train: Interactions, params: TrainParams, remove_seen: bool) -> Recommender:
     """An unfitted model with the settings of `model_config`."""
     kind, config = model_config(name, params, remove_seen)
     return kind(config, train.num_users, train.num_items, params.seed)
+
+
+@dataclass(frozen=True)
+class _ValidMetric:
+    """How good a model is on the validation users; no closure, so that it can be sent to a worker."""
+
+    valid: Judge
+    metric: str
+    num_items: int
+
+    def __call__(self, fitted: Recommender) -> float:
+        return self.valid.mean(torch_scorer(fitted.parts(), self.num_items), self.metric)
 
 
 def fit(
@@ -47,24 +59,22 @@ def fit(
     if name in fitted:
         return fitted[name]
     model = make_model(name, train, params, valid is None or valid.remove_seen)
-
-    def valid_metric(fitted: Recommender) -> float:
-        assert valid is not None
-        return valid.mean(torch_scorer(fitted.parts(), train.num_items), metric)
-
     if hasattr(model, "blend"):
         report = _fit_ensemble(model, train, params, valid, metric, checkpoints, progress, fitted)  # type: ignore[arg-type]
     else:
-        report = fit_model(
+        report = fit_by_workers(
             model,
             train,
-            valid_metric if valid is not None and len(valid) else None,
+            _ValidMetric(valid, metric, train.num_items) if valid is not None and len(valid) else None,
+            workers=params.workers,
+            launcher=params.launcher,
             folder=checkpoints / name if checkpoints else None,
             progress=progress,
             seed=params.seed,
             threads=params.threads,
             judged_by="" if valid is None else f"{metric} {valid.fingerprint()}",
             lower_is_better=valid is not None and valid.lower_is_better,
+            compiled=params.compile,
         )
     fitted[name] = (model, report)
     return model, report

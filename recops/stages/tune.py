@@ -254,7 +254,8 @@ class _Task:
 
         judged = {about.name: getattr(self.valid, about.name) for about in fields(Judging)}
         models = {**self.recipe.models, self.name: {**self.recipe.models.get(self.name, {}), **settings}}
-        recipe = self.recipe.model_copy(update={"models": models})
+        # Watched from within, epoch by epoch, which other processes are not.
+        recipe = self.recipe.model_copy(update={"models": models, "workers": 1})
         try:
             fit(self.name, self.train, recipe, _Watched(**judged, watch=watch), self.metric)
             pruned = False

@@ -11,11 +11,12 @@ import json
 import math
 import operator
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -30,6 +31,21 @@ _MAX_GRADIENT_NORM = 1.0
 _FINAL_RATE = 0.05  # share of learning_rate that the cosine ends at
 
 
+class Team(Protocol):
+    """The workers that train one model together, as one of them sees it (training/distributed.py)."""
+
+    rank: int  # from 0; the first one judges, shows progress and writes checkpoints
+    size: int
+
+    def sum_up(self, parameters: list[torch.nn.Parameter], loss: float) -> float:
+        """Puts the sum of all workers' gradients in place of each one's own; returns the sum of their losses."""
+        ...
+
+    def told_by_first(self, find: Callable[[], float]) -> float:
+        """What `find` gives the first worker; the others do not call it. An error of it is raised in all of them."""
+        ...
+
+
 def fit_model(
     model: Recommender,
     train: Interactions,
@@ -42,6 +58,8 @@ def fit_model(
     judged_by: str = "",
     last_epoch: int | None = None,
     lower_is_better: bool = False,
+    compiled: bool = False,
+    team: Team | None = None,
 ) -> FitReport:
     """Fits `model` in place and tells how it went.
 
@@ -50,7 +68,8 @@ def fit_model(
     best epoch are kept, or of the last one where nothing is measured. `folder` keeps a checkpoint, which a later call
     with the same model, config, seed, data, threads, device and `judged_by` (what `valid_metric` looks at, since values
     of two measures cannot be compared) goes on from. `device`: cpu, cuda, or auto. `last_epoch` ends training early, on
-    the very path that a longer one would take.
+    the very path that a longer one would take. `compiled` trains through torch.compile where that works. With `team`
+    this is one of several workers: each is called with the same arguments, on a model that has `share`.
 
     Raises RefusedError when there is nothing to train on or the loss is no longer a finite number, CallError for a
     device that is not there.
@@ -63,7 +82,20 @@ def fit_model(
             metric = {} if valid_metric is None else {"metric": valid_metric(model)}
             row = {"epoch": 1.0, **metric, "seconds": time.perf_counter() - started}
             return FitReport(epochs=[row], best_epoch=1, best_metric=metric.get("metric"))
-        run = _Run(model, train, valid_metric, folder, progress, seed, threads, chosen, judged_by, lower_is_better)  # type: ignore[arg-type]
+        run = _Run(
+            model,  # type: ignore[arg-type]
+            train,
+            valid_metric,
+            folder,
+            progress,
+            seed,
+            threads,
+            chosen,
+            judged_by,
+            lower_is_better,
+            compiled,
+            team,
+        )
         return run.fit(last_epoch)
 
 
@@ -82,10 +114,15 @@ class _Run:
         device: torch.device,
         judged_by: str,
         lower_is_better: bool,
+        compiled: bool,
+        team: Team | None,
     ) -> None:
         self.model, self.valid_metric, self.folder = model, valid_metric, folder
         self.is_better = operator.lt if lower_is_better else operator.gt
-        self.show_progress, self.seed, self.device = progress, seed, device
+        self.seed, self.device, self.team = seed, device, team
+        self.is_first = team is None or team.rank == 0
+        self.show_progress = progress and self.is_first
+        self.is_compiled, self.loss = compiled, torch.compile(model.loss, dynamic=True) if compiled else model.loss
         self.config: Any = model.config
         model.prepare(train)
         self.num_batches = model.num_batches()
@@ -95,7 +132,10 @@ class _Run:
         self.optimizers = _optimizers(model.module, self.config)
         self.report = FitReport()
         self.best: dict[str, torch.Tensor] = {}
-        self.fingerprint = "" if folder is None else _fingerprint(model, train, seed, threads, device, judged_by)
+        self.fingerprint = ""
+        if folder is not None:
+            kind = f"{device.type}{' compiled' if compiled else ''}{f' by {team.size} workers' if team else ''}"
+            self.fingerprint = _fingerprint(model, train, seed, threads, kind, judged_by)
 
     def fit(self, last_epoch: int | None) -> FitReport:
         self._resume()
@@ -108,7 +148,7 @@ class _Run:
                 row = {"epoch": float(epoch), "loss": self._train_epoch(epoch, progress)}
                 self.model.module.eval()
                 if self.valid_metric is not None:
-                    row["metric"] = float(self.valid_metric(self.model))
+                    row["metric"] = self._judge(self.valid_metric)
                     self.model.module.to(self.device)
                 row["seconds"] = time.perf_counter() - started
                 self._keep(epoch, row)
@@ -121,7 +161,10 @@ class _Run:
         """Mean loss of the epoch's batches. What is drawn depends on seed and epoch alone."""
         module = self.model.module.train()
         own_seed = int(np.random.SeedSequence([self.seed, epoch]).generate_state(1)[0])
-        torch.manual_seed(own_seed)
+        # Workers draw the same batches, and each its own noise.
+        noise = [self.seed, epoch] if self.team is None else [self.seed, epoch, self.team.rank]
+        torch.manual_seed(int(np.random.SeedSequence(noise).generate_state(1)[0]))
+        parameters = list(module.parameters())
         total = 0.0
         step = (epoch - 1) * self.num_batches
         for batch in self.model.batches(torch.Generator().manual_seed(own_seed)):
@@ -130,21 +173,54 @@ class _Run:
             )
             for group in itertools.chain.from_iterable(o.param_groups for o in self.optimizers):
                 group["lr"] = rate
-            loss = self.model.loss({name: value.to(self.device) for name, value in batch.items()})
-            value = loss.item()
+            module.zero_grad(set_to_none=True)
+            value = self._step(batch, parameters)
             if not math.isfinite(value):
                 raise RefusedError(
                     f"training diverged: loss {value} in epoch {epoch} at learning rate {rate:.3g} "
                     f"(learning_rate {self.config.learning_rate:g}); set a lower one"
                 )
-            module.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(module.parameters(), _MAX_GRADIENT_NORM)
+            torch.nn.utils.clip_grad_norm_(parameters, _MAX_GRADIENT_NORM)
             for optimizer in self.optimizers:
                 optimizer.step()
             total, step = total + value, step + 1
             progress.step(value, num_examples=len(next(iter(batch.values()))))
         return total / self.num_batches
+
+    def _step(self, batch: dict[str, torch.Tensor], parameters: list[torch.nn.Parameter]) -> float:
+        """Makes the gradient of a batch, together with the team where there is one; returns its loss."""
+        part, weight = batch, 1.0
+        if self.team is not None:
+            part, weight = self.model.share(batch, self.team.rank, self.team.size)  # type: ignore[attr-defined]
+        value = 0.0
+        if weight > 0:
+            part = {name: tensor.to(self.device) for name, tensor in part.items()}
+            random_state = torch.get_rng_state() if self.is_compiled else None
+            try:
+                value = self._gradient(part, weight)
+            except Exception as error:  # every compiler has its own, at any batch: new lengths are compiled anew
+                if random_state is None:
+                    raise
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                print(f"train.compile: on without torch.compile, which failed: {reason}", file=sys.stderr)
+                self.is_compiled, self.loss = False, self.model.loss
+                torch.set_rng_state(random_state)
+                self.model.module.zero_grad(set_to_none=True)
+                value = self._gradient(part, weight)
+        return value if self.team is None else self.team.sum_up(parameters, value)
+
+    def _gradient(self, part: dict[str, torch.Tensor], weight: float) -> float:
+        loss = self.loss(part)
+        if self.team is not None:
+            loss = loss * weight
+        loss.backward()
+        return loss.item()
+
+    def _judge(self, valid_metric: Callable[[Recommender], float]) -> float:
+        def find() -> float:
+            return float(valid_metric(self.model))
+
+        return find() if self.team is None else self.team.told_by_first(find)
 
     def _keep(self, epoch: int, row: dict[str, float]) -> None:
         report, metric = self.report, row.get("metric", math.nan)
@@ -157,7 +233,7 @@ class _Run:
         if is_best:
             report.best_epoch = epoch
             self.best = {name: value.detach().clone() for name, value in self.model.module.state_dict().items()}
-        if self.folder is not None:
+        if self.folder is not None and self.is_first:
             write_checkpoint(self.folder, self._checkpoint())
 
     def _is_finished(self) -> bool:
@@ -264,7 +340,7 @@ def _reproducible(threads: int, device: torch.device) -> Iterator[None]:
 
 
 def _fingerprint(
-    model: GradientRecommender, train: Interactions, seed: int, threads: int, device: torch.device, judged_by: str
+    model: GradientRecommender, train: Interactions, seed: int, threads: int, device: str, judged_by: str
 ) -> str:
     """A hash of everything that the weights depend on."""
     recipe = {
@@ -273,7 +349,7 @@ def _fingerprint(
         "seed": seed,
         "threads": threads,
         "judged_by": judged_by,
-        "device": device.type,
+        "device": device,
         "torch": torch.__version__,
         "users": train.users.ids,
         "items": train.items.ids,
