@@ -2,9 +2,10 @@
 
 `python -m benchmarks.workers [--quick]`. The model is `ligr` of width 64 without dropout in float32, on a made-up log
 of the size of MovieLens-1M (6,040 users, 3,416 items, 166 events a user; --quick: 600 users, 33 events, nothing
-compiled). Each way of fitting runs in a process of its own for two epochs; speed is that of the second, so that starting and compiling are not
-in it. Peak memory is that of the largest process: what it maps of the log is counted in each worker and lies in memory
-once. The validation metric is nothing but a sum over the weights: equal sums say that both learned the same.
+compiled). Each way of fitting runs in a process of its own for two epochs; speed is that of the second, so that
+starting and compiling are not in it. Peak memory is that of the largest process: what it maps of the log is counted in
+each worker and lies in memory once. The validation metric is nothing but a sum over the weights: equal sums say that
+both learned the same.
 """
 
 import argparse
