@@ -95,6 +95,12 @@ class _Candidates:
             given = None if self.known is None else (weights_MC * self.known).sum(0)
         return total if given is None else total * of_all / np.where(given > 0, given, 1)
 
+    def answered(self, weights_UM: np.ndarray) -> np.ndarray:
+        """bool [U]: whether a member that has any weight can say something of the user's candidates."""
+        counts = np.diff(self.offsets)
+        can = (np.repeat(weights_UM.T > 0, counts, axis=1) & ~np.isnan(self.scores)).any(0)
+        return np.bincount(np.repeat(np.arange(len(counts)), counts)[can], minlength=len(counts)) > 0
+
     def ndcg(self, weights: np.ndarray, k: int) -> float:
         """Mean NDCG at k; ties go to the lower row, as in a list."""
         if not len(self.target):
@@ -194,10 +200,11 @@ class Fusion:
         fused, k = found.fused(weights_UM), metric_k(metric)
         fallback = Scorer(len(valid.fallback) - 1, item_scores=valid.fallback, needs_history=False)
         lists = np.zeros((len(valid), k), np.int32)
-        unanswered = np.flatnonzero(np.diff(found.offsets) == 0)
+        is_answered = found.answered(weights_UM)
+        unanswered = np.flatnonzero(~is_answered)
         if len(unanswered):
             lists[unanswered] = valid.of(unanswered).rank(fallback, k).top_idx
-        for user in range(len(valid)):
+        for user in np.flatnonzero(is_answered):
             part = slice(found.offsets[user], found.offsets[user + 1])
             best = np.flatnonzero(found.is_best[part])
             order = best[np.argsort(-fused[part][best], kind="stable")][:k]

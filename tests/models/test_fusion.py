@@ -102,6 +102,23 @@ def test_the_figure_is_cross_fitted() -> None:
     assert report.best_metric is not None and report.best_metric < fitted - 0.01
 
 
+def test_whom_no_weighted_member_answers_is_judged_by_the_fallback() -> None:
+    """Half have no history; the only member that answers them is worth nothing, the fallback knows what they take."""
+    right, histories, targets = circle()
+    some = [history if user % 2 else history[:0] for user, history in enumerate(histories)]
+    wanted = [target if user % 2 else 7 for user, target in enumerate(targets)]
+    fallback = np.zeros(NUM_ITEMS + 1, np.float32)
+    fallback[7] = 1
+    valid = replace(judging(some, wanted), fallback=fallback)
+    noise = by_item(np.where(np.arange(1, NUM_ITEMS + 1) == 7, -9, np.random.default_rng(0).normal(size=NUM_ITEMS)))
+    model, report = blended({"right": right, "noise": noise}, valid, edges=[])
+    found = _candidates([torch_scorer(right, NUM_ITEMS), torch_scorer(noise, NUM_ITEMS)], valid, "zscore", 10)
+    alone = np.tile(np.array([1, 0], np.float32), (NUM_USERS, 1))
+    assert model._judged(found, alone, valid, "ndcg@10") == pytest.approx(1)
+    assert found.answered(alone).tolist() == [user % 2 == 1 for user in range(NUM_USERS)]
+    assert report.best_metric is not None
+
+
 def test_weights_by_length_of_history_where_that_helps() -> None:
     """Short histories are followed by what is popular, long ones by the next item."""
     right, short, _ = circle()
