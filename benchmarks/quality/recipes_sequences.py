@@ -58,8 +58,8 @@ def _models(**settings: dict[str, Any]) -> tuple[Recipe, ...]:
     )
 
 
-# Three transitions: to the very next item, from far back, and to the next few. ligr as it is by default, and one of
-# three wider blocks for whoever can wait.
+# Three transitions: to the very next item, from far back, and to the next few. ligr as it is by default, of fewer epochs
+# for whoever cannot wait, and of three wider blocks for whoever can.
 ML1M: dict[str, dict[str, Any]] = {
     "slist": {"alpha": 0.1, "window": 30, "decay": 2.5, "floor": 0.08, "regularization": 200, "max_links": 1000},
     "slist_short": {"model": "slist", "window": 3, "decay": 1.0, "max_links": 1000},
@@ -67,6 +67,7 @@ ML1M: dict[str, dict[str, Any]] = {
     "slist_ahead": {"model": "slist", "window": 20, "decay": 4.0, "horizon": 4, "max_links": 1000},
     "recency_ease": {"regularization": 500, "link_decay": 3, "link_floor": 0.05},
     "ease": {"regularization": 200},
+    "ligr_short": {"model": "ligr", "epochs": 8},
     "ligr_large": {
         "model": "ligr",
         "embedding_dim": 192,
@@ -99,6 +100,7 @@ TABLES = (
             *(Recipe(name, name, ML1M, is_random=False) for name in ("ease", "recency_ease", "slist")),
             _fused("fusion_linear", _QUICK, is_random=False, edges=[], max_users=2500),
             Recipe("sasrec", "sasrec"),
+            _fused("fusion_short", ["ligr_short", *LINEAR], is_random=True),
             Recipe("ligr", "ligr"),
             _fused("fusion", ["ligr", *LINEAR], is_random=True),
             Recipe("ligr_large", "ligr_large", ML1M),
