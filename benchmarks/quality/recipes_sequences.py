@@ -58,8 +58,8 @@ def _models(**settings: dict[str, Any]) -> tuple[Recipe, ...]:
     )
 
 
-# Three transitions: to the very next item, from far back, and to the next few. ligr as it is by default, of fewer epochs
-# for whoever cannot wait, and of three wider blocks for whoever can.
+# Three transitions: to the very next item, from far back, and to the next few. ligr as it is by default, of fewer
+# epochs for whoever cannot wait, and of three wider blocks for whoever can.
 ML1M: dict[str, dict[str, Any]] = {
     "slist": {"alpha": 0.1, "window": 30, "decay": 2.5, "floor": 0.08, "regularization": 200, "max_links": 1000},
     "slist_short": {"model": "slist", "window": 3, "decay": 1.0, "max_links": 1000},
