@@ -49,6 +49,7 @@ def main() -> None:
     events[Columns.Weight] = 1.0
     events[Columns.Datetime] = pd.to_datetime(range(len(events)), unit="s")
     dataset = Dataset.construct(events)
+
     def trainer() -> Trainer:
         return Trainer(
             max_epochs=1000,

@@ -10,6 +10,7 @@ import shutil
 import polars as pl
 from safetensors.numpy import load_file
 
+from recops.data.dislikes import without_turned_down
 from recops.data.interactions import Interactions, make_interactions
 from recops.data.split import with_signal
 from recops.errors import RefusedError, TooLargeError
@@ -23,7 +24,8 @@ def whole_log(project: Project) -> Interactions:
     """Every positive of the log, whatever part it lies in: what a user's served history is made of."""
     path = project.tables / "events.parquet"
     events = pl.read_parquet(path, columns=["user_id", "item_id", "timestamp", "event", "value"])
-    return make_interactions(with_signal(events, project.params.ingest.events, path))
+    kinds = project.params.ingest.events
+    return make_interactions(without_turned_down(with_signal(events, kinds, path), kinds, is_past=True))
 
 
 def refit(project: Project, name: str) -> tuple[Recommender, Interactions]:
