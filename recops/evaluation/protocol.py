@@ -132,7 +132,8 @@ def rank_users(
     int64 [U] (microseconds; the user's last target) are given together or not at all: an item first seen after
     `at_time` was not there to be recommended and is no candidate; one first seen at that very moment is. `refused`:
     U int arrays of rows that are no candidates for the user. Users without history are ranked by `fallback` [N+1]
-    (None: by `item_counts`) when the model needs one, as they are served. No users give empty arrays. Scores of at most `SCORES_AT_ONCE` places are held at a time.
+    (None: by `item_counts`) when the model needs one, as they are served. No users give empty arrays. Scores of at
+    most `SCORES_AT_ONCE` places are held at a time.
     """
     histories = Histories.of(histories)
     assert len(histories) == len(targets) and (first_seen is None) == (at_time is None)
