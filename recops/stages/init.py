@@ -90,7 +90,10 @@ def init_example(folder: Path, example: str, data: Path) -> None:
         raise CallError(f"--events: {data} is no folder; {download.replace('source.path', str(data))}")
     path = json.dumps(str(data.resolve()), ensure_ascii=False)
     params = re.sub("^source:$", lambda _: f"source:\n  path: {path}", text, count=1, flags=re.MULTILINE)
-    _make(folder, params, [data.resolve()])
+    # DVC asks for every group that a stage reads.
+    groups = (field.alias or name for name, field in Params.model_fields.items())
+    others = "".join(f"{group}: {{}}\n" for group in groups if group not in yaml.safe_load(text))
+    _make(folder, f"{params}# As they are by default:\n{others}", [data.resolve()])
 
 
 def _refuse_taken(folder: Path) -> None:
