@@ -95,16 +95,26 @@ def root(version: Version = False) -> None:
 @app.command(epilog="Example: recops init shop --events orders.csv --items products.csv")
 def init(
     folder: Annotated[Path, typer.Argument(help="The new project's folder.", metavar="DIR")],
-    events: Annotated[Path, typer.Option(help="Interaction log: CSV, TSV, JSON lines or Parquet, also .gz.")],
+    events: Annotated[
+        Path, typer.Option(help="Interaction log: CSV, TSV, JSON lines or Parquet, also .gz. With --example, a folder.")
+    ],
     items: Annotated[Path | None, typer.Option(help="Items: one row an item.")] = None,
     users: Annotated[Path | None, typer.Option(help="Users: one row a user.")] = None,
     task: Annotated[str, typer.Option(help="ranking: what comes next; rating: which value an event will have.")] = (
         "ranking"
     ),
+    example: Annotated[str | None, typer.Option(help="Settings of an example: ecommerce, social, news, …")] = None,
 ) -> None:
     """Make a project from your own files: look at them, guess the columns, write params.yaml with the guess."""
     from recops.stages.init import init as init_project
+    from recops.stages.init import init_example
 
+    if example is not None:
+        if items is not None or users is not None:
+            raise CallError("--items, --users: an example reads them from the folder of --events")
+        init_example(folder, example, events)
+        print(f"Wrote {folder / 'params.yaml'}; then: recops run -C {folder}")
+        return
     guess = init_project(folder, events, items, users, task)
     print_table("What was found", ["what", "guess", "why"], guess.rows)
     print(f"Wrote {folder / 'params.yaml'}: correct it where the guess is wrong, then: recops run -C {folder}")

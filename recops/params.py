@@ -39,7 +39,9 @@ class SourceParams(Group):
 class EventKind(Group):
     """What one kind of event means to training."""
 
-    signal: Literal["positive", "negative", "exposure", "ignored"]
+    signal: Literal["positive", "negative", "exposure", "ignored"] = Field(
+        description="negative: the user turned the item down, which is then never recommended to that user again"
+    )
     weight: float = Field(1.0, ge=0)
     min_value: float | None = Field(None, description="positive only at or above this value, else a negative")
 
@@ -81,6 +83,15 @@ class SplitParams(Group):
     valid_fraction: float = Field(0.1, gt=0, lt=0.5, description="global_time, random: share of events to validate on")
     test_fraction: float = Field(0.1, gt=0, lt=0.5, description="global_time, random: share of events to test on")
     seed: Seed = 42
+    pairs: Literal["directed", "undirected"] = Field(
+        "directed", description="random; undirected: items are users, and (a, b) falls where (b, a) does"
+    )
+
+    @model_validator(mode="after")
+    def _only_random_knows_pairs(self) -> "SplitParams":
+        if self.pairs == "undirected" and self.name != "random":
+            raise ValueError(f"pairs: undirected needs name: random, found {self.name}")
+        return self
 
 
 class EncodeParams(Group):

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 import benchmarks.quality
-from benchmarks.quality.report import intervals, is_beaten, lines, to_beat
+from benchmarks.quality.report import differences, intervals, is_beaten, lines, to_beat
 from benchmarks.quality.tasks import Recipe, Table, Task, rank
 from benchmarks.report import RESULTS, facts, write_results
 from recops.errors import RefusedError, TooLargeError
@@ -158,6 +158,7 @@ def run(table: Table, data: Path, seeds: Sequence[int], quick: bool, only: Seque
     name = f"quality_{table.name}"
     rows = earlier_rows(name, quick) if only else {}
     done: Done = {}
+    told: dict[str, list[dict[str, np.ndarray]]] = {}
     print(f"\n{table.name}: {table.protocol}", flush=True)
     for recipe in table.recipes:
         if only and recipe.label not in only:
@@ -167,8 +168,12 @@ def run(table: Table, data: Path, seeds: Sequence[int], quick: bool, only: Seque
         print(f"  {recipe.label}: {task.metrics[0]} {row['validation']:.4f} on validation, {cost}", flush=True)
         if valid_only:
             continue
-        metrics = intervals(tell(task, recipe, seeds, quick, done), task.metrics)
-        rows[recipe.label] = {**row, "metrics": metrics, "beaten": is_beaten(metrics, best)}
+        values = tell(task, recipe, seeds, quick, done)
+        metrics = intervals(values, task.metrics)
+        row |= {"metrics": metrics, "beaten": is_beaten(metrics, best)}
+        if members_of(recipe.model, recipe.settings):
+            row["better_than"] = differences(values, told, task.metrics[0])
+        rows[recipe.label], told[recipe.label] = row, values
         numbers: dict[str, Any] = {
             "protocol": table.protocol,
             "users": len(task.test),
@@ -180,6 +185,10 @@ def run(table: Table, data: Path, seeds: Sequence[int], quick: bool, only: Seque
         path = write_results(name, numbers, quick, MODULE)
     if not valid_only:
         print("\n".join(lines(numbers["rows"], task.metrics, table.published)))
+        for row in numbers["rows"]:
+            for other, found in row.get("better_than", {}).items():
+                spread = "{difference:+.4f} [{low:+.4f}, {high:+.4f}]".format(**found)
+                print(f"{row['model']} above {other}: {task.metrics[0]} {spread}, paired")
         print(path, flush=True)
 
 

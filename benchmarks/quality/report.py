@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.quality.tasks import Published
-from recops.evaluation.bootstrap import mean_intervals
+from recops.evaluation.bootstrap import mean_intervals, paired_bootstrap
 
 SAMPLES = 1000
 
@@ -31,6 +31,21 @@ def intervals(values_by_seed: Sequence[Mapping[str, np.ndarray]], metrics: Seque
         }
         for metric, (value, low, high, _) in zip(metrics, found, strict=True)
     }
+
+
+def differences(
+    values_by_seed: Sequence[Mapping[str, np.ndarray]],
+    others: Mapping[str, Sequence[Mapping[str, np.ndarray]]],
+    metric: str,
+) -> dict[str, dict[str, float]]:
+    """By other model {`difference`, `low`, `high`}: how much better on the same users, with a paired 95 % interval."""
+
+    def mean(runs: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
+        return np.mean([values[metric] for values in runs], axis=0)
+
+    own = mean(values_by_seed)
+    found = {other: paired_bootstrap(own, mean(runs), SAMPLES, seed=0) for other, runs in others.items()}
+    return {other: dict(zip(("difference", "low", "high"), three, strict=True)) for other, three in found.items()}
 
 
 def to_beat(published: Sequence[Published], metrics: Sequence[str]) -> dict[str, tuple[float, Published]]:

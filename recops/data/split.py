@@ -1,7 +1,8 @@
 """Divides the log in train, valid and test, and counts what takes no part.
 
 In: events.parquet of ingest. Out: a folder with train.parquet, valid.parquet, test.parquet (SPLIT_COLUMNS, in the order
-of the log), first_seen.parquet (item_id, timestamp) and split.json. How rows are divided stands in `splitters/*`.
+of the log), first_seen.parquet (item_id, timestamp), refused.parquet (user_id, item_id, timestamp from which the item
+is not to be recommended to the user, null: never) and split.json. How rows are divided stands in `splitters/*`.
 """
 
 import json
@@ -12,6 +13,7 @@ from typing import Any
 import polars as pl
 
 from recops import plugins
+from recops.data.dislikes import refused_pairs, without_turned_down
 from recops.data.interactions import SPLIT_COLUMNS
 from recops.errors import CallError
 from recops.params import EventKind, SplitParams
@@ -25,9 +27,9 @@ def split_events(
     """Writes the parts of `events` to the folder `out`, replacing it as a whole, and returns what split.json says.
 
     Each row gets the signal and weight of its kind; a positive kind with `min_value` is a negative below it and where
-    it has no value. Rows of kind `ignored` are in no part. split.json counts every row: `rows` is the sum of all parts
-    and of `unused` by reason. Raises CallError when a kind of event is not in `kinds`, or when train, valid or test
-    would be empty of positives.
+    it has no value, and a positive of an item that its user has turned down is a negative. Rows of kind `ignored` are
+    in no part. split.json counts every row: `rows` is the sum of all parts and of `unused` by reason. Raises CallError
+    when a kind of event is not in `kinds`, or when train, valid or test would be empty of positives.
     """
     frame = pl.read_parquet(events, columns=["user_id", "item_id", "timestamp", "event", "value"])
     num_rows = len(frame)
@@ -38,6 +40,7 @@ def split_events(
     num_ignored = int((frame["signal"] == "ignored").sum())
     if num_ignored:
         frame = frame.filter(pl.col("signal") != "ignored")
+    frame = without_turned_down(frame, kinds, is_past=False)
     part = plugins.load("data.splitters", split.name)().split(
         frame.select("user_id", "item_id", "timestamp", "signal"), remove_seen=remove_seen, params=split
     )
@@ -61,9 +64,13 @@ def split_events(
     partial.mkdir(parents=True)
     for name in JUDGED_PARTS:
         rows = frame.filter(part == name).select(SPLIT_COLUMNS).rechunk()
+        if name == "train":
+            rows = without_turned_down(rows, kinds, is_past=True).rechunk()
+            refused = refused_pairs(frame, rows, kinds, split.pairs == "undirected")
         counts["parts"][name] = _counted(rows)
         rows.write_parquet(partial / f"{name}.parquet", row_group_size=1_000_000)
     first_seen.rechunk().write_parquet(partial / "first_seen.parquet")
+    refused.rechunk().write_parquet(partial / "refused.parquet")
     empty = [name for name, figures in counts["parts"].items() if not figures["positives"]]
     if empty:
         shutil.rmtree(partial)

@@ -50,6 +50,7 @@ class Judging:
     asked_at: np.ndarray | None = None  # int64 [U], microseconds: the user's first target
     impressions: Impressions | None = None  # what these users were shown when they chose
     lower_is_better: ClassVar[bool] = False
+    refused: list[np.ndarray] | None = None  # U int arrays of rows that are no candidates for the user
 
     def __len__(self) -> int:
         return len(self.histories)
@@ -73,6 +74,7 @@ class Judging:
             item_categories=self.item_categories,
             first_seen=self.first_seen,
             at_time=self.at_time,
+            refused=self.refused,
         )
 
     def mean(self, scorer: Scorer, metric: str) -> float:
@@ -105,7 +107,7 @@ class Judging:
         """Hex digest of who is judged on what: figures of two judgings with the same one can be compared."""
         settings = {**self.settings.model_dump(), "remove_seen": self.remove_seen, "users": self.user_ids}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-        for arrays in (self.histories, self.targets, [self.item_counts, self.fallback]):
+        for arrays in (self.histories, self.targets, self.refused or [], [self.item_counts, self.fallback]):
             digest.update(np.array([len(array) for array in arrays], np.int64).tobytes())
             for array in arrays:
                 digest.update(np.ascontiguousarray(array).tobytes())
@@ -125,6 +127,7 @@ class Judging:
             ages=None if self.ages is None else [self.ages[row] for row in rows],
             asked_at=None if self.asked_at is None else self.asked_at[rows],
             impressions=None if self.impressions is None else self.impressions.of(rows),
+            refused=None if self.refused is None else [self.refused[row] for row in rows],
         )
 
     def sample(self, num_users: int, seed: int) -> Histories:
@@ -148,7 +151,8 @@ def read_judging(
     remove_seen: bool,
     items: Path | None = None,
 ) -> Judging:
-    """The users with a positive in `part`; histories hold what each had in the parts before it.
+    """The users with a positive in `part`; histories hold what each had in the parts before it. What they had turned
+    down by their first target is no candidate (none for a split without refused.parquet).
 
     `items` (items.parquet) adds categories, and lets an item be a candidate from `published_at` on where that is
     earlier than its first event; `settings.catalogue: all` makes every item a candidate. `settings.max_users` judges a
@@ -198,7 +202,24 @@ def read_judging(
         users=trained[kept],
         ages=None if ages is None else [ages[row] for row in kept],
         asked_at=None if ages is None else users["first"].to_numpy(),
+        refused=_refused(split, train, users),
     )
+
+
+def refused_items(split: Path, users: pl.DataFrame) -> dict[str, list[str]]:
+    """By user of `users` (user_id, first int64: microseconds of the first target, null in a log without times) the
+    ids of what was not to be recommended by then."""
+    if not (split / "refused.parquet").exists():
+        return {}
+    pairs = pl.read_parquet(split / "refused.parquet").join(users.select("user_id", "first"), on="user_id")
+    by_then = pl.col("timestamp").is_null() | (pl.col("timestamp").cast(pl.Int64) < pl.col("first"))
+    return dict(pairs.filter(by_then).group_by("user_id").agg("item_id").iter_rows())
+
+
+def _refused(split: Path, train: Interactions, users: pl.DataFrame) -> list[np.ndarray]:
+    items = refused_items(split, users)
+    rows = [train.items.to_idx(items.get(user_id, [])) for user_id in users["user_id"]]
+    return [row[row > 0].astype(np.int64) for row in rows]
 
 
 def drawn(num_users: int, wanted: int | None, seed: int) -> np.ndarray:

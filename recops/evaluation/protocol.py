@@ -123,15 +123,17 @@ def rank_users(
     item_categories: sparse.csr_array | None = None,
     first_seen: np.ndarray | None = None,
     at_time: np.ndarray | None = None,
+    refused: Sequence[np.ndarray] | None = None,
 ) -> RankedUsers:
     """Ranks the whole catalogue for each of U users, best first, ties by lower row.
 
     `histories` and `targets`: U int arrays of item rows; a 0 among the targets is an unknown item, repeated known ones
     count once. With `remove_seen` items of the history are no candidates. `first_seen` int64 [N+1] and `at_time`
     int64 [U] (microseconds; the user's last target) are given together or not at all: an item first seen after
-    `at_time` was not there to be recommended and is no candidate; one first seen at that very moment is. Users without
-    history are ranked by `fallback` [N+1] (None: by `item_counts`) when the model needs one, as they are served. No
-    users give empty arrays. Scores of at most `SCORES_AT_ONCE` places are held at a time.
+    `at_time` was not there to be recommended and is no candidate; one first seen at that very moment is. `refused`:
+    U int arrays of rows that are no candidates for the user. Users without history are ranked by `fallback` [N+1]
+    (None: by `item_counts`) when the model needs one, as they are served. No users give empty arrays. Scores of at
+    most `SCORES_AT_ONCE` places are held at a time.
     """
     histories = Histories.of(histories)
     assert len(histories) == len(targets) and (first_seen is None) == (at_time is None)
@@ -143,6 +145,8 @@ def rank_users(
         rows = slice(start, start + batch)
         scores_BN = scorer.scores(histories[rows])
         mask_candidates(scores_BN, histories[rows], remove_seen, first_seen, at_time, rows)
+        for scores, never in zip(scores_BN, refused[rows] if refused is not None else (), strict=False):
+            scores[never] = -np.inf
         idx_BK, best_BK = top_k(scores_BN, k)
         top_idx[rows], top_scores[rows] = np.where(np.isfinite(best_BK), idx_BK, 0), best_BK
     return ranked_lists(

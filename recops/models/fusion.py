@@ -41,6 +41,7 @@ class _Candidates:
     offsets: np.ndarray  # int64 [U+1]
     item_idx: np.ndarray  # int32 [C], rising within a user
     scores: np.ndarray  # float32 [M, C], calibrated, NaN where a member cannot say
+    fallback: np.ndarray  # float32 [C], what ranks a user whom no member with any weight can answer
     is_best: np.ndarray  # bool [C]: among the best of a member; the others are targets, there to be ranked
     target: np.ndarray  # int64 [T], places among the C
     target_user: np.ndarray  # int64 [T]
@@ -57,6 +58,7 @@ class _Candidates:
             np.concatenate(([0], np.cumsum(counts[users]))),
             self.item_idx[kept],
             self.scores[:, kept],
+            self.fallback[kept],
             self.is_best[kept],
             place[self.target[inside]],
             renamed[self.target_user[inside]],
@@ -73,6 +75,11 @@ class _Candidates:
     def filled(self) -> np.ndarray:
         """`scores` with 0 for what is not known."""
         return self.scores if self.known is None else np.nan_to_num(self.scores, nan=0.0)
+
+    @cached_property
+    def user(self) -> np.ndarray:
+        """int64 [C]: the user of each candidate."""
+        return np.repeat(np.arange(len(self.ideal)), np.diff(self.offsets))
 
     @cached_property
     def rivals(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -93,13 +100,10 @@ class _Candidates:
             weights_MC = np.repeat(weights.T, np.diff(self.offsets), axis=1)
             total, of_all = (weights_MC * self.filled).sum(0), weights_MC.sum(0)
             given = None if self.known is None else (weights_MC * self.known).sum(0)
-        return total if given is None else total * of_all / np.where(given > 0, given, 1)
-
-    def answered(self, weights_UM: np.ndarray) -> np.ndarray:
-        """bool [U]: whether a member that has any weight can say something of the user's candidates."""
-        counts = np.diff(self.offsets)
-        can = (np.repeat(weights_UM.T > 0, counts, axis=1) & ~np.isnan(self.scores)).any(0)
-        return np.bincount(np.repeat(np.arange(len(counts)), counts)[can], minlength=len(counts)) > 0
+        if given is None:
+            return total
+        answered = np.bincount(self.user, given > 0, minlength=len(self.ideal)) > 0
+        return np.where(answered[self.user], total * of_all / np.where(given > 0, given, 1), self.fallback)
 
     def ndcg(self, weights: np.ndarray, k: int) -> float:
         """Mean NDCG at k; ties go to the lower row, as in a list."""
@@ -196,15 +200,10 @@ class Fusion:
         return FitReport(best_metric=best[0])
 
     def _judged(self, found: _Candidates, weights_UM: np.ndarray, valid: Judging, metric: str) -> float:
-        """Any metric, over lists made of the candidates; whoever no member can answer is served the fallback."""
+        """Any metric, over lists made of the candidates."""
         fused, k = found.fused(weights_UM), metric_k(metric)
-        fallback = Scorer(len(valid.fallback) - 1, item_scores=valid.fallback, needs_history=False)
         lists = np.zeros((len(valid), k), np.int32)
-        is_answered = found.answered(weights_UM)
-        unanswered = np.flatnonzero(~is_answered)
-        if len(unanswered):
-            lists[unanswered] = valid.of(unanswered).rank(fallback, k).top_idx
-        for user in np.flatnonzero(is_answered):
+        for user in range(len(valid)):
             part = slice(found.offsets[user], found.offsets[user + 1])
             best = np.flatnonzero(found.is_best[part])
             order = best[np.argsort(-fused[part][best], kind="stable")][:k]
@@ -245,17 +244,20 @@ def _candidates(scorers: list[Scorer], valid: Judging, calibration: Calibration,
     """The best of every member for every user, and the targets that could be recommended at all."""
     num_best = max(_CANDIDATES, _CANDIDATES_A_PLACE * k)
     offsets, items, scores, targets, users, ideal = [0], [], [], [], [], []
-    are_best = []
-    for rows, calibrated_MBN in _calibrated(scorers, valid, calibration):
+    are_best, fallbacks = [], []
+    for rows, calibrated_MBN, fallback_BN in _calibrated(scorers, valid, calibration):
         for b, user in enumerate(rows.tolist()):
-            own_MN = calibrated_MBN[:, b]
+            own_MN, fallback_N = calibrated_MBN[:, b], fallback_BN[b]
+            # With other weights nobody may be left to answer this user: the list is then the fallback's.
+            asked_MN = own_MN if np.isfinite(own_MN).any(1).all() else np.vstack([own_MN, fallback_N])
             wanted = np.unique(valid.targets[user])
-            wanted = wanted[np.isfinite(own_MN[:, wanted]).any(0)]
-            best = np.concatenate([_best_rows(scores_N, num_best) for scores_N in own_MN])
+            wanted = wanted[np.isfinite(asked_MN[:, wanted]).any(0)]
+            best = np.concatenate([_best_rows(scores_N, num_best) for scores_N in asked_MN])
             union = np.unique(np.concatenate([best, wanted]))
             items.append(union)
             are_best.append(np.isin(union, best))
             scores.append(np.where(np.isinf(own_MN[:, union]), np.nan, own_MN[:, union]))
+            fallbacks.append(fallback_N[union])
             targets.append(offsets[-1] + np.searchsorted(union, wanted))
             users.append(np.full(len(wanted), user))
             offsets.append(offsets[-1] + len(union))
@@ -265,6 +267,7 @@ def _candidates(scorers: list[Scorer], valid: Judging, calibration: Calibration,
         np.array(offsets),
         np.concatenate(items).astype(np.int32),
         np.concatenate(scores, axis=1),
+        np.concatenate(fallbacks).astype(np.float32),
         np.concatenate(are_best),
         np.concatenate(targets).astype(np.int64),
         np.concatenate(users).astype(np.int64),
@@ -274,17 +277,19 @@ def _candidates(scorers: list[Scorer], valid: Judging, calibration: Calibration,
 
 def _calibrated(
     scorers: list[Scorer], valid: Judging, calibration: Calibration
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(users, float32 [M, B, N+1]): NaN where a member cannot say, -inf for what is no candidate."""
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """(users, float32 [M, B, N+1], float32 [B, N+1]): what the members and the fallback say, NaN where a member cannot,
+    -inf for what is no candidate."""
     fusion = Weighing(np.ones((1, len(scorers)), np.float32), (), calibration)
     together = Scorer(scorers[0].num_items, members=tuple(scorers), fusion=fusion)
     batch = max(1, _SCORES_AT_ONCE // (scorers[0].num_items + 1))
     for start in range(0, len(valid), batch):
         rows = np.arange(start, min(start + batch, len(valid)))
         scores_MBN = together.calibrated(valid.asked[rows])
-        for scores_BN in scores_MBN:
+        fallback_BN = np.repeat(valid.fallback[None].astype(np.float32), len(rows), axis=0)
+        for scores_BN in (*scores_MBN, fallback_BN):
             mask_candidates(scores_BN, valid.asked[rows], valid.remove_seen, valid.first_seen, valid.at_time, rows)
-        yield rows, scores_MBN
+        yield rows, scores_MBN, fallback_BN
 
 
 def _best_rows(scores_N: np.ndarray, num_best: int) -> np.ndarray:

@@ -110,6 +110,7 @@ def judge_bundle(
     item_counts: Mapping[str, int],
     first_seen: Mapping[str, int] | None = None,
     at_time: Mapping[str, int] | None = None,
+    refused: Mapping[str, Sequence[str]] | None = None,
 ) -> Judged:
     """`judge_scorer` of a bundle, with its own catalogue and its own fallback for users without history."""
     return judge_scorer(
@@ -126,6 +127,7 @@ def judge_bundle(
         item_counts=item_counts,
         first_seen=first_seen,
         at_time=at_time,
+        refused=refused,
     )
 
 
@@ -144,6 +146,7 @@ def judge_scorer(
     item_counts: Mapping[str, int],
     first_seen: Mapping[str, int] | None = None,
     at_time: Mapping[str, int] | None = None,
+    refused: Mapping[str, Sequence[str]] | None = None,
 ) -> Judged:
     """The metric (`ndcg@10`) for each user of `targets`, by user id, on ids: models of any vocabulary are comparable.
 
@@ -152,7 +155,8 @@ def judge_scorer(
     to the first target, `asked_at` the microseconds of that target; items unknown to the model are left out of them,
     and are misses among the targets. `item_counts` (train events by item) divides items in head, tail and new, for
     every model alike. `first_seen` (microseconds by item; one without entry was always there) and `at_time` (by user)
-    go together: an item first seen after a user's time is no candidate for them. No targets give no users.
+    go together: an item first seen after a user's time is no candidate for them; nor is what `refused`
+    names (by user). No targets give no users.
     """
     assert (first_seen is None) == (at_time is None)
     user_ids = sorted(targets)
@@ -180,6 +184,7 @@ def judge_scorer(
         item_counts=fallback,
         first_seen=None if first_seen is None else np.array([0, *(first_seen.get(i, 0) for i in own.ids)], np.int64),
         at_time=None if at_time is None else np.array([at_time[user_id] for user_id in user_ids], np.int64),
+        refused=None if refused is None else [own.to_idx(list(refused.get(user_id, ()))) for user_id in user_ids],
     )
     # From the model's own rows to rows that hold for every model.
     shared = Vocabulary([*own.ids, *item_counts, *(i for ids in [*past, *targets.values()] for i in ids)])

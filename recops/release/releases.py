@@ -27,7 +27,7 @@ from recops.bundle import (
     write_pointer,
 )
 from recops.errors import BundleError, CallError, RefusedError
-from recops.store import HistoryRow, Store
+from recops.store import HistoryRow, Store, refused_in
 
 ENTRY = ("release", "state", "model", "metric", "promoted_at", "data_watermark", "commit", "error")
 _COPYING = ".copying"
@@ -39,6 +39,7 @@ def promote(
     store: Store,
     histories: Iterable[HistoryRow],
     *,
+    refused: Iterable[HistoryRow] = (),
     record: dict[str, Any],
     expected: str | None,
     now: str,
@@ -47,7 +48,8 @@ def promote(
     """Makes `bundle` the served release and returns its id.
 
     `expected` is the release it was judged against (None: there was none); when another one is served by now, raises
-    RefusedError and nothing changes. `histories` are put in the store under this release before it is served.
+    RefusedError and nothing changes. `histories` are put in the store under this release before it is served,
+    and `refused` (items that are not to be recommended to a user) beside them.
     `record` holds commit, dvc.lock, params.yaml and run facts; `release` and `promoted_at` (`now`, ISO) are added.
     Raises BundleError for a bundle that cannot be loaded: the served release then stays. May be killed at any moment
     and called again.
@@ -60,6 +62,7 @@ def promote(
         load_bundle(release_folder(releases, release, tenant))
         record = {**record, "release": release, "promoted_at": now}
         write_atomically(_record_file(releases, release, tenant), canonical_json(record))
+        store.put_histories(refused_in(release), refused)
         store.put_histories(release, histories)
         _move_pointer(releases, release, pointer, tenant)
     return release

@@ -6,7 +6,7 @@ or `fallback` (nothing usable: most popular, or what a model that needs no histo
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ class Stored:
 
     item_ids: list[str]
     times: list[int] | None = None
+    refused: list[str] = field(default_factory=list)  # not to be recommended to the user
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ def recommend(release: Release, request: Recommend, stored: Stored | None) -> di
     scores = release.bundle.scorer.scores(someone.asked)[0]
     if release.remove_seen:
         scores[someone.history] = -np.inf
+    if stored is not None:
+        scores[[release.row_of.get(item_id, 0) for item_id in stored.refused]] = -np.inf
     for rule in RULES.values():
         allowed = rule.allowed(request, release)
         if allowed is not None:

@@ -21,7 +21,7 @@ from recops.serving.release import Release
 from recops.serving.requests import Recommend, Similar
 from recops.serving.retrieval import Stored, recommend, similar
 from recops.serving.settings import Settings
-from recops.store import Store, open_store
+from recops.store import Store, open_store, refused_in
 
 logger = logging.getLogger("recops.serving")
 
@@ -132,9 +132,11 @@ class State:
 def stored_history(store: Store, release: Release, user_id: str) -> Stored | None:
     """What the store holds of a user at a release, with times where the model asks for them."""
     item_ids = store.history(release.id, user_id)
+    refused = store.history(refused_in(release.id), user_id)
     if item_ids is None:
-        return None
-    return Stored(item_ids, store.history_times(release.id, user_id) if release.uses_time else None)
+        return None if refused is None else Stored([], refused=refused)
+    times = store.history_times(release.id, user_id) if release.uses_time else None
+    return Stored(item_ids, times, refused or [])
 
 
 def load_release(folder: Path, wanted: str | None = None, threads: int = 1) -> Release:

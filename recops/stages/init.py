@@ -1,4 +1,4 @@
-"""`recops init`: a project of its own from the user's files: settings, map, rules, schedules, git and DVC.
+"""`recops init`: a project from the user's files or of an example: settings, map, rules, schedules, git and DVC.
 
 The map is this package's dvc.yaml with one change: where it lists source files of recops, a project lists the hash of
 each stage's code (`.recops/code.yaml`), since the code lies elsewhere there.
@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from recops import plugins
 from recops.data.guess import Guess, guess
 from recops.errors import CallError
 from recops.params import Params
@@ -61,17 +62,56 @@ def init(folder: Path, events: Path, items: Path | None, users: Path | None, tas
     """
     if task not in ("ranking", "rating"):
         raise CallError(f"--task: found {task!r}, expected ranking or rating")
-    if (folder / "params.yaml").exists():
-        raise CallError(f"{folder / 'params.yaml'}: exists already; remove it or choose another folder")
-    if folder.exists() and not folder.is_dir():
-        raise CallError(f"{folder}: is a file; name a folder")
+    _refuse_taken(folder)
     found = guess(events, items, users)
     columns = found.options["events"]["columns"]
     if task == "rating" and "value" not in columns:
         raise CallError(f"{events}: no column holds ratings (found {', '.join(columns.values())}); call it rating")
+    _make(folder, params_text(found, task), [path.resolve() for path in (events, items, users) if path is not None])
+    return found
+
+
+def examples() -> dict[str, Path]:
+    """Settings of each example by name: `news` is examples/news/params.yaml, `news/nemig` examples/news/nemig.yaml."""
+    found = {}
+    for file in sorted((TEMPLATES / "examples").glob("*/*.yaml")):
+        vertical = file.parent.name
+        found[vertical if file.stem == "params" else f"{vertical}/{file.stem}"] = file
+    return found
+
+
+def init_example(folder: Path, example: str, data: Path) -> None:
+    """Makes a project of the settings of an example on the data set in the folder `data`.
+
+    Raises CallError for an example that is not there, for `data` that is no folder, and where `folder` already holds a
+    project.
+    """
+    _refuse_taken(folder)
+    known = examples()
+    if example not in known:
+        raise CallError(f"--example: no example {example!r}; there are {', '.join(known)}")
+    text = known[example].read_text(encoding="utf-8")
+    if not data.is_dir():
+        download = plugins.load("data.sources", yaml.safe_load(text)["source"]["name"]).download
+        raise CallError(f"--events: {data} is no folder; {download.replace('source.path', str(data))}")
+    path = json.dumps(str(data.resolve()), ensure_ascii=False)
+    params = re.sub("^source:$", lambda _: f"source:\n  path: {path}", text, count=1, flags=re.MULTILINE)
+    # DVC asks for every group that a stage reads.
+    groups = (field.alias or name for name, field in Params.model_fields.items())
+    others = "".join(f"{group}: {{}}\n" for group in groups if group not in yaml.safe_load(text))
+    _make(folder, f"{params}# As they are by default:\n{others}", [data.resolve()])
+
+
+def _refuse_taken(folder: Path) -> None:
+    if (folder / "params.yaml").exists():
+        raise CallError(f"{folder / 'params.yaml'}: exists already; remove it or choose another folder")
+    if folder.exists() and not folder.is_dir():
+        raise CallError(f"{folder}: is a file; name a folder")
+
+
+def _make(folder: Path, params: str, files: list[Path]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "params.yaml").write_text(params_text(found, task), encoding="utf-8")
-    files = [path.resolve() for path in (events, items, users) if path is not None]
+    (folder / "params.yaml").write_text(params, encoding="utf-8")
     (folder / "dvc.yaml").write_text(map_text(files), encoding="utf-8")
     (folder / ".gitignore").write_text("".join(f"{line}\n" for line in IGNORED), encoding="utf-8")
     for name in COPIED:
@@ -81,7 +121,6 @@ def init(folder: Path, events: Path, items: Path | None, users: Path | None, tas
     git.start(project)
     pipeline.prepare(project)
     git.commit(project, "A recops project")
-    return found
 
 
 def params_text(found: Guess, task: str = "ranking") -> str:

@@ -14,6 +14,7 @@ import yaml
 
 from recops.bundle import Bundle, load_bundle, read_manifest, release_folder
 from recops.data.interactions import Interactions
+from recops.evaluation.judging import refused_items
 from recops.params import Params, checked
 from recops.protocols import Recommender
 from recops.release.export import cut_links, torch_scorer
@@ -84,8 +85,8 @@ def test_users(project: Project, after: datetime | None = None) -> dict[str, Any
     )
     past = list(histories.agg("item_id", pl.col("timestamp").cast(pl.Int64)).iter_rows())
     first: dict[str, int] = {}
+    asked = targets.group_by("user_id").agg(first=pl.col("timestamp").cast(pl.Int64).min())
     if earlier["timestamp"].null_count() == targets["timestamp"].null_count() == 0:
-        asked = targets.group_by("user_id").agg(pl.col("timestamp").cast(pl.Int64).min())
         first = dict(asked.iter_rows())
     counts = part(project, "train")["item_id"].value_counts()
     if project.params.train.task == "rating":
@@ -105,6 +106,7 @@ def test_users(project: Project, after: datetime | None = None) -> dict[str, Any
         "first_seen": dict(first_seen.select("item_id", pl.col("timestamp").cast(pl.Int64)).iter_rows())
         if timed
         else None,
+        "refused": refused_items(project.split, asked),
         "at_time": {user: time for user, _, time in grouped.iter_rows()} if timed else None,
     }
 

@@ -18,6 +18,7 @@ from recops.bundle import (
     release_folder,
     write_atomically,
 )
+from recops.data.dislikes import refused_pairs, without_turned_down
 from recops.data.split import with_signal
 from recops.errors import CallError
 from recops.release import gate, releases
@@ -31,11 +32,24 @@ def histories(project: Project) -> Iterator[tuple[str, list[str], list[int] | No
     """Per user of the log: item ids of the positives, oldest first, and their times in µs (None: no times)."""
     path = project.tables / "events.parquet"
     events = pl.read_parquet(path, columns=["user_id", "item_id", "timestamp", "event", "value"])
-    events = with_signal(events, project.params.ingest.events, path).filter(pl.col("signal") == "positive")
+    kinds = project.params.ingest.events
+    events = without_turned_down(with_signal(events, kinds, path), kinds, is_past=True)
+    events = events.filter(pl.col("signal") == "positive")
     timed = events["timestamp"].null_count() == 0
     lists = events.group_by("user_id", maintain_order=True).agg("item_id", pl.col("timestamp").cast(pl.Int64))
     for user_id, item_ids, times in lists.iter_rows():
         yield user_id, item_ids, times if timed else None
+
+
+def refused(project: Project) -> Iterator[tuple[str, list[str], None]]:
+    """Per user: ids of the items that are not to be recommended to that user (turned down, or the user's own)."""
+    events = pl.read_parquet(
+        project.tables / "events.parquet", columns=["user_id", "item_id", "timestamp", "event", "value"]
+    )
+    params = project.params
+    pairs = refused_pairs(events, events, params.ingest.events, params.split.pairs == "undirected")
+    for user_id, item_ids in pairs.group_by("user_id", maintain_order=True).agg("item_id").iter_rows():
+        yield user_id, item_ids, None
 
 
 def refresh_accepted(project: Project) -> None:
@@ -94,6 +108,7 @@ def promote(project: Project, *, expected: str | None, now: str, run: dict[str, 
         project.releases,
         open_store(project.store_url),
         histories(project),
+        refused=refused(project),
         record=record,
         expected=expected,
         now=now,

@@ -11,6 +11,7 @@ from dataclasses import replace
 import polars as pl
 from safetensors.numpy import load_file
 
+from recops.data.dislikes import without_turned_down
 from recops.data.interactions import Interactions, make_interactions, read_catalogue
 from recops.data.split import with_signal
 from recops.errors import RefusedError, TooLargeError
@@ -24,7 +25,8 @@ def whole_log(project: Project) -> Interactions:
     """Every positive of the log, whatever part it lies in: what a user's served history is made of."""
     path = project.tables / "events.parquet"
     events = pl.read_parquet(path, columns=["user_id", "item_id", "timestamp", "event", "value"])
-    whole = make_interactions(with_signal(events, project.params.ingest.events, path))
+    kinds = project.params.ingest.events
+    whole = make_interactions(without_turned_down(with_signal(events, kinds, path), kinds, is_past=True))
     return replace(whole, catalogue=read_catalogue(project.tables / "items.parquet", whole.items))
 
 

@@ -14,6 +14,11 @@ HistoryRow = tuple[str, Sequence[str], Sequence[int] | None]  # user_id, item_id
 Moment = int | str | datetime  # µs since the epoch in UTC, or ISO 8601 text, or a datetime, both with a zone
 
 
+def refused_in(release: str) -> str:
+    """The name under which a store holds, as `histories`, the items that are not to be recommended to each user."""
+    return f"{release}/refused"
+
+
 class Store(Protocol):
     """What every store does. Safe for many threads of a process, and for many processes at once.
 

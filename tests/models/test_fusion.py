@@ -115,7 +115,6 @@ def test_whom_no_weighted_member_answers_is_judged_by_the_fallback() -> None:
     found = _candidates([torch_scorer(right, NUM_ITEMS), torch_scorer(noise, NUM_ITEMS)], valid, "zscore", 10)
     alone = np.tile(np.array([1, 0], np.float32), (NUM_USERS, 1))
     assert model._judged(found, alone, valid, "ndcg@10") == pytest.approx(1)
-    assert found.answered(alone).tolist() == [user % 2 == 1 for user in range(NUM_USERS)]
     assert report.best_metric is not None
 
 

@@ -18,12 +18,16 @@ class Random:
     order of rows nor other rows change it. With `remove_seen` only the first positive of a judged pair is judged, the
     rest is `unused`. Rows that are not positives are `train` or, in a judged pair, `unused`. Users with fewer than
     `params.min_user_events` positives are all `train`. An empty log gives an empty answer.
+
+    `params.pairs: undirected`: items are users, and (a, b) says the same as (b, a). Both then fall into one part, which
+    is `train` where either of the two has too few.
     """
 
     def split(self, events: pl.DataFrame, *, remove_seen: bool, params: SplitParams) -> pl.Series:
         user, item = _rows.codes(events["user_id"]), _rows.codes(events["item_id"])
         positive = (events["signal"] == "positive").to_numpy()
-        share = _share(events, params.seed)
+        is_undirected = params.pairs == "undirected"
+        share = _share(_undirected(events) if is_undirected else events, params.seed)
         part = np.full(len(share), _rows.TRAIN, dtype=np.uint8)
         part[share < params.test_fraction + params.valid_fraction] = _rows.VALID
         part[share < params.test_fraction] = _rows.TEST
@@ -31,9 +35,18 @@ class Random:
         num_users = int(user.max(initial=-1)) + 1
         enough = np.bincount(user[positive], minlength=num_users) >= params.min_user_events
         part[~enough[user]] = _rows.TRAIN
+        if is_undirected:
+            few = events["user_id"].filter(pl.Series(~enough[user])).unique()
+            part[events["item_id"].is_in(few.to_list()).to_numpy()] = _rows.TRAIN
         judged = _rows.first_of_pair(user, item, positive) if remove_seen else positive
         part[(part != _rows.TRAIN) & ~judged] = _rows.UNUSED
         return _rows.as_parts(part)
+
+
+def _undirected(events: pl.DataFrame) -> pl.DataFrame:
+    """The ids of each pair in the order of the alphabet."""
+    low, high = pl.min_horizontal("user_id", "item_id"), pl.max_horizontal("user_id", "item_id")
+    return events.select(low.alias("user_id"), high.alias("item_id"))
 
 
 def _share(events: pl.DataFrame, seed: int) -> np.ndarray:
