@@ -30,6 +30,9 @@ _BUCKET = 8
 _MIN_BATCHES = 64
 # Negatives are drawn by frequency to this power: between uniform (0) and by popularity (1).
 _NEGATIVE_POWER = 0.75
+# Items up to which `loss: auto` looks at all of them: an epoch's cost grows with their number, and 3,416 items lose .03
+# of NDCG@10 by a sample of 512.
+_MOST_ITEMS_AT_ONCE = 50_000
 
 
 class NextItemConfig(Group):
@@ -45,7 +48,9 @@ class NextItemConfig(Group):
     use_time: bool = Field(False, description="also look at when each event happened, and at the time of the request")
     positions: Literal["rotary", "learned"] = Field("rotary", description="learned: as the SASRec paper has it")
     dropout: float = Field(0.2, ge=0, le=0.95)
-    loss: Literal["softmax", "sampled_softmax"] = Field("softmax", description="over all items, or a sample of them")
+    loss: Literal["auto", "softmax", "sampled_softmax"] = Field(
+        "auto", description="softmax: over all items; sampled_softmax: a sample of them; auto: all up to 50,000"
+    )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="softmax: share of a target given to all items alike")
     num_negatives: int = Field(1024, ge=1, description="sampled_softmax: items drawn for each batch")
     precision: Literal["bf16", "float32"] = Field("bf16", description="of products; weights are float32 either way")
@@ -89,6 +94,8 @@ class NextItemModel(ModuleState):
             timed=config.use_time,
         )
         self.module.initialise(torch.Generator().manual_seed(seed))
+        is_large = num_items > _MOST_ITEMS_AT_ONCE
+        self._samples = config.loss == "sampled_softmax" or (config.loss == "auto" and is_large)
         self._dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
 
     def prepare(self, train: Interactions) -> None:
@@ -136,7 +143,7 @@ class NextItemModel(ModuleState):
 
     def batches(self, generator: torch.Generator) -> Iterator[dict[str, torch.Tensor]]:
         """`item_idx`, `position`, `target` int64 [B, L], padded on the right (target 0); with `use_time` also `time`
-        and `asked`, when each event and its target happened, in seconds; with `sampled_softmax` also `negative` [S],
+        and `asked`, when each event and its target happened, in seconds; with a sampled loss also `negative` [S],
         rows of item_vectors less one, and the `log_q` [N] they were drawn from."""
         shuffled = torch.randperm(len(self._bucket_W), generator=generator).numpy()
         order = shuffled[np.argsort(-self._bucket_W[shuffled], kind="stable")]
@@ -154,7 +161,7 @@ class NextItemModel(ModuleState):
             }
             if self._times is not None:
                 found |= {"time": self._times[row_BL], "asked": self._times[row_BL + 1]}
-            if self.config.loss == "sampled_softmax":
+            if self._samples:
                 share = self._log_q_N.exp()
                 found["negative"] = torch.multinomial(share, self.config.num_negatives, True, generator=generator)
                 found["log_q"] = self._log_q_N
@@ -173,7 +180,7 @@ class NextItemModel(ModuleState):
             )
             hidden_MD, target_M = hidden_BLD[target_BL > 0], target_BL[target_BL > 0] - 1
             vectors_ND = self.module.items.weight[1:]
-            if self.config.loss == "sampled_softmax":
+            if self._samples:
                 return sampled_cross_entropy(hidden_MD, vectors_ND, target_M, batch["negative"], batch["log_q"])
             return full_cross_entropy(
                 hidden_MD, vectors_ND, target_M, self._dtype, smoothing=self.config.label_smoothing

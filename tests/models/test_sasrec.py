@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from recops.data.interactions import Interactions
 from recops.data.vocabulary import Vocabulary
+from recops.models import _next_item
 from recops.models.sasrec import Sasrec
 from recops.training.loop import fit_model
 
@@ -59,6 +60,14 @@ def test_learns_a_cycle(options: dict[str, object]) -> None:
     vectors = user_vectors(model, *[history[:8] for history in histories])
     best = (vectors @ model.parts().item_vectors[1:].T).argmax(1) + 1
     assert best.tolist() == [history[8] for history in histories]
+
+
+@pytest.mark.parametrize(("loss", "most", "samples"), [("auto", 20, False), ("auto", 19, True), ("softmax", 19, False)])
+def test_a_large_catalogue_is_sampled(loss: str, most: int, samples: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_next_item, "_MOST_ITEMS_AT_ONCE", most)
+    model = make_model(loss=loss)
+    model.prepare(make_train([list(range(1, 21))], num_items=20))
+    assert all(("negative" in batch) == samples for batch in model.batches(torch.Generator().manual_seed(0)))
 
 
 def test_later_items_do_not_change_earlier_outputs() -> None:
