@@ -12,7 +12,7 @@ from recops.models.fusion import Fusion, _candidates, _drawn
 from recops.params import EvaluateParams
 from recops.protocols import ServingParts
 from recops.release.export import torch_scorer
-from recops.runtime import Scorer
+from recops.runtime import Links, Scorer
 
 NUM_ITEMS, NUM_USERS = 40, 400
 
@@ -230,3 +230,24 @@ def test_many_targets_make_fewer_users() -> None:
     rng = np.random.default_rng(1)
     assert len(_drawn(valid, 20, 2, rng)) == 20
     assert len(_drawn(crowded, 20, 2, rng)) == 1
+
+
+def test_weights_that_leave_a_user_unanswered_are_judged_by_the_fallback():
+    """The fallback ranks the target last, where a tie of all candidates would call it the best by its row."""
+    num_items = 20
+    links = Links(np.array([0, 0, *[2] * num_items], np.int64), np.array([2, 3], np.int32), np.ones(2, np.float32))
+    silent = Scorer(num_items, links=links)
+    popular = Scorer(num_items, item_scores=np.arange(num_items + 1, 0, -1).astype(np.float32), needs_history=False)
+    fallback = np.arange(num_items + 1).astype(np.float32)
+    valid = Judging(
+        user_ids=["u"],
+        histories=[np.empty(0, np.int64)],
+        targets=[np.array([1])],
+        item_counts=np.ones(num_items + 1, np.int64),
+        fallback=fallback,
+        settings=EvaluateParams(),
+        remove_seen=True,
+    )
+    found = _candidates([silent, popular], valid, "zscore", 10)
+    assert found.ndcg(np.array([1.0, 0.0]), 10) == 0
+    assert found.ndcg(np.array([0.0, 1.0]), 10) == 1

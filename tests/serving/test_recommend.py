@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from recops import bundle
+from recops.store import refused_in
 
 SCORES = np.array([0, 1, 2, 3, 4, 5, 6], np.float32)
 
@@ -147,3 +148,12 @@ def test_similar_and_reasons_by_vectors(vectors):
     reasons = vectors.post("/recommend", history=["a", "b"], k=1, explain=True)["items"][0]["reasons"]
     assert [r["item_id"] for r in reasons] == ["a", "b"]
     assert reasons[0]["weight"] == pytest.approx(0.7071, abs=1e-4)
+
+
+def test_what_a_user_turned_down_is_not_shown_to_that_user(served):
+    store = served.state.store
+    store.put_histories(refused_in(served.state.release.id), [("u9", ["a", "gone"], None), ("u1", ["c"], None)])
+    assert served.ids(user_id="u9") == ["b", "c", "d", "e", "f"]
+    assert served.ids(user_id="u1", k=2) == ["b", "d"]
+    assert served.ids(user_id="nobody")[0] == "a"
+    store.put_histories(refused_in(served.state.release.id), [])

@@ -192,6 +192,11 @@ def test_kuairand(tmp_path: Path, is_parquet: bool) -> None:
         ("5", "click", None, second(2)),
         ("5", "play", 1.5, second(2)),
     ]
+    if is_parquet:
+        log.with_columns(duration_ms=pl.Series([3000, 0])).write_parquet(tmp_path / "log_1.parquet")
+        shares = read(tmp_path, "kuairand", value="share")[1]["events"].filter(event="play")
+        # Watched for a moment is a play as well; of a video of unknown length there is no share.
+        assert shares.select("item_id", "value").rows() == [("6", None), ("5", 0.5)]
     assert tables["items"].row(0)[3] == ["39", "12"]
     assert json.loads(tables["users"]["attributes"][0]) == {"degree": "full", "range": "[100,1k)"}
 
@@ -207,6 +212,17 @@ def test_lastfm_hetrec(tmp_path: Path) -> None:
         ('"Duran', ["caf\ufffd", "pop"], "http://y"),
         ("B", None, None),
     ]
+
+
+def test_lastfm_hetrec_of_tags_and_people(tmp_path: Path) -> None:
+    (tmp_path / "user_taggedartists.dat").write_text("userID\tartistID\ttagID\n1\t51\t7\n1\t52\t7\n2\t51\t8\n")
+    (tmp_path / "tags.dat").write_text("tagID\ttagValue\n7\tpop\n8\trock\n")
+    (tmp_path / "user_friends.dat").write_text("userID\tfriendID\n1\t2\n2\t1\n")
+    _, tags = read(tmp_path, "lastfm_hetrec", "unordered", recommend="tags")
+    assert sorted(tags["events"].select("user_id", "item_id", "value").rows()) == [("1", "7", 2.0), ("2", "8", 1.0)]
+    assert tags["items"].select("item_id", "title").rows() == [("7", "pop"), ("8", "rock")]
+    _, people = read(tmp_path, "lastfm_hetrec", "unordered", recommend="people")
+    assert people["events"].select("user_id", "item_id", "event").rows() == [("1", "2", "like"), ("2", "1", "like")]
 
 
 def test_sequences(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -205,3 +206,23 @@ def test_later_events_take_nothing_from_the_train_part(rows: list[Row], later: l
 @pytest.mark.parametrize("splitter", [LeaveLastOut(), Random()])
 def test_an_empty_log_gives_an_empty_answer(splitter):
     assert parts(splitter, log()) == []
+
+
+def test_undirected_pairs_never_lie_in_two_parts():
+    """Friends of friends: whoever is held out for one is held out for the other, and few friends keep both in train."""
+    rng = np.random.default_rng(0)
+    pairs = {tuple(sorted(pair)) for pair in rng.integers(0, 30, (200, 2)).tolist() if pair[0] != pair[1]}
+    rows = [(str(a), str(b)) for pair in sorted(pairs | {(30, 1), (30, 2)}) for a, b in (pair, pair[::-1])]
+    events = pl.DataFrame(rows, schema=["user_id", "item_id"], orient="row").with_columns(
+        timestamp=pl.lit(None, pl.Datetime("us", "UTC")), signal=pl.lit("positive")
+    )
+    found = {}
+    for pairs_are in ("directed", "undirected"):
+        params = SplitParams(name="random", pairs=pairs_are, valid_fraction=0.2, test_fraction=0.2, min_user_events=3)
+        part = plugins.load("data.splitters", "random")().split(events, remove_seen=True, params=params)
+        found[pairs_are] = dict(zip(rows, part.to_list(), strict=True))
+    assert any(part != found["directed"][b, a] for (a, b), part in found["directed"].items())
+    parts = found["undirected"]
+    assert all(part == parts[b, a] for (a, b), part in parts.items())
+    assert {part for (a, _), part in parts.items() if a == "30"} == {"train"}
+    assert set(parts.values()) == {"train", "valid", "test"}
