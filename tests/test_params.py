@@ -25,6 +25,14 @@ def test_what_is_left_out_follows_the_task(tmp_path: Path) -> None:
     assert params.evaluate.metric == "rmse"
 
 
+def test_a_metric_that_does_not_fit_the_task_is_named_and_no_more(tmp_path: Path) -> None:
+    path = write(tmp_path, "train: {task: rating}\nevaluate: {metric: ndcg@10}\n")
+    with pytest.raises(CallError) as caught:
+        read_params(path)
+    assert str(caught.value).startswith(f"{path}: evaluate.metric: train.task is rating")
+    assert str(caught.value).endswith("found 'ndcg@10'")
+
+
 def test_a_value_is_read(tmp_path: Path) -> None:
     params = read_params(write(tmp_path, "train: {model: ease, threads: 4}\nvalidate: {enabled: false}\n"))
     assert (params.train.model, params.train.threads, params.validate_.enabled) == ("ease", 4, False)

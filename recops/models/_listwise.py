@@ -134,14 +134,15 @@ def learn(
 
 
 def _standardise(module: Adjustment, lists: Lists) -> None:
-    """Mean 0 and deviation 1 over what is there and known; a column that says nothing stays as it is."""
+    """Mean 0 and deviation 1 over what is there and known. A column that never differs teaches nothing, and counts
+    for nothing later on, where it may differ: the time of a request to a model of a log without times."""
     values = np.where(lists.is_there[:, :, None], lists.features, np.nan).reshape(-1, lists.features.shape[2])
     known = ~np.isnan(values)
     count = np.maximum(known.sum(0), 1)
     mean = np.nansum(values, axis=0, dtype=np.float64) / count
     deviation = np.sqrt(np.nansum((values - mean) ** 2, axis=0) / count)
     module.mean.copy_(torch.from_numpy(mean))
-    module.scale.copy_(torch.from_numpy(np.where(deviation > 1e-6, 1 / np.maximum(deviation, 1e-6), 1.0)))
+    module.scale.copy_(torch.from_numpy(np.where(deviation > 1e-6, 1 / np.maximum(deviation, 1e-6), 0.0)))
 
 
 def _temperature(lists: Lists) -> float:

@@ -349,3 +349,18 @@ def test_members_scores_reach_the_columns(fitted: tuple[Rerank, FitReport, Inter
     named = [name for name, _ in fitted[0].parts().members]
     assert [named[m] for m in reranker.members if m >= 0] == [n for n in ("a", "b") if n in named]
     assert isinstance(torch_scorer(fitted[0].parts(), NUM_ITEMS), Scorer)
+
+
+@pytest.mark.parametrize("there", [np.nan, 0.3])
+def test_what_never_differed_while_learning_counts_for_nothing_later(there: float) -> None:
+    """The time of a request to a model of a log without times: the service knows it, and nothing was learnt of it."""
+    lists, _ = shown(40)
+    taught = np.concatenate([lists.features, np.full_like(lists.features, there)], axis=2)
+    options = {"hidden_dim": 4, "learning_rate": 0.1, "weight_decay": 0.0, "epochs": 5, "patience": 5, "seed": 1}
+    network = learn(replace(lists, features=taught), corrects_position=True, **options)
+    generator = np.random.default_rng(3)
+    served = np.concatenate([lists.features, generator.normal(5, 3, lists.features.shape)], axis=2, dtype=np.float32)
+    with torch.no_grad():
+        said, before = (network(torch.from_numpy(f), torch.from_numpy(lists.fade)).numpy() for f in (served, taught))
+    assert np.abs(before).max() > 0
+    np.testing.assert_array_equal(said, before)
