@@ -359,6 +359,11 @@ def test_features_are_known_ones(features: list[str]) -> None:
         Rerank.Config(features=features)
 
 
+def test_more_candidates_than_memory_holds_the_pairs_of_are_refused() -> None:
+    with pytest.raises(ValidationError, match=r"candidates\n.*less than or equal to 2000"):
+        Rerank.Config(candidates=50_000)
+
+
 def test_price_is_a_feature_only_where_asked_for() -> None:
     assert "price" not in Rerank.Config().features
     assert "only as it is now" in str(Rerank.Config.model_fields["features"].description)
