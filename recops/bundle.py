@@ -29,6 +29,10 @@ USER_VECTORS, USER_MEANS, USERS = "user_vectors.npy", "user_means.npy", "users.j
 RERANKER, RERANKING = "rerank.onnx", "rerank"  # its file, and its entry in the manifest's `scoring`
 RERANKER_SETTINGS = ("features", "members", "candidates", "remove_seen", "content_window", "trend_days")
 ITEM_FACTS = {f.name: f"rerank_{f.name}.npy" for f in fields(ItemFacts)}
+_FACT_TYPES = {
+    **dict.fromkeys(("offsets", "event_times", "category_offsets"), np.int64),
+    **{"published": np.float64, "prices": np.float32, "category_idx": np.int32},
+}
 ITEMS, FALLBACK, PROFILE = "items.json", "fallback.json", "profile.json"
 
 
@@ -219,7 +223,9 @@ def _scorer(
         return OnnxNetwork(folder / place / name, threads) if place + name in manifest["files"] else None
 
     links = None
-    if place + LINKS["indptr"] in manifest["files"]:
+    if any(place + name in manifest["files"] for name in LINKS.values()):
+        if missing := [place + name for name in LINKS.values() if place + name not in manifest["files"]]:
+            raise BundleError(f"{folder}: links without {', '.join(missing)}")
         links = Links(
             **{key: array(name) for key, name in LINKS.items()},
             decay=scoring["link_decay"],
@@ -261,6 +267,9 @@ def _check_reranker(folder: Path, scorer: Scorer) -> None:
     if not all(-1 <= member < len(scorer.members) for member in reranker.members) or reranker.candidates < 1:
         raise BundleError(f"{folder}: the reranker names members that are not there, or no candidates")
     facts = reranker.facts
+    for name, kind in _FACT_TYPES.items():
+        if getattr(facts, name).ndim != 1 or getattr(facts, name).dtype != kind:
+            raise BundleError(f"{folder / ITEM_FACTS[name]}: expected one row of {np.dtype(kind)}")
     for name, rows in (("published", 1), ("prices", 1), ("offsets", 2), ("category_offsets", 2)):
         if len(getattr(facts, name)) != scorer.num_items + rows:
             raise BundleError(f"{folder / ITEM_FACTS[name]}: does not fit a catalogue of {scorer.num_items} items")
@@ -268,6 +277,12 @@ def _check_reranker(folder: Path, scorer: Scorer) -> None:
         total = len(values) if len(values) or values is facts.category_idx else offsets[-1]  # a log without times
         if offsets[0] != 0 or offsets[-1] != total or (np.diff(offsets) < 0).any():
             raise BundleError(f"{folder}: rerank_*.npy do not fit together")
+    # Every category is that of an item, so that there are no more of them than pairs.
+    if not 0 <= facts.category_idx.min(initial=0) <= facts.category_idx.max(initial=0) <= len(facts.category_idx):
+        raise BundleError(f"{folder / ITEM_FACTS['category_idx']}: names categories that are not there")
+    falls = np.flatnonzero(np.diff(facts.event_times) < 0) + 1  # only where the next item begins
+    if not np.isin(falls, facts.offsets).all():
+        raise BundleError(f"{folder / ITEM_FACTS['event_times']}: times of an item do not rise")
 
 
 def _check_fusion(folder: Path, scorer: Scorer) -> None:

@@ -154,6 +154,8 @@ SIGNED_FAULTS = {
     "links longer than their weights": replaced(files.LINKS["weights"], np.zeros(0, np.float32)),
     "links that run backwards": replaced(files.LINKS["indptr"], np.array([0, 1, 0, 0, 1], np.int64)),
     "link weights not finite": replaced(files.LINKS["weights"], np.array([np.nan], np.float32)),
+    "links without weights": lambda folder: (folder / files.LINKS["weights"]).unlink(),
+    "links without where they begin": lambda folder: (folder / files.LINKS["indptr"]).unlink(),
     "pickled array": lambda folder: np.save(folder / files.VECTORS, np.array([{}]), allow_pickle=True),
     "an item twice": change(files.ITEMS, lambda data: data.replace(b'"b"', b'"a"')),
     "columns of different length": change(files.ITEMS, lambda data: data.replace(b'"price": [null, ', b'"price": [')),

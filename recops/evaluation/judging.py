@@ -80,13 +80,19 @@ class Judging:
     def mean(self, scorer: Scorer, metric: str) -> float:
         """One metric such as `ndcg@10` over all users; NaN where nobody is judged.
 
-        Raises CallError for other names, and for a figure of all lists together: models are compared user by user.
+        Raises CallError for other names, for a figure of all lists together (models are compared user by user), and for
+        one that no user has.
         """
         name, _, _ = metric.partition("@")
         if not plugins.load("evaluation.metrics", name).per_user:
             raise CallError(f"evaluate.metric: {name} is one figure of all lists together; take one that each user has")
         values = metric_values(self.rank(scorer, metric_k(metric)), metric)
-        return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+        if len(self) and not np.isfinite(values).any():
+            raise CallError(
+                f"evaluate.metric: {metric} is undefined for each of {len(self)} users, as figures of categories are; take "
+                "one of accuracy, such as ndcg@10"
+            )
+        return float(np.nanmean(values)) if len(self) else float("nan")
 
     def evaluation(self, scorer: Scorer) -> Evaluation:
         """All figures, and the values of each user, which the gate compares."""

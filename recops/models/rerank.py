@@ -39,7 +39,9 @@ class Rerank(Fusion):
         """Those of the fusion that finds the candidates, and how these are ordered."""
 
         max_users: int = Field(3_000, ge=1, description="validation users that weights and ranking are learnt from")
-        candidates: int = Field(200, ge=2, description="best items of each user that are ranked anew")
+        candidates: int = Field(
+            200, ge=2, le=2_000, description="best items of each user that are ranked anew; time grows with its square"
+        )
         features: list[str] = Field(
             [name for name in FEATURES if name not in ("price", "hour", "weekday")],
             min_length=1,

@@ -159,6 +159,14 @@ def test_models_are_not_chosen_by_a_figure_that_no_single_user_has(tmp_path: Pat
         make(tmp_path, "test").mean(model, "coverage@10")
 
 
+@pytest.mark.parametrize("metric", ["diversity@10", "calibration@10"])
+def test_models_are_not_chosen_by_a_figure_that_nobody_here_has(tmp_path: Path, metric: str):
+    """On validation no categories are looked at."""
+    model = Scorer(4, item_scores=np.zeros(5, np.float32), needs_history=False)
+    with pytest.raises(CallError, match=rf"evaluate\.metric: {metric} is undefined for each of 2 users"):
+        make(tmp_path, "valid").mean(model, metric)
+
+
 @pytest.mark.parametrize("metric", ["ndcg", "ndcg@", "ndcg@x", "ndcg@0"])
 def test_a_metric_without_a_length_is_refused(metric: str):
     with pytest.raises(CallError, match="such as ndcg@10"):

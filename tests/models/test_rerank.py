@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,26 @@ def test_facts_that_do_not_fit_are_refused(bundle: Bundle, tmp_path: Path, name:
         load_bundle(folder)
 
 
+@pytest.mark.parametrize(
+    ("name", "alter"),
+    [
+        ("event_times", lambda times: times[::-1].copy()),
+        ("event_times", lambda times: times.astype(np.float64)),
+        ("prices", lambda prices: prices[:, None]),
+        ("category_idx", lambda rows: rows - 1),
+        ("category_idx", lambda rows: np.full_like(rows, 2**31 - 1)),  # as many categories would not fit in memory
+    ],
+)
+def test_facts_that_mean_nothing_are_refused(
+    bundle: Bundle, tmp_path: Path, name: str, alter: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    folder = Path(shutil.copytree(bundle.folder, tmp_path / "bundle"))
+    np.save(folder / ITEM_FACTS[name], alter(np.load(folder / ITEM_FACTS[name])))
+    write_manifest(folder, {k: v for k, v in bundle.manifest.items() if k not in ("files", "format_version")})
+    with pytest.raises(BundleError, match=f"rerank_{name}"):
+        load_bundle(folder)
+
+
 def test_features_of_another_recops_are_refused(bundle: Bundle, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(bundle.folder, tmp_path / "bundle"))
     facts = {k: v for k, v in bundle.manifest.items() if k not in ("files", "format_version")}
@@ -336,6 +357,11 @@ def test_lists_that_teach_nothing_add_nothing() -> None:
 def test_features_are_known_ones(features: list[str]) -> None:
     with pytest.raises(ValidationError, match="features"):
         Rerank.Config(features=features)
+
+
+def test_more_candidates_than_memory_holds_the_pairs_of_are_refused() -> None:
+    with pytest.raises(ValidationError, match=r"candidates\n.*less than or equal to 2000"):
+        Rerank.Config(candidates=50_000)
 
 
 def test_price_is_a_feature_only_where_asked_for() -> None:
