@@ -87,8 +87,8 @@ class Judging:
         values = metric_values(self.rank(scorer, metric_k(metric)), metric)
         if len(self) and not np.isfinite(values).any():
             raise CallError(
-                f"evaluate.metric: {metric} is undefined for each of {len(self)} users, as figures of categories are; take "
-                "one of accuracy, such as ndcg@10"
+                f"evaluate.metric: {metric} is undefined for each of {len(self)} users, as figures of categories "
+                "are; take one of accuracy, such as ndcg@10"
             )
         return float(np.nanmean(values)) if len(self) else float("nan")
 
