@@ -1,8 +1,8 @@
 """Seconds and memory by size: `python -m benchmarks.scale [--quick]`.
 
 Made data: users with 20 to 180 events, items drawn by a Zipf law. One epoch of ligr (width 32, one block, sampled
-softmax; at 10,000 items also the full softmax) and a fit of slist at 1, 2, 4 and 8 million events of 10,000 items, and at
-10,000, 100,000 and 1,000,000 items with 1 million events; and a ranking of 100,000 users x 100,000 items, beside the
+softmax; at 10,000 items also the full softmax) and a fit of slist at 1, 2, 4 and 8 million events of 10,000 items, and
+at 10,000, 100,000 and 1,000,000 items with 1 million events; and a ranking of 100,000 users x 100,000 items, beside the
 product of the same matrices alone. Every point is a process of its own with one thread: CPU seconds of the work, and
 the most memory it held beyond what it held before. Prints a table, writes results/scale.json and results/scale.svg.
 """
@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks.report import RESULTS, write_results
+from benchmarks.report import write_results
 from recops import plugins
 from recops.data.interactions import Interactions
 from recops.data.vocabulary import Vocabulary
@@ -178,8 +178,9 @@ def main() -> None:
         rows.append(row)
         size = f"{row.get('events', row.get('users')):>10,} x {row['items']:>9,}"
         print(f"{row['what']:24}{size}{row['cpu_seconds']:10.1f} CPU s{row['memory_mb']:10.0f} MB", flush=True)
-    print(write_results("scale", {"rows": rows}, arguments.quick))
-    (RESULTS / f"scale{'-quick' if arguments.quick else ''}.svg").write_text(plot(rows), encoding="utf-8")
+        path = write_results("scale", {"rows": rows}, arguments.quick)
+        path.with_suffix(".svg").write_text(plot(rows), encoding="utf-8")
+    print(path)
 
 
 if __name__ == "__main__":
