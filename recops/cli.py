@@ -112,6 +112,8 @@ def init(
     if example is not None:
         if items is not None or users is not None:
             raise CallError("--items, --users: an example reads them from the folder of --events")
+        if task != "ranking":
+            raise CallError("--task: an example has its own")
         init_example(folder, example, events)
         print(f"Wrote {folder / 'params.yaml'}; then: recops run -C {folder}")
         return
