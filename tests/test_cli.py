@@ -14,7 +14,7 @@ from recops.stages.project import Project
 COMMANDS = get_command(cli.app).commands  # type: ignore[attr-defined]
 # The public surface: a change here is a [Breaking] line of the changelog, an addition an ordinary one.
 SURFACE = {
-    "init": "DIR --events --items --users --task",
+    "init": "DIR --events --example --items --users --task",
     "run": "-C",
     "ingest": "-C",
     "validate": "-C",

@@ -171,8 +171,9 @@ def test_two_workers_do_what_one_does_and_a_death_changes_nothing(
     assert (tmp_path / "died").exists()
     assert told.resumed_from
     assert same(killed, two)
-    said = capfd.readouterr().err
-    assert said == "train.workers: a worker died; all 2 go on after the last epoch that was finished\n"
+    # gloo may complain of connections that it goes on to make.
+    said = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("[")]
+    assert said == ["train.workers: a worker died; all 2 go on after the last epoch that was finished"]
     assert [file.name for file in (tmp_path / "checkpoints").iterdir()] == ["checkpoint.safetensors"]
     assert not workers_of(psutil.Process())
 
@@ -184,7 +185,7 @@ def test_workers_that_die_too_often_are_told_of_and_gone_on_with(
     monkeypatch.setattr(distributed, "MAX_RESTARTS", 0)
     settings = {"mark": str(tmp_path / "died"), "dies_at": 200, "again": True}
     handler = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(RefusedError, match=r"workers died 1 times, the last time worker 1: SIGKILL; the checkpoint"):
+    with pytest.raises(RefusedError, match=r"workers died 1 times, the last time worker \d: .*; the checkpoint"):
         fit(mortal, 2, settings=settings, folder=tmp_path)
     assert signal.getsignal(signal.SIGTERM) is handler
     assert (tmp_path / "checkpoint.safetensors").exists()
