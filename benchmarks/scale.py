@@ -27,10 +27,10 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from benchmarks.made import made_log
 from benchmarks.report import write_results
 from recops import plugins
 from recops.data.interactions import Interactions
-from recops.data.vocabulary import Vocabulary
 from recops.evaluation.charts import STYLE
 from recops.evaluation.protocol import rank_users
 from recops.runtime import Scorer
@@ -51,20 +51,9 @@ def made(num_events: int, num_items: int) -> Interactions:
     """Events of made users, without times."""
     rng = np.random.default_rng(0)
     lengths = rng.integers(20, 181, num_events // 100 + 1)
-    user_idx = np.repeat(np.arange(1, len(lengths) + 1, dtype=np.int32), lengths)[:num_events]
+    user_idx = np.repeat(np.arange(1, len(lengths) + 1), lengths)[:num_events]
     share = 1 / np.arange(10, num_items + 10) ** 0.9
-    item_idx = rng.choice(num_items, len(user_idx), p=share / share.sum()).astype(np.int32) + 1
-    num_users = int(user_idx[-1])
-    return Interactions(
-        user_idx=user_idx,
-        item_idx=item_idx,
-        timestamp=None,
-        value=np.full(len(user_idx), np.nan, np.float32),
-        weight=np.ones(len(user_idx), np.float32),
-        offsets=np.searchsorted(user_idx, np.arange(num_users + 2)).astype(np.int64),
-        users=Vocabulary(map(str, range(num_users))),
-        items=Vocabulary(map(str, range(num_items))),
-    )
+    return made_log(user_idx, rng.choice(num_items, len(user_idx), p=share / share.sum()) + 1, num_items)
 
 
 def fitting(what: str, events: int, items: int) -> Callable[[], object]:

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.made import made_log
 from benchmarks.report import write_results
 from recops.data.interactions import Interactions
-from recops.data.vocabulary import Vocabulary
 from recops.models.ligr import Ligr
 from recops.protocols import Recommender
 from recops.training.distributed import fit_by_workers
@@ -38,17 +38,8 @@ def made_up(num_users: int, num_events: int, num_items: int = 3416) -> Interacti
     popular = np.minimum(generator.zipf(1.2, (num_users, num_events)), num_items)
     near = np.roll(popular, 1, axis=1) % num_items + 1
     item_idx = np.where(generator.random(popular.shape) < 0.5, near, popular)
-    num_rows = num_users * num_events
-    return Interactions(
-        user_idx=np.repeat(np.arange(1, num_users + 1, dtype=np.int32), num_events),
-        item_idx=item_idx.ravel().astype(np.int32),
-        timestamp=None,
-        value=np.full(num_rows, np.nan, np.float32),
-        weight=np.ones(num_rows, np.float32),
-        offsets=np.concatenate([[0], np.arange(num_users + 1) * num_events]).astype(np.int64),
-        users=Vocabulary(f"{user:06d}" for user in range(num_users)),
-        items=Vocabulary(f"{item:06d}" for item in range(num_items)),
-    )
+    user_idx = np.repeat(np.arange(1, num_users + 1), num_events)
+    return made_log(user_idx, item_idx.ravel(), num_items)
 
 
 def sum_of_weights(model: Recommender) -> float:

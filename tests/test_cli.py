@@ -194,3 +194,10 @@ def test_the_help_lists_every_command(call) -> None:
     code, out, _ = call("--help")
     assert code == 0
     assert all(name in out for name in SURFACE)
+
+
+@pytest.mark.parametrize(("option", "said"), [(("--task", "rating"), "--task"), (("--items", "items.csv"), "--items")])
+def test_an_example_says_itself_what_it_is_made_of(call, tmp_path: Path, option: tuple[str, str], said: str) -> None:
+    code, _, error = call("init", tmp_path / "new", "--example", "news", "--events", tmp_path, *option)
+    assert code == 2
+    assert error.startswith(f"error: {said}") and not (tmp_path / "new").exists()

@@ -11,9 +11,12 @@ from recops.params import EventKind
 
 def turned_down(events: pl.DataFrame, kinds: dict[str, EventKind]) -> pl.DataFrame:
     """user_id, item_id and timestamp (null in a log without times) of the first event of a negative kind, by pair."""
-    names = [name for name, kind in kinds.items() if kind.signal == "negative"]
-    found = events.filter(pl.col("event").is_in(names))
-    return found.group_by("user_id", "item_id").agg(pl.col("timestamp").min()).sort("user_id", "item_id")
+    return (
+        _of_negative_kinds(events, kinds)
+        .group_by("user_id", "item_id")
+        .agg(pl.col("timestamp").min())
+        .sort("user_id", "item_id")
+    )
 
 
 def without_turned_down(events: pl.DataFrame, kinds: dict[str, EventKind], is_past: bool) -> pl.DataFrame:
@@ -23,14 +26,15 @@ def without_turned_down(events: pl.DataFrame, kinds: dict[str, EventKind], is_pa
         return events
     place = pl.col("timestamp").cast(pl.Int64) if events["timestamp"].null_count() == 0 else pl.int_range(pl.len())
     placed = events.with_columns(place.alias("_place"))
-    names = [name for name, kind in kinds.items() if kind.signal == "negative"]
-    first = (
-        placed.filter(pl.col("event").is_in(names)).group_by("user_id", "item_id").agg(pl.min("_place").alias("_no"))
-    )
+    first = _of_negative_kinds(placed, kinds).group_by("user_id", "item_id").agg(pl.min("_place").alias("_no"))
     placed = placed.join(first, on=["user_id", "item_id"], how="left", maintain_order="left")
     is_no = pl.col("_no").is_not_null() & (pl.lit(is_past) | (pl.col("_no") <= pl.col("_place")))
     signal = pl.when(is_no & (pl.col("signal") == "positive")).then(pl.lit("negative", placed["signal"].dtype))
     return placed.with_columns(signal.otherwise(pl.col("signal")).alias("signal")).drop("_place", "_no")
+
+
+def _of_negative_kinds(events: pl.DataFrame, kinds: dict[str, EventKind]) -> pl.DataFrame:
+    return events.filter(pl.col("event").is_in([name for name, kind in kinds.items() if kind.signal == "negative"]))
 
 
 def refused_pairs(

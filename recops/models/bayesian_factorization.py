@@ -10,8 +10,6 @@ Shapes: E events, U users, N items (row 0 of both is nobody), R rows of one side
 K columns of a sketch, J rows of a sketch.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 from pydantic import Field
 from scipy import sparse
@@ -19,14 +17,14 @@ from scipy.sparse.linalg import svds
 
 from recops.data.interactions import Interactions
 from recops.evaluation.ratings import check_values
+from recops.models._tables import RatingTables
 from recops.params import Group
-from recops.protocols import ServingParts
 
 # Of the prior on the mean of the vectors: counts as so many vectors at 0.
 _PRIOR_COUNT = 2.0
 
 
-class BayesianFactorization:
+class BayesianFactorization(RatingTables):
     """rating of item i by user u ~ Normal(mean + b_u + c_i + p_u.q_i, 1 / (a * a_u))
 
     where (b_u, p_u) and (c_i, q_i) are drawn around a linear function of the features of the row: the leading singular
@@ -36,9 +34,6 @@ class BayesianFactorization:
     The mean over the samples is not of low rank: it is served from `served_dim` directions, found while sampling. An
     event's weight multiplies its precision. Without any event every score is 0.
     """
-
-    takes = "user"
-    task = "rating"
 
     class Config(Group):
         embedding_dim: int = Field(10, ge=1)
@@ -90,15 +85,6 @@ class BayesianFactorization:
         user_bias_U, item_bias_N, left_UK, right_NK = sketch.mean()
         self.user_table = _columns(left_UK, mean + user_bias_U, np.ones(shape[0]))
         self.item_vectors = _columns(right_NK, np.ones(shape[1]), item_bias_N)
-
-    def parts(self) -> ServingParts:
-        return ServingParts(user_table=self.user_table, item_vectors=self.item_vectors)
-
-    def state(self) -> dict[str, np.ndarray]:
-        return {"user_table": self.user_table, "item_vectors": self.item_vectors}
-
-    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        self.user_table, self.item_vectors = state["user_table"], state["item_vectors"]
 
 
 class _Side:

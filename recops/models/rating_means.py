@@ -5,21 +5,16 @@ biases damped instead of fitted. In: `Interactions` with a value for each event.
 vectors, whose product is the predicted rating. Knows nothing about taste, order or time.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from recops.data.interactions import Interactions
 from recops.evaluation.ratings import check_values, damped_means
+from recops.models._tables import RatingTables
 from recops.params import Group
-from recops.protocols import ServingParts
 
 
-class RatingMeans:
+class RatingMeans(RatingTables):
     """rating of item i by user u = (mean + b_u) + c_i. Without any event every score is 0."""
-
-    takes = "user"
-    task = "rating"
 
     class Config(Group):
         pass
@@ -35,12 +30,3 @@ class RatingMeans:
         mean, user_U, item_N = damped_means(train)
         self.user_table[1:] = np.column_stack([mean + user_U[1:], np.ones(train.num_users)])
         self.item_vectors[1:] = np.column_stack([np.ones(train.num_items), item_N[1:]])
-
-    def parts(self) -> ServingParts:
-        return ServingParts(user_table=self.user_table, item_vectors=self.item_vectors)
-
-    def state(self) -> dict[str, np.ndarray]:
-        return {"user_table": self.user_table, "item_vectors": self.item_vectors}
-
-    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        self.user_table, self.item_vectors = state["user_table"], state["item_vectors"]

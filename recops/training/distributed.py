@@ -235,9 +235,7 @@ def _run_by_torchrun(job: _Job) -> None:
             raise KeyboardInterrupt from None
         raise SystemExit(128 + stopped.sigval) from None
     except ChildFailedError as failed:
-        # One that was killed is the cause; the others then fail at their lost connection, at times before it is seen.
-        killed = [(rank, failure) for rank, failure in failed.failures.items() if failure.exitcode < 0]
-        rank, first = min(killed, default=failed.get_first_failure(), key=lambda found: found[1].timestamp)
+        rank, first = failed.get_first_failure()
         raise _exhausted(job, f"worker {rank}: {_last_words(job, rank) or first.signal_name()}") from None
 
 

@@ -185,6 +185,7 @@ def test_workers_that_die_too_often_are_told_of_and_gone_on_with(
     monkeypatch.setattr(distributed, "MAX_RESTARTS", 0)
     settings = {"mark": str(tmp_path / "died"), "dies_at": 200, "again": True}
     handler = signal.getsignal(signal.SIGTERM)
+    # The other worker fails at its lost connection, and may be seen first.
     with pytest.raises(RefusedError, match=r"workers died 1 times, the last time worker \d: .*; the checkpoint"):
         fit(mortal, 2, settings=settings, folder=tmp_path)
     assert signal.getsignal(signal.SIGTERM) is handler

@@ -18,7 +18,7 @@ OPERATIONS = (
     Operation(
         "POST",
         "/score",
-        "A score for each item, null for an unknown one (of a model of ratings: the user's mean), in the order asked",
+        "A score for each item, null for an unknown one, in the order asked",
         handle,
         Score,
         obj(
