@@ -67,7 +67,7 @@ ML1M: dict[str, dict[str, Any]] = {
     "slist_ahead": {"model": "slist", "window": 20, "decay": 4.0, "horizon": 4, "max_links": 1000},
     "recency_ease": {"regularization": 500, "link_decay": 3, "link_floor": 0.05},
     "ease": {"regularization": 200},
-    "ligr_short": {"model": "ligr", "epochs": 8},
+    "ligr_short": {"model": "ligr", "epochs": 9},
     "ligr_large": {
         "model": "ligr",
         "embedding_dim": 192,
