@@ -104,7 +104,7 @@ TABLES = (
             Recipe("ligr", "ligr"),
             _fused("fusion", ["ligr", *LINEAR], is_random=True),
             Recipe("ligr_large", "ligr_large", ML1M),
-            _fused("fusion_large", ["ligr_large", *LINEAR], is_random=True),
+            _fused("fusion_large", ["ligr_large", "ligr", *LINEAR], is_random=True),
         ),
         (
             Published(
