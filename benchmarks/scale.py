@@ -145,7 +145,8 @@ def plot(rows: list[dict[str, Any]]) -> str:
         axes[0, 0].set_ylabel("CPU seconds")
         axes[1, 0].set_ylabel("memory, MB")
         axes[0, 0].set_title("One epoch, or one fit")
-        axes[0, 1].legend()
+        if axes[0, 1].lines:
+            axes[0, 1].legend()
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()
