@@ -86,15 +86,16 @@ def _task(name: str, params: Params, events: Callable[[Path, Params, Path], Path
 
 def _table(name: str, protocol: str, params: Params, events: Callable[[Path, Params, Path], Path]) -> Table:
     models: dict[str, dict[str, Any]] = params.train.models
-    single = dict.fromkeys(["most_popular", "recent_popular", "item_knn", *models["fusion"]["members"]])
+    together = {"members": models.get("rerank", models.get("fusion", {}))["members"]}
+    single = dict.fromkeys(["most_popular", "recent_popular", "item_knn", *together["members"]])
     return Table(
         name=name,
         protocol=f"one cut in time for all, {protocol}, fitted before the first cut; whole catalogue as of the target",
         load=lambda data, quick: _task(name, params, events, data, quick),
         recipes=(
             *(Recipe(label, label, _only(models, label), is_random=False) for label in single),
-            Recipe("fusion", "fusion", models, is_random=False),
-            Recipe("rerank", "rerank", {**models, "rerank": models["fusion"]}),
+            Recipe("fusion", "fusion", {**models, "fusion": together}, is_random=False),
+            Recipe("rerank", "rerank", {**models, "rerank": together}),
         ),
         published=(),
     )
