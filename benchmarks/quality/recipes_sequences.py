@@ -82,11 +82,13 @@ ML1M: dict[str, dict[str, Any]] = {
 }
 _QUICK = ["slist_short", "slist_ahead", "ease"]
 LINEAR = [*_QUICK, "slist_long", "recency_ease"]
+LARGE = ["ligr_large", "ligr", *LINEAR]
 
 
-def _fused(label: str, members: list[str], is_random: bool, **options: Any) -> Recipe:
-    settings = {**ML1M, "fusion": {"members": members, **options}}
-    return Recipe(label, "fusion", settings, is_random=is_random)
+def _together(label: str, members: list[str], is_random: bool = True, **options: Any) -> Recipe:
+    """What `members` make as `fusion` or `rerank`, which the label begins with."""
+    model = label.partition("_")[0]
+    return Recipe(label, model, {**ML1M, model: {"members": members, **options}}, is_random=is_random)
 
 
 TABLES = (
@@ -98,13 +100,16 @@ TABLES = (
             Recipe("most_popular", "most_popular", is_random=False),
             Recipe("item_knn", "item_knn", is_random=False),
             *(Recipe(name, name, ML1M, is_random=False) for name in ("ease", "recency_ease", "slist")),
-            _fused("fusion_linear", _QUICK, is_random=False, edges=[], max_users=2500),
+            _together("fusion_linear", _QUICK, is_random=False, edges=[], max_users=2500),
+            _together("rerank_linear", _QUICK, edges=[]),
             Recipe("sasrec", "sasrec"),
-            _fused("fusion_short", ["ligr_short", *LINEAR], is_random=True),
+            _together("fusion_short", ["ligr_short", *LINEAR]),
             Recipe("ligr", "ligr"),
-            _fused("fusion", ["ligr", *LINEAR], is_random=True),
+            _together("fusion", ["ligr", *LINEAR]),
+            _together("rerank", ["ligr", *LINEAR]),
             Recipe("ligr_large", "ligr_large", ML1M),
-            _fused("fusion_large", ["ligr_large", "ligr", *LINEAR], is_random=True),
+            _together("fusion_large", LARGE),
+            _together("rerank_large", LARGE),
         ),
         (
             Published(
