@@ -14,6 +14,7 @@ import yaml
 
 from recops.bundle import Bundle, load_bundle, read_manifest, release_folder
 from recops.data.interactions import Interactions
+from recops.errors import RecopsError
 from recops.evaluation.judging import refused_items
 from recops.params import Params, checked
 from recops.protocols import Recommender
@@ -26,8 +27,17 @@ from recops.stages.task import for_unknown, read_train, validation_users
 from recops.stages.train import fit, load_model
 
 
+class IncomparableError(RecopsError):
+    """Candidate and champion cannot be judged by the same figure; a person decides."""
+
+
 def judge_both(project: Project, champion: str | None) -> tuple[Judged, Judged | None]:
-    """Candidate and champion on the same users; None for the champion before the first release."""
+    """Candidate and champion on the same users; None for the champion before the first release.
+
+    Raises IncomparableError where their tasks differ, or the champion's recipe cannot be fitted on what there is now.
+    """
+    if reason := incomparable(project, champion):
+        raise IncomparableError(reason)
     users = test_users(project)
     if champion is None:
         return judge_candidate(project, users), None
@@ -136,13 +146,21 @@ def judge_candidate(project: Project, users: dict[str, Any]) -> Judged:
 
 
 def judge_recipe(project: Project, champion: str, users: dict[str, Any]) -> Judged:
-    """The champion's model and hyper-parameters, fitted on the candidate's train part."""
+    """The champion's model and hyper-parameters, fitted on the candidate's train part. Raises IncomparableError where
+    that is refused: the catalogue has outgrown the model, or a log that it learns from is gone."""
     params = project.params
     recipe = checked(Params, yaml.safe_load(read_record(project.releases, champion)["params"]) or {}, "params")
     name = read_manifest(release_folder(project.releases, champion))["model"]
     train = read_train(project)
-    valid = validation_users(project, train, recipe.train, [name])
-    model, _ = fit(name, train, recipe.train, valid, params.evaluate.metric, project.state / "checkpoints" / "champion")
+    folder = project.state / "checkpoints" / "champion"
+    try:
+        valid = validation_users(project, train, recipe.train, [name])
+        model, _ = fit(name, train, recipe.train, valid, params.evaluate.metric, folder)
+    except RecopsError as error:
+        raise IncomparableError(
+            f"the champion's recipe ({name}) cannot be fitted on this data, so they cannot be compared: {error}; a "
+            "person may promote: recops promote candidate"
+        ) from error
     return _judge_model(project, model, train, recipe.export.max_links, users)
 
 

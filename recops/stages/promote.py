@@ -76,13 +76,13 @@ def decide(project: Project) -> dict[str, Any]:
     if candidate == champion:
         decision: dict[str, Any] = {"verdict": "served", "reasons": ["this very bundle is what is served"]}
     else:
-        from recops.stages.judge import incomparable, judge_both
+        from recops.stages.judge import IncomparableError, judge_both
 
-        if reason := incomparable(project, champion):
-            decision = gate.Decision("undecided", [reason], {}).to_json()
-        else:
+        try:
             judged, opponent = judge_both(project, champion)
             decision = gate.decide(judged, opponent, project.params.gate).to_json()
+        except IncomparableError as error:
+            decision = gate.Decision("undecided", [str(error)], {}).to_json()
     decision |= {"candidate": candidate, "champion": champion}
     write_atomically(project.state / "decision.json", canonical_json(decision))
     return decision

@@ -1,5 +1,6 @@
 """On which events candidate and champion are judged; worked by hand with two users and three items."""
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,14 @@ import numpy as np
 import polars as pl
 import pytest
 
+from recops.bundle import Pointer, write_pointer
 from recops.data.interactions import read_interactions
 from recops.models.most_popular import MostPopular
 from recops.protocols import FitReport, ServingParts
 from recops.release.export import export_bundle
 from recops.stages import judge
 from recops.stages.project import Project, open_project
+from recops.stages.promote import decide
 from recops.stages.train import save_model
 from tests.release.small_bundles import facts, items
 
@@ -38,13 +41,20 @@ def part(project: Project, name: str, *rows: tuple[str, str, int | None]) -> Non
     pl.DataFrame(columns, schema_overrides=schema).write_parquet(project.split / f"{name}.parquet")
 
 
-def bundle(folder: Path, scores: tuple[float, ...], train: str, until: int | None, refit: bool = False) -> None:
+def bundle(
+    folder: Path,
+    scores: tuple[float, ...],
+    train: str,
+    until: int | None,
+    refit: bool = False,
+    model: str = "most_popular",
+) -> None:
     """Recommends a, b, c by their scores; fitted on the train part of that hash, which ends on that day."""
     item_scores = np.array([0, *scores], np.float32)
     inputs = {"train.parquet": train, "valid.parquet": "same"}
-    more = {"inputs": inputs, "fitted_until": None if until is None else day(until).isoformat()}
+    more = {"inputs": inputs, "fitted_until": None if until is None else day(until).isoformat(), "model": model}
     if refit:
-        more |= {"refit": True, "evaluated_until": day(4).isoformat(), "model": "most_popular"}
+        more |= {"refit": True, "evaluated_until": day(4).isoformat()}
     parts = ServingParts(item_scores=item_scores, needs_history=False)
     given = facts(**more)
     export_bundle(
@@ -133,3 +143,15 @@ def test_a_champion_that_has_seen_the_test_part_is_not_judged_on_it(
     bundle(project.releases / "main" / "old", (3, 2, 1), "new", 6, refit=True)
     candidate, champion = judge.judge_both(project, "old")
     assert candidate.user_ids == champion.user_ids == ["v"] and len(fitted) == 1
+
+
+def test_a_champion_whose_recipe_cannot_be_fitted_any_more_is_for_a_person(project: Project) -> None:
+    bundle(project.bundle, (1, 2, 3), "new", 4)
+    bundle(project.releases / "main" / "old", (3, 2, 1), "other", 11, model="ease")
+    recipe = "train: {models: {ease: {max_items: 1}}}\n"
+    (project.releases / "main" / "old.json").write_text(json.dumps({"params": recipe}))
+    write_pointer(project.releases, Pointer("old"), expected=None)
+    decision = decide(project)
+    assert decision["verdict"] == "undecided"
+    assert "recipe (ease) cannot be fitted on this data" in decision["reasons"][0]
+    assert "max_items" in decision["reasons"][0]
