@@ -14,10 +14,10 @@ run: setup
 	@$(BIN)/recops run
 
 test: setup
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist loadgroup
 
 quick: setup
-	@$(BIN)/python -m pytest -m "not real_data and not process"
+	@$(BIN)/python -m pytest -n auto --dist loadgroup -m "not real_data and not process"
 
 check: setup
 	$(BIN)/ruff check .

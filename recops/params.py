@@ -104,7 +104,7 @@ class TrainParams(Group):
     task: Literal["ranking", "rating"] = Field(
         "ranking", description="ranking: what comes next; rating: which value an event will have, judged by RMSE"
     )
-    model: str = "fusion"
+    model: str = "rerank"
     baselines: list[str] = ["most_popular", "recent_popular", "item_knn"]
     seed: Seed = 42
     threads: int = Field(2, ge=1, description="CPU threads; part of the recipe, since results depend on it")

@@ -32,7 +32,7 @@ def test_settings_name_models_and_options_that_exist(name: str) -> None:
     params = read_params(init.examples()[name])
     kind = plugins.load("data.sources", params.source.name)
     checked(kind.Options, params.source.options, "source.options")
-    known = {*params.train.models, *model_config("fusion", params.train)[1].members, *params.train.baselines}
+    known = {*params.train.models, *model_config("rerank", params.train)[1].members, *params.train.baselines}
     for model in known:
         model_config(model, params.train, params.recommend.remove_seen)
 

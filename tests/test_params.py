@@ -14,7 +14,7 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("text", ["", "# nothing but a remark\n", "train:\n  model: fusion\n"])
+@pytest.mark.parametrize("text", ["", "# nothing but a remark\n", "train:\n  model: rerank\n"])
 def test_what_is_left_out_has_its_default(tmp_path: Path, text: str) -> None:
     assert read_params(write(tmp_path, text)) == Params()
 

@@ -78,7 +78,7 @@ def test_a_project_is_made_run_and_asked(environment: Path) -> None:
     recops = environment / "env" / "bin" / "recops"
     run(recops, "init", "shop", "--events", "events.csv", cwd=environment)
     params = environment / "shop" / "params.yaml"
-    params.write_text(params.read_text().replace("model: fusion", "model: item_knn"))
+    params.write_text(params.read_text().replace("model: rerank", "model: item_knn"))
     assert "Served" in run(recops, "run", "-C", "shop", cwd=environment)
     assert "i" in run(recops, "recommend", "-C", "shop", "--user", "u07", "-k", "3", cwd=environment)
     assert "source" in run(recops, "recommend", "-C", "shop", "--user", "nobody", "-k", "3", cwd=environment)
