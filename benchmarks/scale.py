@@ -26,6 +26,7 @@ import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from benchmarks.made import made_log
 from benchmarks.report import write_results
@@ -141,6 +142,10 @@ def plot(rows: list[dict[str, Any]]) -> str:
                     continue
                 for axis, figure_of in zip(axes[:, column], ("cpu_seconds", "memory_mb"), strict=True):
                     axis.loglog([row[by] for row in found], [row[figure_of] for row in found], "o-", label=what)
+            sizes = sorted({row[by] for row in rows if row["what"] in FITS and row[other] == least})
+            for axis in axes[:, column]:
+                axis.set_xticks(sizes, labels=[f"{size:,}" for size in sizes])
+                axis.xaxis.set_minor_locator(NullLocator())
             axes[1, column].set_xlabel(label.format(least))
         axes[0, 0].set_ylabel("CPU seconds")
         axes[1, 0].set_ylabel("memory, MB")
