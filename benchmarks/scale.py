@@ -72,7 +72,14 @@ def ranking(users: int, items: int, bare: bool) -> Callable[[], object]:
     items_ND = rng.standard_normal((items + 1, WIDTH), np.float32)
     histories = [rng.integers(1, items + 1, 20) for _ in range(users)]
     if bare:
-        return lambda: [users_UD[start : start + 200] @ items_ND.T for start in range(0, users, 200)]
+        product_BN = np.empty((200, items + 1), np.float32)
+
+        def multiply() -> None:
+            for start in range(0, users, 200):
+                block_BD = users_UD[start : min(start + 200, users)]
+                np.matmul(block_BD, items_ND.T, out=product_BN[: len(block_BD)])
+
+        return multiply
 
     def encode(item_idx_BL: np.ndarray) -> np.ndarray:
         return users_UD[item_idx_BL[:, -1] % users]
