@@ -33,18 +33,17 @@ def machine() -> dict:
 
 
 def commit() -> str | None:
-    """The commit checked out, with `+` where files differ from it; None without git or without a commit."""
+    """The commit checked out, with `+` where files other than results differ from it; None without git or a commit."""
+
+    def git(*arguments: str) -> str:
+        called = ["git", *arguments]
+        return subprocess.run(called, cwd=RESULTS.parent, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"],
-            cwd=RESULTS.parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)benchmarks/results")
+        return git("rev-parse", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None
-    return found.stdout.strip()
 
 
 def facts(module: str) -> dict:
