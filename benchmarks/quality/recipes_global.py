@@ -30,7 +30,7 @@ ML1M = checked(
         "split": {"name": "global_time"},
         "train": {
             "models": {
-                "fusion": {"members": ["slist", "recency_ease", "ease", "recent_popular", "popular_now"]},
+                "rerank": {"members": ["slist", "recency_ease", "ease", "recent_popular", "popular_now"]},
                 "slist": {"alpha": 0.1, "window": 30, "decay": 2.5, "floor": 0.08},
                 "recency_ease": {"regularization": 500, "link_decay": 3, "link_floor": 0.05},
                 "popular_now": {"model": "recent_popular", "half_life_days": 3},
@@ -86,16 +86,16 @@ def _task(name: str, params: Params, events: Callable[[Path, Params, Path], Path
 
 def _table(name: str, protocol: str, params: Params, events: Callable[[Path, Params, Path], Path]) -> Table:
     models: dict[str, dict[str, Any]] = params.train.models
-    together = {"members": models.get("rerank", models.get("fusion", {}))["members"]}
-    single = dict.fromkeys(["most_popular", "recent_popular", "item_knn", *together["members"]])
+    members = models["rerank"]["members"]
+    single = dict.fromkeys(["most_popular", "recent_popular", "item_knn", *members])
     return Table(
         name=name,
         protocol=f"one cut in time for all, {protocol}, fitted before the first cut; whole catalogue as of the target",
         load=lambda data, quick: _task(name, params, events, data, quick),
         recipes=(
             *(Recipe(label, label, _only(models, label), is_random=False) for label in single),
-            Recipe("fusion", "fusion", {**models, "fusion": together}, is_random=False),
-            Recipe("rerank", "rerank", {**models, "rerank": together}),
+            Recipe("fusion", "fusion", {**models, "fusion": {"members": members}}, is_random=False),
+            Recipe("rerank", "rerank", models),
         ),
         published=(),
     )
