@@ -14,7 +14,7 @@ from benchmarks.quality.tasks import Published, Recipe, Table, Task
 _SETTINGS: dict[str, dict[str, Any]] = {
     **ML1M,
     "ligr_time": {"model": "ligr", "use_time": True},
-    "fusion": {"members": ["ligr_time", *LINEAR]},
+    **dict.fromkeys(["fusion", "rerank"], {"members": ["ligr_time", *LINEAR]}),
 }
 
 
@@ -34,6 +34,7 @@ TABLES = (
             Recipe("hstu", "hstu"),
             Recipe("ligr_time", "ligr_time", _SETTINGS),
             Recipe("fusion", "fusion", _SETTINGS),
+            Recipe("rerank", "rerank", _SETTINGS),
         ),
         published=(
             Published(
