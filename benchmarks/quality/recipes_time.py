@@ -14,7 +14,7 @@ from benchmarks.quality.tasks import Published, Recipe, Table, Task
 _SETTINGS: dict[str, dict[str, Any]] = {
     **ML1M,
     "ligr_time": {"model": "ligr", "use_time": True},
-    **dict.fromkeys(["fusion", "rerank"], {"members": ["ligr_time", *LINEAR]}),
+    **{name: {"members": ["ligr_time", *LINEAR]} for name in ("fusion", "rerank")},
 }
 
 
