@@ -1,9 +1,9 @@
 """`attributes`: categories, price, time of publication and the columns of `attributes` as one vector.
 
-A column for each category, each frequent value of an attribute of words, and each number. Which columns there are, their
-means and deviations are learnt from the items of the train part alone. Every column is standardised; a number that is
-missing counts as the mean. Age is the time of publication with another sign, so that no moment has to be chosen from
-which it would be counted.
+A column for each category, each frequent value of an attribute of words, and each number. Which columns there are,
+their means and deviations are learnt from the items of the train part alone. Every column is standardised; a number
+that is missing counts as the mean. Age is the time of publication with another sign, so that no moment has to be chosen
+from which it would be counted.
 """
 
 import json
