@@ -1,9 +1,6 @@
-"""Embeddings from a server that speaks OpenAI's protocol: a real one, on this machine, in a thread."""
+"""Embeddings from a server that speaks OpenAI's protocol: a real one on this machine."""
 
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -13,59 +10,15 @@ import pytest
 from recops.encoders import text
 from recops.encoders.text import Text, served_embeddings
 from recops.errors import CallError
+from tests.encoders.embeddings_server import KEY, Server, running
 from tests.encoders.small_encoders import made
-
-KEY = "secret-7"
-
-
-class Server(ThreadingHTTPServer):
-    """Answers a text with [its length, 1, 0], the last first. `planned` are answers to give before: (status, headers,
-    body); `calls` are the bodies it was sent."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.planned: list[tuple[int, dict[str, str], Any]] = []
-        self.calls: list[dict[str, Any]] = []
-        self.url = f"http://127.0.0.1:{self.server_port}/v1"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.calls.append(body)
-        if self.server.planned:
-            self.answer(*self.server.planned.pop(0))
-        elif self.path != "/v1/embeddings" or self.headers.get("Authorization") != f"Bearer {KEY}":
-            self.answer(401, {}, {"error": {"message": "Incorrect API key"}})
-        else:
-            vectors = [{"index": i, "embedding": [len(asked), 1, 0]} for i, asked in enumerate(body["input"])]
-            self.answer(200, {}, {"object": "list", "data": vectors[::-1], "model": body["model"]})
-
-    def answer(self, status: int, headers: dict[str, str], body: Any) -> None:
-        data = json.dumps(body).encode()
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(data))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: Any) -> None:
-        """Silent."""
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("EMBEDDINGS_KEY", KEY)
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
+    with running() as server:
+        yield server
 
 
 def options(server: Server, **more: Any) -> Text.Options:
