@@ -133,8 +133,7 @@ def test_pictures_are_those_of_torch_and_posters_are_told_apart(cache: Path, dat
     # The same poster, smaller and more coarsely saved, is nearer to itself than any other poster is.
     for name in names:
         with Pillow.open(tmp_path / name) as poster:
-            poster.resize((poster.width // 2, poster.height // 2)).save(
-                tmp_path / f"small-{Path(name).name}", quality=60
-            )
+            half = poster.resize((poster.width // 2, poster.height // 2))
+            half.save(tmp_path / f"small-{Path(name).name}", quality=60)
     small = encoder.encode([{"item_id": name, "image": f"small-{Path(name).name}"} for name in names])
     assert (small @ found.T).argmax(axis=1).tolist() == list(range(24))
