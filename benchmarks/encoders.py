@@ -1,7 +1,7 @@
 """Texts and pictures encoded a CPU second, and the text encoder against the same weights in torch.
 
 `python -m benchmarks.encoders [--quick]`. Texts are titles and genres of the 9,066 films of the demo log (--quick:
-1,024); pictures are made, 512 JPEG files of 300 x 450 pixels (--quick: 64), and decoding is part of the time. One thread
+1,024); pictures are made, 512 JPEG files of 300 x 450 pixels (--quick: 64), decoding is part of the time. One thread
 each; torch is sentence-transformers with batches of 32, which it sorts by length. The two take turns over parts of the
 texts, so that a busy machine favours neither. Targets: 250 texts and 25 pictures a second and core.
 """

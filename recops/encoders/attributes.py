@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from recops.encoders.content.item_encoder import ItemEncoder, attributes_of
+from recops.encoders.content.item_encoder import ItemEncoder, attributes_of, categories_of
 from recops.encoders.content.item_encoder import Options as EncoderOptions
 from recops.errors import CallError
 from recops.protocols import Item
@@ -110,7 +110,7 @@ class Attributes(ItemEncoder):
 
 def _values(item: Item) -> Iterator[tuple[Column, float]]:
     """Columns and values of an item, each column once. A word that can be read as a number comes as both."""
-    for category in dict.fromkeys(item.get("categories") or ()):
+    for category in categories_of(item):
         yield (CATEGORY, "", category), 1.0
     price = _number(item.get("price"))
     if price is not None:

@@ -27,7 +27,7 @@ def test_a_text_is_the_mean_of_its_words_at_length_1(encoder: Text) -> None:
     ("item", "text"),
     [
         ({"title": "Heat ", "text": " Two men.", "categories": ["Crime", "Drama"]}, b"Heat. Two men.. Crime, Drama"),
-        ({"title": None, "text": "", "categories": ["Crime"]}, b"Crime"),
+        ({"title": None, "text": "", "categories": ["Crime", None, "Crime"]}, b"Crime"),
         ({"title": "  ", "categories": []}, None),
         ({"item_id": "7"}, None),
         ({"title": "a\ud800b"}, b"a?b"),
