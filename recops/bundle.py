@@ -15,9 +15,10 @@ from typing import Any, get_args
 
 import numpy as np
 
+from recops.calibration import Calibration, Fusion
 from recops.errors import BundleError, RefusedError
 from recops.reranking import FEATURES, ItemFacts, Reranker
-from recops.runtime import Calibration, Fusion, Histories, Links, OnnxNetwork, RatingScale, Scorer
+from recops.runtime import Histories, Links, OnnxNetwork, RatingScale, Scorer
 
 # 2: several models in one bundle, tables of users, and ratings; 3: with a reranker, else 2 is written
 FORMAT_VERSION = 3
