@@ -1,0 +1,100 @@
+"""Why an item stands in a list: what the served model was moved by, and a sentence for each reason.
+
+In: a Release and the Account of one user's scores. Out: plain dicts, at most four an item, of one of these types.
+`history`: an item of the history and its share of what speaks for the item, measured by leaving it out. `attribute`: a
+category of the item that most of this comes from, more than the history's own part in it would say. `taste`: the model
+reads the user from a table learnt in training, so that no event of the history carried anything; an item of the history
+that the model puts near is named, and marked as near. `popular`: what speaks is what everybody has. An empty list:
+nothing speaks for the item. Never a reason that was not looked for in the model.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from recops.attribution import Account, cosines, shares
+from recops.serving.release import Release
+
+NUM_REASONS = 3  # of the history
+LEAST_LIFT = 0.1  # by which a category's share must exceed its share of the history
+
+Reason = dict[str, Any]
+
+
+class Reasons:
+    """The reasons of one user's list, `rows` [R] of the release."""
+
+    def __init__(self, release: Release, account: Account, rows: np.ndarray) -> None:
+        self.release, self.account, self.rows = release, account, rows
+        self.items = account.chosen(rows) if account.is_answered else np.zeros(0, np.int64)
+        self.losses_HR = account.losses(self.items, rows)
+        self.shares_HR = shares(self.losses_HR, float(account.scores[account.judged].std()) if len(self.items) else 0.0)
+
+    def of(self, place: int) -> list[Reason]:
+        """The reasons of the item at a place of `rows`, strongest first."""
+        row, shares_H = int(self.rows[place]), self.shares_HR[:, place]
+        if not shares_H.any():
+            return self._without_history(row)
+        best = [h for h in np.argsort(-shares_H, kind="stable")[:NUM_REASONS] if shares_H[h] > 0]
+        found = [self._history(int(self.items[h]), row, float(shares_H[h])) for h in best]
+        return found + self._attribute(row, shares_H)
+
+    def _history(self, item: int, row: int, share: float) -> Reason:
+        named = self._named(item)
+        text = "You had it before" if item == row else f"Because of {_title(named)} in your history"
+        return {"type": "history", **named, "share": share, "text": text}
+
+    def _attribute(self, row: int, shares_H: np.ndarray) -> list[Reason]:
+        categories = self.release.bundle.items["categories"]
+        has_HA = np.array(
+            [[name in (categories[item - 1] or ()) for name in categories[row - 1] or ()] for item in self.items], bool
+        ).reshape(len(self.items), -1)
+        carried_A = shares_H @ has_HA
+        lift_A = np.where((has_HA & (shares_H[:, None] > 0)).sum(0) > 1, carried_A - has_HA.mean(0), 0)
+        if not len(lift_A) or lift_A.max() < LEAST_LIFT:
+            return []
+        best = int(lift_A.argmax())
+        value = categories[row - 1][best]
+        text = f"Because of what is {value} in your history, as this is"
+        return [
+            {"type": "attribute", "name": "category", "value": value, "share": float(carried_A[best]), "text": text}
+        ]
+
+    def _without_history(self, row: int) -> list[Reason]:
+        account = self.account
+        if not account.is_answered:
+            return self._popular(account.scores, row)
+        for part, said_N in zip(account.scorer.parts, account.said, strict=True):
+            if part.user_table is not None and part.item_vectors is not None and not np.isnan(said_N[row]):
+                return [self._taste(part.item_vectors, row)]
+        return next(
+            (
+                self._popular(said_N, row)
+                for part, said_N in zip(account.scorer.parts, account.said, strict=True)
+                if part.item_scores is not None
+            ),
+            [],
+        )
+
+    def _taste(self, vectors: np.ndarray, row: int) -> Reason:
+        history = np.unique(self.account.history)
+        history = history[history != row]
+        alike = cosines(vectors[history], vectors[[row]])[:, 0]
+        if not len(history) or alike.max() <= 0:
+            return {"type": "taste", "text": "It fits the taste that was learnt of you"}
+        named = self._named(int(history[alike.argmax()]))
+        text = f"It fits the taste that was learnt of you; near it in your history is {_title(named)}"
+        return {"type": "taste", **named, "similarity": float(alike.max()), "text": text}
+
+    def _popular(self, scores: np.ndarray, row: int) -> list[Reason]:
+        if scores[row] <= np.nanmean(np.where(np.isfinite(scores), scores, np.nan)[1:]):
+            return []
+        is_rated = self.release.bundle.scorer.ratings is not None
+        return [{"type": "popular", "text": "Many rate it well" if is_rated else "Many choose it"}]
+
+    def _named(self, row: int) -> dict[str, Any]:
+        return {"item_id": self.release.ids[row - 1], "title": self.release.titles[row - 1]}
+
+
+def _title(named: dict[str, Any]) -> str:
+    return named["title"] or named["item_id"]
