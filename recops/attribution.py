@@ -19,8 +19,8 @@ import numpy as np
 from recops.runtime import Histories, Links, Scorer
 
 # Items left out at once. A network's time grows with the events of the batch, and the whole answer may cost five times
-# one without reasons; without a network all that a history says costs little more than one look at it.
-MOST, MOST_ENCODED, LEAST_ENCODED, EVENTS_ENCODED = 200, 16, 4, 1_000
+# one without reasons.
+MOST, MOST_ENCODED, LEAST_ENCODED, EVENTS_ENCODED = 32, 16, 4, 1_000
 NOISE = 1e-4  # of the deviation of the scores: less is rounding, not a reason
 
 
@@ -50,6 +50,12 @@ class Account:
         judged[0] = False
         judged[self.history] = False
         return judged
+
+    @cached_property
+    def items(self) -> np.ndarray:
+        """int64: the items of the history, each once, latest first."""
+        latest_first, place = np.unique(self.history[::-1], return_index=True)
+        return latest_first[np.argsort(place)]
 
     @property
     def said(self) -> np.ndarray:
@@ -107,18 +113,16 @@ class Account:
         Otherwise half of those that there is time for are the latest and half those nearest to any of `rows`: by the
         links of the heaviest model that has any, else by the cosine of item vectors.
         """
-        latest_first, place = np.unique(self.history[::-1], return_index=True)
-        latest_first = latest_first[np.argsort(place)]
         num = self._room()
-        if len(latest_first) <= num:
-            return latest_first
-        near = self.nearness(latest_first, rows)
-        order = np.arange(len(latest_first))
+        if len(self.items) <= num:
+            return self.items
+        near = self.nearness(self.items, rows)
+        order = np.arange(len(self.items))
         if near is not None:
             strongest = (near / np.maximum(near.max(0, initial=0), 1e-12)).max(1, initial=0)
             nearest = np.argsort(-strongest[num // 2 :], kind="stable") + num // 2
             order = np.concatenate([order[: num // 2], nearest])
-        return latest_first[np.sort(order[:num])]
+        return self.items[np.sort(order[:num])]
 
     def nearness(self, items: np.ndarray, rows: np.ndarray) -> np.ndarray | None:
         """How near items of the history are to some rows, as item models see it: [H, R]; None where none does."""

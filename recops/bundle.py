@@ -217,8 +217,10 @@ def _scorer(
     """One model of a bundle; its files lie in `place` (empty, or ending in a slash)."""
 
     def array(name: str) -> Any:
-        found = place + name in manifest["files"]
-        return np.load(folder / place / name, mmap_mode="r", allow_pickle=False) if found else None
+        if place + name not in manifest["files"]:
+            return None
+        # A plain array over the mapped file: numpy's memmap class costs time at every operation.
+        return np.asarray(np.load(folder / place / name, mmap_mode="r", allow_pickle=False))
 
     def network(name: str) -> OnnxNetwork | None:
         return OnnxNetwork(folder / place / name, threads) if place + name in manifest["files"] else None

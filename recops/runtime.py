@@ -80,11 +80,12 @@ class Links:
     def votes_for(self, histories: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:
         """What `votes` says of some rows, for several histories that share most items: float32 [B, R]."""
         voting = [self._voting(history) for history in histories]
+        lengths = np.array([len(history) for history in voting], np.int64)
         items, place = np.unique(np.concatenate([*voting, np.zeros(0, np.int64)]), return_inverse=True)
-        weights_HR = self.between(items, rows)
-        ends = np.cumsum([len(history) for history in voting])[:-1]
-        found = [self.vote_weights(len(own)) @ weights_HR[own] for own in np.split(place, ends)] if voting else []
-        return np.array(found, np.float32).reshape(len(voting), len(rows))
+        age = np.repeat(np.cumsum(lengths), lengths) - 1 - np.arange(lengths.sum())
+        cell = np.repeat(np.arange(len(voting)) * len(items), lengths) + place
+        votes = np.bincount(cell, self._weight_at(age), minlength=len(voting) * len(items))
+        return (votes.reshape(len(voting), len(items)) @ self.between(items, rows)).astype(np.float32)
 
     def between(self, items: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Weight of the link from each of some items to each of some rows: float64 [H, R], 0 where there is none."""
@@ -100,8 +101,10 @@ class Links:
 
     def vote_weights(self, num_events: int) -> np.ndarray:
         """How much each of the last events of a history votes, oldest first: float64."""
-        age = np.arange(num_events - 1, -1, -1, dtype=np.float64)
-        return np.ones(num_events) if self.decay is None else np.exp(-age / self.decay) + self.floor
+        return self._weight_at(np.arange(num_events - 1, -1, -1))
+
+    def _weight_at(self, age: np.ndarray) -> np.ndarray:
+        return np.ones(len(age)) if self.decay is None else np.exp(-age / self.decay) + self.floor
 
     def _voting(self, history: np.ndarray) -> np.ndarray:
         return history if self.window is None else history[-self.window :]

@@ -46,19 +46,19 @@ class Reasons:
 
     def _attribute(self, row: int, shares_H: np.ndarray) -> list[Reason]:
         categories = self.release.bundle.items["categories"]
-        has_HA = np.array(
-            [[name in (categories[item - 1] or ()) for name in categories[row - 1] or ()] for item in self.items], bool
-        ).reshape(len(self.items), -1)
-        carried_A = shares_H @ has_HA
-        lift_A = np.where((has_HA & (shares_H[:, None] > 0)).sum(0) > 1, carried_A - has_HA.mean(0), 0)
-        if not len(lift_A) or lift_A.max() < LEAST_LIFT:
+        own = categories[row - 1]
+        if not own:
             return []
+        has_HA = np.array([[name in (categories[item - 1] or ()) for name in own] for item in self.items])
+        carried_A = shares_H @ has_HA
+        # One item alone has been named already.
+        is_of_several = (has_HA & (shares_H[:, None] > 0)).sum(0) > 1
+        lift_A = np.where(is_of_several, carried_A - has_HA.mean(0), 0)
         best = int(lift_A.argmax())
-        value = categories[row - 1][best]
-        text = f"Because of what is {value} in your history, as this is"
-        return [
-            {"type": "attribute", "name": "category", "value": value, "share": float(carried_A[best]), "text": text}
-        ]
+        if lift_A[best] < LEAST_LIFT:
+            return []
+        share, text = min(float(carried_A[best]), 1.0), f"Because of {own[best]} in your history, which this is too"
+        return [{"type": "attribute", "name": "category", "value": own[best], "share": share, "text": text}]
 
     def _without_history(self, row: int) -> list[Reason]:
         account = self.account

@@ -68,8 +68,7 @@ class Release:
         except (ValueError, TypeError, KeyError) as error:
             raise BundleError(f"{bundle.folder}: items are not usable: {error}") from None
         scorer = bundle.scorer
-        # Plain arrays over the mapped files: numpy's memmap class costs time at every operation.
-        self.item_vectors = None if scorer.vectors is None else np.asarray(scorer.vectors)
+        self.item_vectors = scorer.vectors
         self.uses_time = scorer.asks_time
 
     @cached_property
