@@ -86,8 +86,7 @@ def falls(release: Release, history: np.ndarray, rng: np.random.Generator) -> di
     rows = top_k(scores[None], K)[0][0]
     items = account.chosen(rows)
     place = int(rng.integers(K))
-    losses_HR = account.losses(items, rows)
-    own = shares(losses_HR, float(account.scores[account.judged].std()))[:, place]
+    own = shares(account.losses(items, rows), account.deviation)[:, place]
     named = items[np.argsort(-own, kind="stable")[:NUM_REASONS]]
     named = named[: int((own > 0).sum())]
     if not len(named):
@@ -129,8 +128,9 @@ def faithfulness(release: Release, histories: list[np.ndarray]) -> dict[str, Any
 
 def cost(release: Release, histories: list[np.ndarray]) -> dict[str, Any]:
     """CPU milliseconds of a list, by length of history: without reasons, with them, and one over the other."""
+    _spent(release, release.ids[:10], True)  # warms up
     by_length: dict[str, list[tuple[float, float]]] = {}
-    for history in [histories[0], *histories]:  # the first warms up and is measured again
+    for history in histories:
         ids = [release.ids[row - 1] for row in history]
         spent = [min(_spent(release, ids, explain) for _ in range(3)) for explain in (False, True)]
         start = max(length for length in LENGTHS if length <= len(history))

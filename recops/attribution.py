@@ -18,9 +18,9 @@ import numpy as np
 
 from recops.runtime import Histories, Links, Scorer
 
-# Items left out at once. A network's time grows with the events of the batch, and the whole answer may cost five times
-# one without reasons.
-MOST, MOST_ENCODED, LEAST_ENCODED, EVENTS_ENCODED = 32, 16, 4, 1_000
+# Items left out at once, so that an answer with reasons costs at most five times one without. An encoder's time grows
+# with the events of the batch, a reranker's with the histories.
+MOST, MOST_ENCODED, LEAST_ENCODED, EVENTS_ENCODED, MOST_RERANKED = 32, 16, 4, 1_000, 6
 NOISE = 1e-4  # of the deviation of the scores: less is rounding, not a reason
 
 
@@ -50,6 +50,11 @@ class Account:
         judged[0] = False
         judged[self.history] = False
         return judged
+
+    @cached_property
+    def deviation(self) -> float:
+        """Of the scores, over the items outside the history; 0 where there is none."""
+        return float(self.scores[self.judged].std()) if self.judged.any() else 0.0
 
     @cached_property
     def items(self) -> np.ndarray:
@@ -139,11 +144,12 @@ class Account:
         return votes[items][:, None] * links.between(items, rows)
 
     def _room(self) -> int:
+        room = MOST if self.scorer.reranker is None else MOST_RERANKED
         encoders = [part for part in self.scorer.parts if part.encode is not None]
-        if not encoders and self.scorer.reranker is None:
-            return MOST
-        events = max((min(len(self.history), part.max_history) for part in encoders), default=1)
-        return max(LEAST_ENCODED, min(MOST_ENCODED, EVENTS_ENCODED // events))
+        if not encoders:
+            return room
+        events = max(1, *(min(len(self.history), part.max_history) for part in encoders))
+        return min(room, MOST_ENCODED, max(LEAST_ENCODED, EVENTS_ENCODED // events))
 
     def _without(self, items: np.ndarray) -> Histories:
         kept = [self.history != item for item in items]

@@ -53,7 +53,7 @@ def explain(release: Release, request: Recommend, stored: Stored | None, item_id
         "rank": None if removed_by else _rank(shown, row),
         "rank_before_rules": _rank(account.scores, row),
         "num_shown": int(np.isfinite(shown).sum()),
-        "score": float(account.scores[row]),
+        "score": _shown(release, account.scores[row]),
         "removed_by": removed_by,
         "parts": _parts(release, account, row) if account.is_answered else [],
         "reranker": _added(account, row),
@@ -65,16 +65,20 @@ def explain(release: Release, request: Recommend, stored: Stored | None, item_id
     }
 
 
+def _shown(release: Release, score: np.float32) -> float:
+    """As a list shows it."""
+    ratings = release.bundle.scorer.ratings
+    return float(score if ratings is None else ratings.clipped(np.array([score]))[0])
+
+
 def _rank(scores: np.ndarray, row: int) -> int:
     """From 1; of equal scores the lower row stands first."""
     return int((scores > scores[row]).sum() + (scores[:row] == scores[row]).sum()) + 1
 
 
 def _parts(release: Release, account: Account, row: int) -> list[dict[str, Any]]:
-    scoring = release.bundle.manifest["scoring"]
-    names = (
-        [part["name"] for part in scoring["members"]] if "members" in scoring else [release.bundle.manifest["model"]]
-    )
+    manifest = release.bundle.manifest
+    names = [part["name"] for part in manifest["scoring"].get("members", [{"name": manifest["model"]}])]
     return [
         {"model": name, "raw": None, "calibrated": None, "weight": None, "adds": None}
         if np.isnan(raw)

@@ -1,11 +1,10 @@
 """Why an item stands in a list: what the served model was moved by, and a sentence for each reason.
 
-In: a Release and the Account of one user's scores. Out: plain dicts, at most four an item, of one of these types.
-`history`: an item of the history and its share of what speaks for the item, measured by leaving it out. `attribute`: a
-category of the item that most of this comes from, more than the history's own part in it would say. `taste`: the model
-reads the user from a table learnt in training, so that no event of the history carried anything; an item of the history
-that the model puts near is named, and marked as near. `popular`: what speaks is what everybody has. An empty list:
-nothing speaks for the item. Never a reason that was not looked for in the model.
+In: a Release and the Account of one user's scores. Out: plain dicts of one of these types. `history`: an item of the
+history and its share of what speaks for the item, measured by leaving it out; three at most. `attribute`: the category
+that this comes from, where that is more than the category's part in the history. `taste`: the model reads the user from
+a table learnt in training, so that no event of the history carried anything; an item of the history that the model
+puts near is named as such. `popular`: what speaks for the item is the same for everybody. An empty list: nothing does.
 """
 
 from typing import Any
@@ -16,6 +15,7 @@ from recops.attribution import Account, cosines, shares
 from recops.serving.release import Release
 
 NUM_REASONS = 3  # of the history
+LEAST_SHARE = 0.05  # less is not worth a sentence
 LEAST_LIFT = 0.1  # by which a category's share must exceed its share of the history
 
 Reason = dict[str, Any]
@@ -28,14 +28,15 @@ class Reasons:
         self.release, self.account, self.rows = release, account, rows
         self.items = account.chosen(rows) if account.is_answered else np.zeros(0, np.int64)
         self.losses_HR = account.losses(self.items, rows)
-        self.shares_HR = shares(self.losses_HR, float(account.scores[account.judged].std()) if len(self.items) else 0.0)
+        self.shares_HR = shares(self.losses_HR, account.deviation)
 
     def of(self, place: int) -> list[Reason]:
         """The reasons of the item at a place of `rows`, strongest first."""
         row, shares_H = int(self.rows[place]), self.shares_HR[:, place]
         if not shares_H.any():
             return self._without_history(row)
-        best = [h for h in np.argsort(-shares_H, kind="stable")[:NUM_REASONS] if shares_H[h] > 0]
+        least = min(LEAST_SHARE, shares_H.max())
+        best = [h for h in np.argsort(-shares_H, kind="stable")[:NUM_REASONS] if shares_H[h] >= least]
         found = [self._history(int(self.items[h]), row, float(shares_H[h])) for h in best]
         return found + self._attribute(row, shares_H)
 
@@ -52,7 +53,7 @@ class Reasons:
         has_HA = np.array([[name in (categories[item - 1] or ()) for name in own] for item in self.items])
         carried_A = shares_H @ has_HA
         # One item alone has been named already.
-        is_of_several = (has_HA & (shares_H[:, None] > 0)).sum(0) > 1
+        is_of_several = (has_HA & (shares_H[:, None] >= LEAST_SHARE)).sum(0) > 1
         lift_A = np.where(is_of_several, carried_A - has_HA.mean(0), 0)
         best = int(lift_A.argmax())
         if lift_A[best] < LEAST_LIFT:

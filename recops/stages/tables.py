@@ -9,7 +9,7 @@ from recops.stages.pipeline import refusal
 from recops.stages.project import Project
 
 Table = tuple[str, list[str], list[list[Any]]]  # title, columns, rows
-SHOWN = 10  # items of a history
+SHOWN, LEAST_SHOWN = 10, 5e-5  # items of a history; what they lose, at four digits
 
 
 def validation_table(project: Project) -> list[dict[str, Any]]:
@@ -84,7 +84,9 @@ def account_tables(account: dict[str, Any]) -> list[Table]:
     if account["reranker"] is not None:
         parts.append(["reranker", "-", "-", "-", f"{account['reranker']:.4f}"])
     history = [
-        [h["item_id"], h["title"] or "", f"{h['loses']:.4f}", f"{h['share']:.0%}"] for h in account["history"][:SHOWN]
+        [h["item_id"], h["title"] or "", f"{h['loses']:.4f}", f"{h['share']:.0%}"]
+        for h in account["history"][:SHOWN]
+        if abs(h["loses"]) >= LEAST_SHOWN
     ]
     left_out = f"{len(account['history'])} left out in turn of {account['history_length']} events"
     nearest = [[n["item_id"], n["title"] or "", f"{n['score']:.4f}"] for n in account["nearest"]]
