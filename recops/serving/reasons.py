@@ -88,7 +88,8 @@ class Reasons:
         return {"type": "taste", **named, "similarity": float(alike.max()), "text": text}
 
     def _popular(self, scores: np.ndarray, row: int) -> list[Reason]:
-        if scores[row] <= np.nanmean(np.where(np.isfinite(scores), scores, np.nan)[1:]):
+        others = scores[self.account.judged]
+        if not len(others) or scores[row] <= others.mean():
             return []
         is_rated = self.release.bundle.scorer.ratings is not None
         return [{"type": "popular", "text": "Many rate it well" if is_rated else "Many choose it"}]

@@ -63,6 +63,22 @@ def test_lists_are_in_the_order_of_what_is_predicted_and_show_ratings(service: S
     assert service.ids(user_id="nobody", k=2) == ["c", "a"]
 
 
+def test_reasons_are_the_taste_that_was_learnt_and_never_the_history(service: Served) -> None:
+    """All vectors point the same way, so that whatever is in the history is near."""
+    alone = service.post("/recommend", user_id="ann", k=1, explain=True)["items"][0]["reasons"]
+    assert alone == [{"type": "taste", "text": "It fits the taste that was learnt of you"}]
+    beside_c = service.post("/recommend", user_id="ann", history=["b", "c"], k=1, explain=True)["items"][0]
+    text = "It fits the taste that was learnt of you; near it in your history is c"
+    assert beside_c["item_id"] == "b"
+    assert beside_c["reasons"] == [{"type": "taste", "item_id": "c", "title": None, "similarity": 1.0, "text": text}]
+
+
+def test_somebody_else_gets_what_many_rate_well(service: Served) -> None:
+    """Of 3, 2 and 9 only the last is above the mean."""
+    found = service.post("/recommend", user_id="nobody", k=2, explain=True)["items"]
+    assert [item["reasons"] for item in found] == [[{"type": "popular", "text": "Many rate it well"}], []]
+
+
 def test_means_that_are_not_of_the_users_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "bundle", user_means=(3.0, 4.0, 5.0))
     with pytest.raises(BundleError, match=r"user_means.npy: 3 rows where 2 are needed"):
