@@ -1,4 +1,4 @@
-"""Whether the reasons given are what moved the model: `python -m benchmarks.faithfulness [--quick]`.
+"""Whether the reasons given are what moved the model: `python -m benchmarks.faithfulness [--quick] [--only PART]`.
 
 MovieLens-1M, leave-last-out (the file of the SASRec authors). Models are fitted, exported and loaded as served: the
 linear part of the default fusion, its sequence model alone, and the default fusion. For each of 500 users one item is
@@ -8,8 +8,9 @@ seen is told before and after. Beside it: as many taken out at random (mean of 2
 nearest by links or item vectors. Deleted items stay out of the ranking. Mean and median fall in places, with 95 %
 bootstrap intervals over users.
 
-The cost: CPU seconds of one thread for a list of ten made by the service's own code, with reasons over without, HTTP
-left out, by length of history. To reach: at most 5. Prints tables and writes results/faithfulness.json.
+Part `falls` is that. Part `cost` is CPU time of the real service for a list of ten, with reasons over without, by
+length of history; the network is not trained for it. To reach: at most 5. Prints tables and writes
+results/faithfulness.json; a part that is not measured keeps the figures it has there.
 """
 
 import os
@@ -19,8 +20,9 @@ if __name__ == "__main__":
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 import argparse
+import json
+import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,21 +31,21 @@ import numpy as np
 
 from benchmarks.quality.sequences import read_pairs
 from benchmarks.quality.tasks import Task, leave_last_out
-from benchmarks.report import write_results
+from benchmarks.report import RESULTS, facts, write_results
+from benchmarks.serving import ONE_THREAD, free_port, round_ms, server
 from recops.attribution import Account, shares
-from recops.bundle import load_bundle
+from recops.bundle import Bundle, load_bundle
+from recops.models.fusion import Fusion
 from recops.params import TrainParams
-from recops.protocols import FitReport, Recommender
+from recops.protocols import FitReport, Recommender, ServingParts
 from recops.release.export import export_bundle
-from recops.runtime import Histories, top_k
+from recops.runtime import Histories, Scorer, top_k
 from recops.serving.reasons import NUM_REASONS
-from recops.serving.release import Release
-from recops.serving.requests import Recommend
-from recops.serving.retrieval import recommend
-from recops.stages.train import fit
+from recops.stages.train import fit, make_model
 
 NUM_USERS, QUICK_USERS, NUM_DRAWS, K, TO_REACH = 500, 60, 20, 10, 5.0
 LENGTHS = (0, 20, 50, 100, 200)  # histories from so many events on
+LEAST_TIMED = 50  # requests: CPU time is counted in hundredths of a second
 LINEAR = ["slist", "ease"]
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "fusion of slist, ease": ("fusion", {"fusion": {"members": LINEAR}}),
@@ -59,27 +61,26 @@ def load(data: Path, quick: bool) -> Task:
     return leave_last_out("ml1m", dict(list(sequences.items())[:: 20 if quick else 1]))
 
 
-def serve(model: Recommender, task: Task, folder: Path) -> Release:
-    """The fitted model as the service has it."""
+def serve(parts: ServingParts, task: Task, folder: Path) -> Bundle:
+    """A model as the service has it."""
     nulls = [None] * task.train.num_items
     columns = ("title", "categories", "price", "available", "published_at")
-    facts = {"params": {}, "metrics": {}, "validation": {}, "inputs": {}, "data_watermark": None, "remove_seen": True}
+    known = {"params": {}, "metrics": {}, "validation": {}, "inputs": {}, "data_watermark": None, "remove_seen": True}
     export_bundle(
-        model.parts(),
+        parts,
         folder,
         items={"item_id": task.train.items.ids, **dict.fromkeys(columns, nulls)},
         fallback=task.test.fallback,
         profile={},
-        facts={"model": "benchmark", **facts},
+        facts={"model": "benchmark", **known},
         opset=20,
         max_links=300,
     )
-    return Release(load_bundle(folder), {})
+    return load_bundle(folder)
 
 
-def falls(release: Release, history: np.ndarray, rng: np.random.Generator) -> dict[str, float] | None:
+def falls(scorer: Scorer, history: np.ndarray, rng: np.random.Generator) -> dict[str, float] | None:
     """Places that one of the recommended items falls, by what is taken out of the history; None where no reason is."""
-    scorer = release.bundle.scorer
     account = Account(scorer, Histories([history]))
     scores = account.scores.copy()
     scores[history] = -np.inf
@@ -112,10 +113,10 @@ def interval(values: np.ndarray, statistic: Callable[..., np.ndarray]) -> dict[s
     return {"value": float(statistic(values)), "low": float(low), "high": float(high)}
 
 
-def faithfulness(release: Release, histories: list[np.ndarray]) -> dict[str, Any]:
+def faithfulness(scorer: Scorer, histories: list[np.ndarray]) -> dict[str, Any]:
     """Falls of all users, and how much further those of the named items go than each of the others."""
     rng = np.random.default_rng(1)
-    found = [one for history in histories if (one := falls(release, history, rng)) is not None]
+    found = [one for history in histories if (one := falls(scorer, history, rng)) is not None]
     columns = {name: np.array([one[name] for one in found]) for name in found[0]}
     more = {f"named - {name}": columns["named"] - values for name, values in columns.items() if name != "named"}
     figures = {
@@ -126,73 +127,97 @@ def faithfulness(release: Release, histories: list[np.ndarray]) -> dict[str, Any
     return {"users": len(found), "without_reason": len(histories) - len(found), "further": float(further), **figures}
 
 
-def cost(release: Release, histories: list[np.ndarray]) -> dict[str, Any]:
-    """CPU milliseconds of a list, by length of history: without reasons, with them, and one over the other."""
-    _spent(release, release.ids[:10], True)  # warms up
-    by_length: dict[str, list[tuple[float, float]]] = {}
-    for history in histories:
-        ids = [release.ids[row - 1] for row in history]
-        spent = [min(_spent(release, ids, explain) for _ in range(3)) for explain in (False, True)]
-        start = max(length for length in LENGTHS if length <= len(history))
-        by_length.setdefault(f"{start}+", []).append((spent[0], spent[1]))
-    by_length["all"] = [pair for pairs in by_length.values() for pair in pairs]
-    return {name: _ratio(np.array(pairs)) for name, pairs in sorted(by_length.items(), key=lambda one: len(one[0]))}
+def drawn(task: Task, quick: bool) -> list[np.ndarray]:
+    """Histories of the users that are asked about."""
+    users = np.random.default_rng(0).permutation(len(task.test))[: QUICK_USERS if quick else NUM_USERS]
+    return [task.test.histories[user].astype(np.int64) for user in users]
 
 
-def _spent(release: Release, ids: list[str], explain: bool) -> float:
-    request = Recommend.model_construct(history=ids, k=K, explain=explain)
-    started = time.process_time()
-    recommend(release, request, None)
-    return (time.process_time() - started) * 1000
-
-
-def _ratio(pairs: np.ndarray) -> dict[str, float]:
-    without, with_reasons = pairs.mean(0).tolist()
-    highest = float(np.quantile(pairs[:, 1] / pairs[:, 0], 0.95))
-    ratio = with_reasons / without
-    return {"users": len(pairs), "without_ms": without, "with_ms": with_reasons, "ratio": ratio, "ratio_p95": highest}
-
-
-def measure(task: Task, quick: bool, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Figures of each model; members that two of them have are fitted once."""
-    rng = np.random.default_rng(0)
-    drawn = rng.permutation(len(task.test))[: QUICK_USERS if quick else NUM_USERS]
-    histories = [task.test.histories[user].astype(np.int64) for user in drawn]
+def measure_falls(task: Task, quick: bool, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Falls by model; members that two of them have are fitted once."""
     fitted: dict[str, tuple[Recommender, FitReport]] = {}
     for label, (name, settings) in MODELS.items():
         fitted.pop("fusion", None)
         params = TrainParams(model=name, seed=1, threads=1, models={**settings, **(QUICK if quick else {})})
         model, _ = fit(name, task.train, params, task.valid, task.metrics[0], progress=True, fitted=fitted)
-        release = serve(model, task, folder / "bundle")
-        ndcg = task.test.mean(release.bundle.scorer, task.metrics[0])
-        found = {task.metrics[0]: ndcg, "falls": faithfulness(release, histories), "cost": cost(release, histories)}
-        show(label, found)
-        yield label, found
+        scorer = serve(model.parts(), task, folder / "bundle").scorer
+        figures = faithfulness(scorer, drawn(task, quick))
+        print(f"\n{label}: {figures['users']} users; further than at random for {figures['further']:.1%}")
+        print(f"{'taken out':<16} {'mean fall in places':>28} {'median':>28}")
+        for kind, figure in figures.items():
+            if isinstance(figure, dict):
+                cells = (f"{f['value']:.2f} [{f['low']:.2f}, {f['high']:.2f}]" for f in figure.values())
+                print(f"{kind:<16} {' '.join(f'{cell:>28}' for cell in cells)}", flush=True)
+        yield label, {task.metrics[0]: task.test.mean(scorer, task.metrics[0]), **figures}
 
 
-def show(label: str, found: dict[str, Any]) -> None:
-    figures = found["falls"]
-    print(f"\n{label}: {figures['users']} users; further than at random for {figures['further']:.1%}")
-    print(f"{'taken out':<16} {'mean fall in places':>28} {'median':>28}")
-    for name, figure in figures.items():
-        if isinstance(figure, dict):
-            cells = (f"{f['value']:.2f} [{f['low']:.2f}, {f['high']:.2f}]" for f in (figure["mean"], figure["median"]))
-            print(f"{name:<16} {' '.join(f'{cell:>28}' for cell in cells)}")
-    print(f"{'events':<8} {'users':>6} {'without ms':>11} {'with ms':>8} {'ratio':>6} {'p95':>6}")
-    for name, row in found["cost"].items():
-        cells = f"{row['without_ms']:>11.2f} {row['with_ms']:>8.2f} {row['ratio']:>6.2f} {row['ratio_p95']:>6.2f}"
-        print(f"{name:<8} {row['users']:>6} {cells}", flush=True)
+def measure_cost(task: Task, quick: bool, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Milliseconds of the service's processes by model and length of history."""
+    params = TrainParams(seed=1, threads=1, models=QUICK if quick else {})
+    parts = {name: fit(name, task.train, params, None, task.metrics[0])[0].parts() for name in LINEAR}
+    network = make_model("ligr", task.train, params, remove_seen=True).parts()
+    print(f"\n{'model':<28} {'events':<7} {'users':>6} {'without ms':>11} {'with ms':>8} {'ratio':>6}")
+    for label, (name, settings) in MODELS.items():
+        model = network
+        if name == "fusion":
+            together = Fusion(Fusion.Config(**settings["fusion"]), 0, task.train.num_items, seed=1)
+            together.attach({member: {**parts, "ligr": network}[member] for member in together.config.members})
+            model = together.parts()
+        bundle = serve(model, task, folder / "bundle")
+        rows = cost(bundle, drawn(task, quick), folder)
+        for events, row in rows.items():
+            cells = f"{row['without_ms']:>11.2f} {row['with_ms']:>8.2f} {row['ratio']:>6.2f}"
+            print(f"{label:<28} {events:<7} {row['users']:>6} {cells}", flush=True)
+        yield label, rows
+
+
+def cost(bundle: Bundle, histories: list[np.ndarray], folder: Path) -> dict[str, Any]:
+    """CPU milliseconds of a request without reasons, with them, and one over the other; medians of three rounds."""
+    ids = bundle.items["item_id"]
+    bodies: dict[str, list[tuple[bytes, bytes]]] = {}
+    for history in histories:
+        start = max(length for length in LENGTHS if length <= len(history))
+        plain, explained = (
+            json.dumps({"history": [ids[row - 1] for row in history], "k": K, "explain": explain}).encode()
+            for explain in (False, True)
+        )
+        for group in (f"{start}+", "all"):
+            bodies.setdefault(group, []).append((plain, explained))
+    port, settings = free_port(), {"BENTOML_HOME": str(folder / "bentoml"), "BENTOML_DO_NOT_TRACK": "True"}
+    command = ["-m", "bentoml", "serve", "recops.serving.service:RecopsService", "--port", str(port)]
+    settings |= {"RECOPS_BUNDLE": str(bundle.folder), **ONE_THREAD}
+    found = {}
+    with server(command, port, "GET /readyz", settings, folder / "service.log") as process:
+        round_ms(port, process, [body for pair in bodies["all"][:50] for body in pair])  # warms up
+        for group, pairs in sorted(bodies.items(), key=lambda one: (one[0] == "all", len(one[0]), one[0])):
+            if len(pairs) < LEAST_TIMED:
+                continue
+            rounds = [[round_ms(port, process, list(column)) for column in zip(*pairs, strict=True)] for _ in range(3)]
+            without, with_reasons = (statistics.median(column) for column in zip(*rounds, strict=True))
+            row = {"without_ms": without, "with_ms": with_reasons, "ratio": with_reasons / max(without, 1e-9)}
+            found[group] = {"users": len(pairs), **row}
+    return found
+
+
+PARTS = {"falls": measure_falls, "cost": measure_cost}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faithfulness", description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one user in twenty, a small network, under a minute")
-    quick = parser.parse_args().quick
+    parser.add_argument("--quick", action="store_true", help="one user in twenty, a small network")
+    parser.add_argument("--only", choices=PARTS, help="one part; the other keeps its figures")
+    arguments = parser.parse_args()
     data = Path(os.environ.get("RECOPS_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
-    with tempfile.TemporaryDirectory() as folder:
-        models = dict(measure(load(data, quick), quick, Path(folder)))
-    numbers = {"users": QUICK_USERS if quick else NUM_USERS, "draws": NUM_DRAWS, "to_reach": TO_REACH, "models": models}
-    print(write_results("faithfulness", numbers, quick))
+    earlier = RESULTS / f"faithfulness{'-quick' if arguments.quick else ''}.json"
+    numbers = json.loads(earlier.read_text())["numbers"] if earlier.exists() else {}
+    task = load(data, arguments.quick)
+    numbers |= {"users": len(drawn(task, arguments.quick)), "draws": NUM_DRAWS, "to_reach": TO_REACH}
+    for part, measure in PARTS.items():
+        if arguments.only in (None, part):
+            with tempfile.TemporaryDirectory() as folder:
+                figures = dict(measure(task, arguments.quick, Path(folder)))
+            numbers[part] = {"models": figures, **facts("benchmarks.faithfulness")}
+    print(write_results("faithfulness", numbers, arguments.quick))
 
 
 if __name__ == "__main__":

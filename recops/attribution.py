@@ -141,7 +141,10 @@ class Account:
         last = self.history[-links.window :] if links.window is not None else self.history
         votes = np.zeros(self.scorer.num_items + 1)
         votes[last] = links.vote_weights(len(last))  # of an item that came twice the later one stands
-        return votes[items][:, None] * links.between(items, rows)
+        found = np.zeros((len(items), len(rows)))
+        heard = np.flatnonzero(votes[items])
+        found[heard] = votes[items[heard]][:, None] * links.between(items[heard], rows)
+        return found
 
     def _room(self) -> int:
         room = MOST if self.scorer.reranker is None else MOST_RERANKED

@@ -94,9 +94,10 @@ class Links:
         column_N[wanted] = np.arange(len(wanted))
         neighbours, counts = self._neighbours(items)
         column = column_N[self.indices[neighbours]]
-        is_wanted = column >= 0
-        cell = np.repeat(np.arange(len(items)) * len(wanted), counts)[is_wanted] + column[is_wanted]
-        found = np.bincount(cell, self.weights[neighbours[is_wanted]], minlength=len(items) * len(wanted))
+        hits = np.flatnonzero(column >= 0)  # few
+        row = np.searchsorted(np.cumsum(counts), hits, side="right")
+        cell, weights = row * len(wanted) + column[hits], self.weights[neighbours[hits]]
+        found = np.bincount(cell, weights, minlength=len(items) * len(wanted))
         return found.reshape(len(items), len(wanted))[:, column_R]
 
     def vote_weights(self, num_events: int) -> np.ndarray:

@@ -7,6 +7,7 @@ a table learnt in training, so that no event of the history carried anything; an
 puts near is named as such. `popular`: what speaks for the item is the same for everybody. An empty list: nothing does.
 """
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -38,28 +39,46 @@ class Reasons:
         least = min(LEAST_SHARE, shares_H.max())
         best = [h for h in np.argsort(-shares_H, kind="stable")[:NUM_REASONS] if shares_H[h] >= least]
         found = [self._history(int(self.items[h]), row, float(shares_H[h])) for h in best]
-        return found + self._attribute(row, shares_H)
+        return found + self._attribute(place)
 
     def _history(self, item: int, row: int, share: float) -> Reason:
         named = self._named(item)
         text = "You had it before" if item == row else f"Because of {_title(named)} in your history"
         return {"type": "history", **named, "share": share, "text": text}
 
-    def _attribute(self, row: int, shares_H: np.ndarray) -> list[Reason]:
-        categories = self.release.bundle.items["categories"]
-        own = categories[row - 1]
+    def _attribute(self, place: int) -> list[Reason]:
+        """The category whose items carry most beyond their part of the history; none that a single item stands for."""
+        column_of, lift_RA, carried_RA = self._by_category
+        own = [c for c in self._categories(int(self.rows[place])) if c in column_of]
         if not own:
             return []
-        has_HA = np.array([[name in (categories[item - 1] or ()) for name in own] for item in self.items])
-        carried_A = shares_H @ has_HA
-        # One item alone has been named already.
-        is_of_several = (has_HA & (shares_H[:, None] >= LEAST_SHARE)).sum(0) > 1
-        lift_A = np.where(is_of_several, carried_A - has_HA.mean(0), 0)
-        best = int(lift_A.argmax())
-        if lift_A[best] < LEAST_LIFT:
+        best = max(own, key=lambda category: lift_RA[place, column_of[category]])
+        column = column_of[best]
+        if lift_RA[place, column] < LEAST_LIFT:
             return []
-        share, text = min(float(carried_A[best]), 1.0), f"Because of {own[best]} in your history, which this is too"
-        return [{"type": "attribute", "name": "category", "value": own[best], "share": share, "text": text}]
+        share = min(float(carried_RA[place, column]), 1.0)
+        text = f"Because of {best} in your history, which this is too"
+        return [{"type": "attribute", "name": "category", "value": best, "share": share, "text": text}]
+
+    @cached_property
+    def _by_category(self) -> tuple[dict[str, int], np.ndarray, np.ndarray]:
+        """Column of each category of the history, and for each row [R, A] what its items carry: beyond their part of
+        the history (0 where fewer than two carry anything), and as it is."""
+        column_of: dict[str, int] = {}
+        cells = [
+            (h, column_of.setdefault(category, len(column_of)))
+            for h, item in enumerate(self.items.tolist())
+            for category in self._categories(item)
+        ]
+        has_HA = np.zeros((len(self.items), len(column_of)))
+        if cells:
+            has_HA[tuple(np.array(cells).T)] = 1
+        carried_RA = self.shares_HR.T @ has_HA
+        several_RA = (self.shares_HR.T >= LEAST_SHARE) @ has_HA > 1
+        return column_of, np.where(several_RA, carried_RA - has_HA.mean(0), 0), carried_RA
+
+    def _categories(self, row: int) -> list[str]:
+        return self.release.bundle.items["categories"][row - 1] or []
 
     def _without_history(self, row: int) -> list[Reason]:
         account = self.account
