@@ -3,16 +3,19 @@
 In: a Release and the Account of one user's scores. Out: plain dicts of one of these types. `history`: an item of the
 history and its share of what speaks for the item, measured by leaving it out; three at most. `attribute`: the category
 that this comes from, where that is more than the category's part in the history. `taste`: the model reads the user from
-a table learnt in training, so that no event of the history carried anything; an item of the history that the model
-puts near is named as such. `popular`: what speaks for the item is the same for everybody. An empty list: nothing does.
+a table learnt in training, so that no event of the history carried anything, and says more of the item than it says to
+the mean of its users; an item of the history that it puts near is named as such. `popular`: what speaks for the item is
+the same for everybody. An empty list: nothing does.
 """
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from recops.attribution import Account, cosines, shares
+from recops.attribution import NOISE, Account, cosines, shares
+from recops.runtime import Scorer
 from recops.serving.release import Release
 
 NUM_REASONS = 3  # of the history
@@ -84,22 +87,31 @@ class Reasons:
         account = self.account
         if not account.is_answered:
             return self._popular(account.scores, row)
-        for part, said_N in zip(account.scorer.parts, account.said, strict=True):
-            if part.user_table is not None and part.item_vectors is not None and not np.isnan(said_N[row]):
-                return [self._taste(part.item_vectors, row)]
-        return next(
-            (
-                self._popular(said_N, row)
-                for part, said_N in zip(account.scorer.parts, account.said, strict=True)
-                if part.item_scores is not None
-            ),
-            [],
-        )
+        parts = account.scorer.parts
+        for part, said_N, taste_N in zip(parts, account.said, self._tastes, strict=True):
+            if taste_N is not None and taste_N[row] > NOISE * account.deviation:
+                return [self._taste(part, row)]
+            if (taste_N is not None or part.item_scores is not None) and (found := self._popular(said_N, row)):
+                return found
+        return []
 
-    def _taste(self, vectors: np.ndarray, row: int) -> Reason:
-        history = np.unique(self.account.history)
-        history = history[history != row]
-        alike = cosines(vectors[history], vectors[[row]])[:, 0]
+    @cached_property
+    def _tastes(self) -> list[np.ndarray | None]:
+        """For each model with a table of users how much more it says of each item [N+1] than it says to the mean of its
+        users, over the catalogue neither more nor less; None for the others, and where it does not know the user."""
+        account, found = self.account, list[np.ndarray | None]()
+        for part, everybody, said_N in zip(account.scorer.parts, self.release.everybody, account.said, strict=True):
+            if everybody is None or not part.answers(account.asked)[0]:
+                found.append(None)
+                continue
+            more_N = said_N - everybody.said(replace(account.asked, users=np.array([1])))[0, 0]
+            found.append(more_N - (more_N[account.judged].mean() if account.judged.any() else 0.0))
+        return found
+
+    def _taste(self, part: Scorer, row: int) -> Reason:
+        history = self.account.items[self.account.items != row]
+        assert part.item_vectors is not None, "a table of users needs item_vectors"
+        alike = cosines(part.item_vectors[history], part.item_vectors[[row]])[:, 0]
         if not len(history) or alike.max() <= 0:
             return {"type": "taste", "text": "It fits the taste that was learnt of you"}
         named = self._named(int(history[alike.argmax()]))
