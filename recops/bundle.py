@@ -15,9 +15,10 @@ from typing import Any, get_args
 
 import numpy as np
 
+from recops.calibration import Calibration, Fusion
 from recops.errors import BundleError, RefusedError
 from recops.reranking import FEATURES, ItemFacts, Reranker
-from recops.runtime import Calibration, Fusion, Histories, Links, OnnxNetwork, RatingScale, Scorer
+from recops.runtime import Histories, Links, OnnxNetwork, RatingScale, Scorer
 
 # 2: several models in one bundle, tables of users, and ratings; 3: with a reranker, else 2 is written
 FORMAT_VERSION = 3
@@ -216,8 +217,10 @@ def _scorer(
     """One model of a bundle; its files lie in `place` (empty, or ending in a slash)."""
 
     def array(name: str) -> Any:
-        found = place + name in manifest["files"]
-        return np.load(folder / place / name, mmap_mode="r", allow_pickle=False) if found else None
+        if place + name not in manifest["files"]:
+            return None
+        # A plain array over the mapped file: numpy's memmap class costs time at every operation.
+        return np.asarray(np.load(folder / place / name, mmap_mode="r", allow_pickle=False))
 
     def network(name: str) -> OnnxNetwork | None:
         return OnnxNetwork(folder / place / name, threads) if place + name in manifest["files"] else None

@@ -6,19 +6,16 @@ Every import of a heavy part stands inside the command that needs it, so that `-
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from recops import __version__
 from recops.errors import CallError, RecopsError, RefusedError
-from recops.params import RATING_METRICS
 from recops.stages.pipeline import refresh_code
 from recops.stages.project import Project, open_project
+from recops.terminal import console, print_error, print_table
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,7 +23,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="From an interaction log to a recommender that runs in production and stays good.",
 )
-console = Console()
 Folder = Annotated[Path, typer.Option("-C", help="The project's folder.", metavar="DIR")]
 HERE = Path(".")
 
@@ -36,29 +32,16 @@ def main() -> None:
     try:
         app()
     except RecopsError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escaped(str(error))}", highlight=False)
+        print_error(str(error))
         sys.exit(error.exit_code)
     except Exception as error:
         # Every library has its own error for a full disk; what was half-written is never taken for whole.
         if not any(words in str(error) for words in ("No space left", "disk is full", "StorageFull")):
             raise
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] the disk is full: {escaped(str(error))}")
+        print_error(f"the disk is full: {error}")
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def escaped(text: str) -> str:
-    """Text that rich shows as it is, brackets included."""
-    return text.replace("[", r"\[")
-
-
-def print_table(title: str, columns: list[str], rows: Iterable[Sequence[Any]]) -> None:
-    """One table on a terminal; the same, without colour, elsewhere."""
-    table = Table(*columns, title=title, title_justify="left")
-    for row in rows:
-        table.add_row(*(escaped(str(cell)) for cell in row))
-    console.print(table)
 
 
 def opened(folder: Path) -> Project:
@@ -147,27 +130,9 @@ def run(folder: Folder = HERE) -> None:
 
 def show_results(project: Project, outcome: dict[str, Any]) -> None:
     """The table of results, where everything lies and how to serve it."""
-    from recops.stages.tables import figure
+    from recops.stages.tables import results_table
 
-    metrics = outcome["metrics"]
-    valid = {name: figures["valid"][metrics["metric"]] for name, figures in metrics["models"].items()}
-    sign = 1 if metrics["lower_is_better"] else -1
-    names = sorted(valid, key=lambda name: (name != metrics["chosen"], sign * valid[name]))
-    _, _, k = metrics["metric"].partition("@")
-    keys = [f"{name}@{k}" for name in ("ndcg", "hit_rate", "coverage", "novelty")] if k else list(RATING_METRICS)
-    about = "whole catalogue" if k else "predicted ratings, lower is better"
-    print_table(
-        f"Test metrics ({metrics['split']}, {about}, 95 % intervals)",
-        ["model", "valid", *keys],
-        [
-            [
-                f"{name} *" if name == metrics["chosen"] else name,
-                f"{valid[name]:.4f}",
-                *(figure(metrics["models"][name]["metrics"][key]) for key in keys),
-            ]
-            for name in names
-        ],
-    )
+    print_table(*results_table(outcome["metrics"]))
     print(f"* best on validation. Gate: {outcome['gate']}")
     print(f"Served   {outcome['release'] or 'none'}")
     print(f"Report   {project.reports / 'index.html'}")
@@ -292,6 +257,7 @@ def recommend(
     user: Annotated[str | None, typer.Option(help="User id.")] = None,
     history: Annotated[str | None, typer.Option(help="Item ids, oldest first, separated by commas.")] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Length of the list.")] = 10,
+    explain: Annotated[bool, typer.Option("--explain", help="Say of each item why it stands there.")] = False,
 ) -> None:
     """One look at the promoted release, without a server."""
     from recops.serving.local import recommend_once
@@ -299,13 +265,47 @@ def recommend(
     if user is None and history is None:
         raise CallError("--user or --history: give one of them")
     project = opened(folder)
-    items = [i.strip() for i in (history or "").split(",") if i.strip()]
-    answer = recommend_once(project.releases, project.store_url, user, items, k)
-    print_table(
-        f"release {answer['release'][:12]}, source {answer['source']}",
-        ["rank", "item_id", "title", "score"],
-        [[i["rank"], i["item_id"], i["title"] or "", f"{i['score']:.4f}"] for i in answer["items"]],
-    )
+    answer = recommend_once(project.releases, project.store_url, user, listed(history), k, explain)
+    columns = ["rank", "item_id", "title", "score"]
+    rows = [[i["rank"], i["item_id"], i["title"] or "", f"{i['score']:.4f}"] for i in answer["items"]]
+    if explain:
+        from recops.stages.tables import sentence
+
+        columns.append("why")
+        rows = [[*row, "\n".join(map(sentence, i["reasons"]))] for row, i in zip(rows, answer["items"], strict=True)]
+    print_table(f"release {answer['release'][:12]}, source {answer['source']}", columns, rows)
+
+
+def listed(text: str | None) -> list[str]:
+    """Ids between commas."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
+@app.command(epilog="Example: recops explain --user 383 --item 318")
+def explain(
+    item: Annotated[str, typer.Option(help="Id of the item to account for.")],
+    folder: Folder = HERE,
+    user: Annotated[str | None, typer.Option(help="User id.")] = None,
+    history: Annotated[str | None, typer.Option(help="Item ids, oldest first, separated by commas.")] = None,
+    exclude: Annotated[str | None, typer.Option(help="Ids of items that must not be shown.")] = None,
+    filters: Annotated[str | None, typer.Option(help="As in POST /recommend.", metavar="JSON")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the account as JSON.")] = False,
+) -> None:
+    """The whole account of one item for one user: rank, score and its parts, history, reasons, rules."""
+    from recops.serving.local import explain_once
+
+    if user is None and history is None:
+        raise CallError("--user or --history: give one of them")
+    project = opened(folder)
+    known = None if history is None else listed(history)
+    account = explain_once(project.releases, project.store_url, user, known, item, listed(exclude), filters)
+    if as_json:
+        console.print_json(data=account)
+        return
+    from recops.stages.tables import account_tables
+
+    for table in account_tables(account):
+        print_table(*table)
 
 
 @app.command(epilog="Example: recops releases")

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     import polars as pl
     import torch
 
+    from recops.calibration import Fusion
     from recops.data.interactions import Interactions
     from recops.evaluation.judging import Judging
     from recops.evaluation.protocol import RankedUsers
     from recops.reranking import Reranker
-    from recops.runtime import Fusion, Scorer
+    from recops.runtime import Scorer
 
 
 class Source(Protocol):

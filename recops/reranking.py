@@ -312,15 +312,22 @@ class Reranker:
         self, histories: "Histories", rows_BC: np.ndarray, scores_BN: np.ndarray, member_MBN: np.ndarray
     ) -> np.ndarray:
         """Features of some items of each user: float32 [B, C, F], NaN where unknown."""
-        member_MBC = np.full((len(self.members), *rows_BC.shape), np.nan, np.float32)
+        there = np.take_along_axis(member_MBN, rows_BC[None], 2)
+        return self.features_of(histories, rows_BC, np.take_along_axis(scores_BN, rows_BC, 1), there)
+
+    def features_of(
+        self, histories: "Histories", rows_BC: np.ndarray, stage_BC: np.ndarray, member_MBC: np.ndarray
+    ) -> np.ndarray:
+        """`described`, where the scores of stage one and of its members are those of the items alone."""
+        known_MBC = np.full((len(self.members), *rows_BC.shape), np.nan, np.float32)
         for column, member in enumerate(self.members):
             if member >= 0:
-                member_MBC[column] = np.take_along_axis(member_MBN[member], rows_BC, 1)
+                known_MBC[column] = member_MBC[member]
         asked = Asked(
             histories,
             rows_BC,
-            np.take_along_axis(scores_BN, rows_BC, 1),
-            member_MBC,
+            stage_BC,
+            known_MBC,
             self.facts,
             self.content_window,
             self.trend_days,

@@ -10,19 +10,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
+from recops.calibration import Fusion
 from recops.reranking import Reranker
 
 # item_idx int64 [B, L] and, where the model uses time, age_s int64 [B, L] -> user_vector float32 [B, D]
 Encode = Callable[..., np.ndarray]
 ENCODED_AT_ONCE = 128  # histories
 RANKED_AT_ONCE = 100_000  # items, for one user
-RECIPROCAL_OFFSET = 60  # of reciprocal rank fusion (Cormack, Clarke, Buettcher, 2009)
-RETRIEVED = 200  # best items of each member that `candidates` calibrates by
-Calibration = Literal["zscore", "candidates", "rank"]
 Rank = Callable[[np.ndarray, np.ndarray], np.ndarray]  # user_vector [B, D], item_vectors [M, D'] -> float32 [B, M]
 
 
@@ -75,67 +72,50 @@ class Links:
 
     def votes(self, history: np.ndarray, num_rows: int) -> np.ndarray:
         """Sum of the neighbours' weights, float32 [num_rows]; zeros for an empty history."""
-        items = history if self.window is None else history[-self.window :]
-        if len(items) == 0:
-            return np.zeros(num_rows, np.float32)
-        age = np.arange(len(items) - 1, -1, -1, dtype=np.float64)
-        weight = np.ones(len(items)) if self.decay is None else np.exp(-age / self.decay) + self.floor
-        starts, ends = self.indptr[items], self.indptr[items + 1]
-        counts = ends - starts
-        # Positions of all neighbours of all history items, without a Python loop.
-        first = np.repeat(starts - np.concatenate(([0], np.cumsum(counts)[:-1])), counts)
-        positions = first + np.arange(counts.sum())
-        return np.bincount(
-            self.indices[positions], self.weights[positions] * np.repeat(weight, counts), minlength=num_rows
-        ).astype(np.float32)
+        items = self._voting(history)
+        neighbours, counts = self._neighbours(items)
+        voted = self.weights[neighbours] * np.repeat(self.vote_weights(len(items)), counts)
+        return np.bincount(self.indices[neighbours], voted, minlength=num_rows).astype(np.float32)
 
+    def votes_for(self, histories: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:
+        """What `votes` says of some rows, for several histories that share most items: float32 [B, R]."""
+        voting = [self._voting(history) for history in histories]
+        lengths = np.array([len(history) for history in voting], np.int64)
+        items, place = np.unique(np.concatenate([*voting, np.zeros(0, np.int64)]), return_inverse=True)
+        age = np.repeat(np.cumsum(lengths), lengths) - 1 - np.arange(lengths.sum())
+        cell = np.repeat(np.arange(len(voting)) * len(items), lengths) + place
+        votes = np.bincount(cell, self._weight_at(age), minlength=len(voting) * len(items))
+        return (votes.reshape(len(voting), len(items)) @ self.between(items, rows)).astype(np.float32)
 
-@dataclass(frozen=True)
-class Fusion:
-    """How the scores of several models become one: each calibrated for each user, then weighed and added.
+    def between(self, items: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Weight of the link from each of some items to each of some rows: float64 [H, R], 0 where there is none."""
+        wanted, column_R = np.unique(rows, return_inverse=True)
+        column_N = np.full(len(self.indptr) - 1, -1)
+        column_N[wanted] = np.arange(len(wanted))
+        neighbours, counts = self._neighbours(items)
+        column = column_N[self.indices[neighbours]]
+        hits = np.flatnonzero(column >= 0)  # few
+        row = np.searchsorted(np.cumsum(counts), hits, side="right")
+        cell, weights = row * len(wanted) + column[hits], self.weights[neighbours[hits]]
+        found = np.bincount(cell, weights, minlength=len(items) * len(wanted))
+        return found.reshape(len(items), len(wanted))[:, column_R]
 
-    `zscore`: mean 0 and deviation 1 over the items outside the history. `candidates`: the same over the best 200 of
-    each member alone, all that is at hand where members retrieve from an index. `rank`: 1 / (60 + rank) among all.
-    `weights` [S, M] has a row for each segment of history lengths: segment s begins at `edges[s - 1]` events.
-    """
+    def vote_weights(self, num_events: int) -> np.ndarray:
+        """How much each of the last events of a history votes, oldest first: float64."""
+        return self._weight_at(np.arange(num_events - 1, -1, -1))
 
-    weights: np.ndarray  # float32 [S, M], at least 0, each row with one above
-    edges: tuple[int, ...] = ()
-    calibration: Calibration = "zscore"
+    def _weight_at(self, age: np.ndarray) -> np.ndarray:
+        return np.ones(len(age)) if self.decay is None else np.exp(-age / self.decay) + self.floor
 
-    def weights_of(self, histories: Histories) -> np.ndarray:
-        """float32 [B, M]."""
-        lengths = [len(history) for history in histories]
-        return self.weights[np.searchsorted(np.array(self.edges), lengths, side="right")]
+    def _voting(self, history: np.ndarray) -> np.ndarray:
+        return history if self.window is None else history[-self.window :]
 
-    def calibrated(self, scores_MN: np.ndarray, history: np.ndarray) -> np.ndarray:
-        """The scores [M, N+1] of each model for one user on the common scale; NaN (it cannot score that) stays NaN."""
-        judged_MN = ~np.isnan(scores_MN)
-        judged_MN[:, 0] = False
-        judged_MN[:, history] = False
-        if self.calibration == "candidates":
-            judged_MN &= self._retrieved(scores_MN, judged_MN)
-        return np.stack([self._calibrated(*one) for one in zip(scores_MN, judged_MN, strict=True)])
-
-    def _retrieved(self, scores_MN: np.ndarray, judged_MN: np.ndarray) -> np.ndarray:
-        """bool [N+1]: the best of any member."""
-        found = np.zeros(scores_MN.shape[1], bool)
-        for scores_N, judged_N in zip(scores_MN, judged_MN, strict=True):
-            rows = np.flatnonzero(judged_N)
-            if len(rows) > RETRIEVED:
-                rows = rows[np.argpartition(-scores_N[rows], RETRIEVED)[:RETRIEVED]]
-            found[rows] = True
-        return found
-
-    def _calibrated(self, scores_N: np.ndarray, judged_N: np.ndarray) -> np.ndarray:
-        others = scores_N[judged_N]
-        if self.calibration == "rank":
-            better = len(others) - np.searchsorted(np.sort(others), scores_N, side="right")
-            return np.where(np.isnan(scores_N), np.nan, 1.0 / (RECIPROCAL_OFFSET + 1 + better)).astype(np.float32)
-        mean = others.mean(dtype=np.float64) if len(others) else 0.0
-        deviation = others.std(dtype=np.float64) if len(others) else 0.0
-        # A model that says the same of all items says nothing: all 0.
-        return (scores_N - np.float32(mean)) * np.float32(1 / deviation if deviation > 0 else 0.0)
+    def _neighbours(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where the neighbours of each item stand, one item after the other, and how many each has."""
+        starts, counts = self.indptr[items], self.indptr[items + 1] - self.indptr[items]
+        # Without a Python loop.
+        first = np.repeat(starts - (np.cumsum(counts) - counts), counts)
+        return first + np.arange(counts.sum()), counts
 
 
 @dataclass(frozen=True)
@@ -171,9 +151,14 @@ class Scorer:
     ratings: RatingScale | None = None  # of a model whose scores are ratings
 
     @property
+    def parts(self) -> "tuple[Scorer, ...]":
+        """The models that speak: the members, or it alone."""
+        return self.members or (self,)
+
+    @property
     def asks_time(self) -> bool:
         """Whether it matters when a request is made, and when its events were."""
-        return self.reranker is not None or any(part.uses_time for part in (self, *self.members))
+        return self.reranker is not None or any(part.uses_time for part in self.parts)
 
     @property
     def linked(self) -> Links | None:
@@ -238,9 +223,9 @@ class Scorer:
         ages = asked.ages if asked.ages is not None else [np.zeros(len(history), np.int64) for history in asked]
         return self.encode(self.pad(asked.items), np.maximum(self.pad(ages), 0))
 
-    def scores(self, histories: "Histories | Sequence[np.ndarray]") -> np.ndarray:
-        """float32 [B, N+1]; column 0 is -inf."""
-        scores_BN = self._score_rows(Histories.of(histories), None)
+    def scores(self, histories: "Histories | Sequence[np.ndarray]", said_MBN: np.ndarray | None = None) -> np.ndarray:
+        """float32 [B, N+1]; column 0 is -inf. `said_MBN` is what `said` gave of them, where it is at hand already."""
+        scores_BN = self._score_rows(Histories.of(histories), None, said_MBN)
         scores_BN[:, 0] = -np.inf
         return scores_BN
 
@@ -263,26 +248,27 @@ class Scorer:
         found[:, rows == 0] = self.ratings.user_means[users][:, None]
         return self.ratings.clipped(found)
 
-    def _score_rows(self, asked: Histories, rows: np.ndarray | None) -> np.ndarray:
-        total = self._fused(asked) if self.members else self._own(asked, rows)
+    def _score_rows(self, asked: Histories, rows: np.ndarray | None, said_MBN: np.ndarray | None = None) -> np.ndarray:
+        if self.members:
+            total = self._fused(asked, said_MBN)
+        else:
+            total = self._own(asked, rows) if said_MBN is None else said_MBN[0].copy()
         if self.fallback is not None:
             total[~self.answers(asked)] = self.fallback if rows is None else self.fallback[rows]
         return total
 
-    def _fused(self, asked: Histories) -> np.ndarray:
-        calibrated_MBN = self.calibrated(asked)
-        total = self.weighed(asked, calibrated_MBN)
+    def _fused(self, asked: Histories, said_MBN: np.ndarray | None) -> np.ndarray:
+        assert self.fusion is not None
+        calibrated_MBN = self.calibrated(asked, said_MBN)
+        total = self.weighed(self.fusion.weights_of(asked), calibrated_MBN)
         if self.reranker is not None:
             self.reranker.adjust(asked, total, calibrated_MBN)
         return total
 
-    def weighed(self, asked: Histories, calibrated_MBN: np.ndarray) -> np.ndarray:
+    def weighed(self, weights_BM: np.ndarray, calibrated_MBN: np.ndarray) -> np.ndarray:
         """What the members say together, before any reranking: float32 [B, N+1]. Where a member cannot answer a user,
         or score an item, its weight goes to those that can."""
-        assert self.fusion is not None
-        weights_BM = self.fusion.weights_of(asked)
-        total = np.zeros((len(asked), self.num_items + 1), np.float32)
-        given = np.zeros_like(total)
+        total, given = np.zeros((2, *calibrated_MBN.shape[1:]), np.float32)
         for scores_BN, weights_B1 in zip(calibrated_MBN, weights_BM.T[:, :, None], strict=True):
             known = ~np.isnan(scores_BN)
             np.add(total, weights_B1 * scores_BN, out=total, where=known)
@@ -290,29 +276,39 @@ class Scorer:
         total *= weights_BM.sum(1)[:, None] / np.where(given > 0, given, 1)
         return total
 
-    def calibrated(self, histories: "Histories | Sequence[np.ndarray]") -> np.ndarray:
+    def calibrated(
+        self, histories: "Histories | Sequence[np.ndarray]", said_MBN: np.ndarray | None = None
+    ) -> np.ndarray:
         """What each member says, on the common scale: float32 [M, B, N+1]; NaN where it cannot say."""
         assert self.fusion is not None
         asked = Histories.of(histories)
-        found = np.full((len(self.members), len(asked), self.num_items + 1), np.nan, np.float32)
-        for member, found_BN in zip(self.members, found, strict=True):
-            heard = np.flatnonzero(member.answers(asked))
-            scores_BN = member._own(asked[heard], None)
-            if (silent := member._silent) is not None:
-                scores_BN[:, silent] = np.nan
-            found_BN[heard] = scores_BN
+        found = self.said(asked) if said_MBN is None else said_MBN.copy()
         for b, history in enumerate(asked.items):
             found[:, b] = self.fusion.calibrated(found[:, b], history)
         return found
 
+    def said(self, histories: "Histories | Sequence[np.ndarray]", rows: np.ndarray | None = None) -> np.ndarray:
+        """What each of `parts` says on a scale of its own: float32 [M, B, N+1], or [M, B, R] of some rows. NaN where a
+        member cannot say; a model alone says something of everybody."""
+        asked = Histories.of(histories)
+        num = self.num_items + 1 if rows is None else len(rows)
+        found = np.full((len(self.parts), len(asked), num), np.nan, np.float32)
+        for part, found_BN in zip(self.parts, found, strict=True):
+            heard = np.flatnonzero(part.answers(asked)) if self.members else np.arange(len(asked))
+            scores_BN = part._own(asked[heard], rows)
+            if self.members and part._silent is not None:
+                scores_BN[:, part._silent if rows is None else part._silent[rows]] = np.nan
+            found_BN[heard] = scores_BN
+        return found
+
     @cached_property
     def _silent(self) -> np.ndarray | None:
-        """Rows of which a model of links alone can say nothing, since no item speaks for them."""
+        """bool [N+1]: rows of which a model of links alone can say nothing, since no item speaks for them."""
         if self.links is None or self.item_vectors is not None or self.item_scores is not None:
             return None
-        reached = np.zeros(self.num_items + 1, bool)
-        reached[self.links.indices] = True
-        return np.flatnonzero(~reached)
+        silent = np.ones(self.num_items + 1, bool)
+        silent[self.links.indices] = False
+        return silent
 
     def _own(self, asked: Histories, rows: np.ndarray | None) -> np.ndarray:
         num_rows = self.num_items + 1
@@ -330,9 +326,12 @@ class Scorer:
                     for row, user in zip(total, users, strict=True):
                         row[some] += self.rank(user[None], np.asarray(vectors[some]))[0]
         if self.links is not None:
-            for row, history in zip(total, asked, strict=True):
-                votes = self.links.votes(history[-self.max_history :], num_rows)
-                row += votes if rows is None else votes[rows]
+            last = [history[-self.max_history :] for history in asked]
+            if rows is not None:
+                total += self.links.votes_for(last, rows)
+            else:
+                for row, history in zip(total, last, strict=True):
+                    row += self.links.votes(history, num_rows)
         if self.item_scores is not None:
             total += self.item_scores if rows is None else self.item_scores[rows]
         return total

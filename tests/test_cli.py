@@ -26,7 +26,8 @@ SURFACE = {
     "package": "-C",
     "tune": "--budget --model --trials --write -C",
     "serve": "-C --host --port --workers",
-    "recommend": "--history --user -C -k",
+    "recommend": "--explain --history --user -C -k",
+    "explain": "--exclude --filters --history --item --json --user -C",
     "releases": "-C",
     "promote": "RELEASE -C",
     "rollback": "-C",
@@ -82,7 +83,15 @@ def test_help_has_an_example(call, name: str) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [("fly",), ("run", "--fly"), ("init", "x"), ("recommend", "-k", "0"), ("serve", "--port", "0"), ("promote",)],
+    [
+        ("fly",),
+        ("run", "--fly"),
+        ("init", "x"),
+        ("recommend", "-k", "0"),
+        ("explain", "--user", "a"),
+        ("serve", "--port", "0"),
+        ("promote",),
+    ],
 )
 def test_a_wrong_call_is_exit_2(call, words: tuple[str, ...]) -> None:
     code, _, err = call(*words)
@@ -127,7 +136,15 @@ def test_an_unknown_source_is_told_with_those_there_are(call, folder: Path) -> N
     assert "no data.sources named 'moon': there are" in err
 
 
-@pytest.mark.parametrize("words", [("recommend", "--user", "a"), ("serve",), ("drift", "--since", "2020-01-01")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("recommend", "--user", "a"),
+        ("explain", "--user", "a", "--item", "b"),
+        ("serve",),
+        ("drift", "--since", "2020-01-01"),
+    ],
+)
 def test_what_needs_a_release_says_so_before_the_first(call, folder: Path, words: tuple[str, ...]) -> None:
     code, _, err = call(*words, "-C", folder)
     assert code in (1, 2)
@@ -135,8 +152,9 @@ def test_what_needs_a_release_says_so_before_the_first(call, folder: Path, words
     assert err.count("\n") == 1
 
 
-def test_recommend_needs_a_user_or_a_history(call, folder: Path) -> None:
-    code, _, err = call("recommend", "-C", folder)
+@pytest.mark.parametrize("words", [("recommend",), ("explain", "--item", "a")])
+def test_whoever_is_asked_about_needs_a_user_or_a_history(call, folder: Path, words: tuple[str, ...]) -> None:
+    code, _, err = call(*words, "-C", folder)
     assert (code, err) == (2, "error: --user or --history: give one of them\n")
 
 

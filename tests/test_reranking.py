@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recops.calibration import Fusion
 from recops.reranking import DAY_S, FEATURES, ItemFacts, Reranker, num_columns
-from recops.runtime import Fusion, Histories, Scorer
+from recops.runtime import Histories, Scorer
 
 NAN = float("nan")
 START = 4 * DAY_S  # Monday, the fifth of January 1970
@@ -103,7 +104,9 @@ def test_rank_counts_better_candidates_and_hardly_minds_the_last_bits() -> None:
     np.testing.assert_allclose(found, [1, 2, 3, 4], rtol=1e-5)
     ranker = reranker(facts(), "rank")
     close = np.array([[-np.inf, 4, 3, 3 + 1e-6, 1], [-np.inf, 4, 3 + 1e-6, 3, 1]], np.float32)
-    first, second = ranker.described(Histories([np.array([1])] * 2), np.array([[1, 2, 3, 4]] * 2), close, np.zeros(0))
+    first, second = ranker.described(
+        Histories([np.array([1])] * 2), np.array([[1, 2, 3, 4]] * 2), close, np.zeros((0, 2, 5))
+    )
     np.testing.assert_allclose(first, second, atol=2e-5)
 
 

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from recops import runtime
-from recops.runtime import Fusion, Histories, Links, Scorer, top_k
+from recops import calibration
+from recops.calibration import Fusion
+from recops.runtime import Histories, Links, Scorer, top_k
 
 # Links of three items: 1 -> {2: .5, 3: .25}, 2 -> {3: 1}, 3 -> {}.
 LINKS = {
@@ -181,7 +182,7 @@ def test_members_are_standardised_over_what_was_not_seen_and_then_weighed():
 
 
 def test_members_are_standardised_over_the_best_of_each_where_they_retrieve(monkeypatch):
-    monkeypatch.setattr(runtime, "RETRIEVED", 1)
+    monkeypatch.setattr(calibration, "RETRIEVED", 1)
     # The best of the first is item 3 (3 and 20), of the other item 1 (1 and 30): over these two, mean 2 and 25.
     scores = fused([[1, 2]], calibration="candidates").scores([np.array([4])])[0]
     np.testing.assert_allclose(scores[1:4], [-1 + 2 * 1, 0 + 2 * -3, 1 + 2 * -1], rtol=1e-6)
@@ -246,3 +247,28 @@ def test_a_member_without_weight_for_someone_does_not_answer_them():
     empty = np.zeros(0, np.int64)
     assert scorer.answers([empty, np.array([1]), np.array([1, 1])]).tolist() == [False, True, True]
     assert scorer.scores([empty])[0, 1:].tolist() == [5, 4]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.lists(st.integers(1, 3), max_size=5), max_size=4),
+    st.lists(st.integers(0, 3), max_size=5),
+    st.sampled_from([None, 1.5]),
+    st.sampled_from([None, 2]),
+)
+def test_votes_for_some_rows_are_those_of_all(histories, rows, decay, window):
+    links, rows = Links(**LINKS, decay=decay, floor=0.1, window=window), np.array(rows, np.int64)
+    arrays = [np.array(history, np.int64) for history in histories]
+    expected = np.array([links.votes(history, 4)[rows] for history in arrays]).reshape(len(arrays), len(rows))
+    np.testing.assert_allclose(links.votes_for(arrays, rows), expected, rtol=1e-6)
+
+
+def test_scores_of_what_was_said_already_are_the_same():
+    scorer = fused([[1, 2]])
+    asked = [np.array([4]), np.array([1, 2])]
+    said = scorer.said(asked)
+    assert said[:, :, 1:].tolist() == [[[1, 2, 3, 99]] * 2, [[30, 10, 20, -7]] * 2]
+    np.testing.assert_array_equal(scorer.scores(asked, said), scorer.scores(asked))
+    alone = full_scorer()
+    np.testing.assert_array_equal(alone.scores(asked[1:], alone.said(asked[1:])), alone.scores(asked[1:]))
+    assert alone.said(asked[1:], np.array([3])).tolist() == [[[33.25]]]

@@ -16,13 +16,14 @@ import numpy as np
 from pydantic import Field, field_validator
 from scipy.optimize import minimize
 
+from recops.calibration import Calibration
+from recops.calibration import Fusion as Weighing
 from recops.data.interactions import Interactions
 from recops.evaluation.judging import Judging, metric_k
 from recops.evaluation.protocol import mask_candidates, metric_values, ranked_lists
 from recops.params import Group
 from recops.protocols import FitReport, ServingParts
-from recops.runtime import Calibration, Scorer
-from recops.runtime import Fusion as Weighing
+from recops.runtime import Scorer
 
 # Best items of each member that a user's fused list is looked for among, while weights are sought: at least so many,
 # and so many for each place of the list.

@@ -212,7 +212,8 @@ def _in_batches(scorer: Scorer, users: Judging) -> Iterator[tuple[np.ndarray, np
     for start in range(0, len(answered), batch):
         rows = answered[start : start + batch]
         member_MBN = scorer.calibrated(users.asked[rows])
-        yield rows, scorer.weighed(users.asked[rows], member_MBN), member_MBN
+        assert scorer.fusion is not None
+        yield rows, scorer.weighed(scorer.fusion.weights_of(users.asked[rows]), member_MBN), member_MBN
 
 
 def _best_lists(scorer: Scorer, reranker: Reranker, users: Judging) -> Iterator[Lists]:

@@ -1,21 +1,67 @@
 """One answer of the promoted release without a server: the same code as the service, in the caller's process."""
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from recops.bundle import read_pointer, release_folder
-from recops.errors import RefusedError
-from recops.serving.requests import Recommend
-from recops.serving.retrieval import recommend
+from recops.errors import CallError, RefusedError
+from recops.serving.explaining import explain
+from recops.serving.operation import json_bytes
+from recops.serving.problems import Problem
+from recops.serving.release import Release
+from recops.serving.requests import Recommend, parse
+from recops.serving.retrieval import Stored, recommend
 from recops.serving.state import load_release, stored_history
 from recops.store import open_store
 
 
-def recommend_once(releases: Path, store_url: str, user_id: str | None, history: list[str], k: int) -> dict[str, Any]:
+def recommend_once(
+    releases: Path, store_url: str, user_id: str | None, history: list[str], k: int, explained: bool = False
+) -> dict[str, Any]:
     """`items`, `source` and `release`, as POST /recommend gives them; nothing is logged.
 
     Raises RefusedError before the first promotion and BundleError for a release that does not load.
     """
+    with _opened(releases, store_url, user_id) as (release, stored):
+        request = Recommend.model_construct(user_id=user_id, history=history, k=k, explain=explained)
+        return {**recommend(release, request, stored), "release": release.id}
+
+
+def explain_once(
+    releases: Path,
+    store_url: str,
+    user_id: str | None,
+    history: list[str] | None,
+    item_id: str,
+    exclude: list[str],
+    filters: str | None,
+) -> dict[str, Any]:
+    """`serving.explaining.explain` of the promoted release; `filters` are the JSON of POST /recommend.
+
+    Raises CallError for wrong filters, an item that is not known, or a user without a history, and as `recommend_once`.
+    """
+    asked: dict[str, Any] = {"user_id": user_id, "history": history, "exclude": exclude}
+    try:
+        asked["filters"] = None if filters is None else json.loads(filters)
+        request = parse(Recommend, json_bytes(asked))
+    except Problem as problem:
+        raise CallError(f"{problem.field}: {problem.message}") from None
+    except ValueError as error:
+        raise CallError(f"--filters: not JSON: {error}") from None
+    with _opened(releases, store_url, user_id) as (release, stored):
+        if unknown := [item for item in history or [] if item not in release.row_of]:
+            raise CallError(f"--history: {unknown[0]!r} is not in the catalogue of the served release")
+        if user_id is not None and stored is None and not history and user_id not in release.bundle.user_row_of:
+            raise CallError(f"user {user_id!r}: not known to the served release; --history names items instead")
+        return explain(release, request, stored, item_id)
+
+
+@contextmanager
+def _opened(releases: Path, store_url: str, user_id: str | None) -> Iterator[tuple[Release, Stored | None]]:
+    """The promoted release, and what the store holds of a user."""
     pointer = read_pointer(releases)
     if pointer is None:
         raise RefusedError(f"{releases}: no release has been promoted yet; `recops run` or `recops promote` does it")
@@ -25,5 +71,4 @@ def recommend_once(releases: Path, store_url: str, user_id: str | None, history:
         stored = None if user_id is None else stored_history(store, release, user_id)
     finally:
         store.close()
-    request = Recommend.model_construct(user_id=user_id, history=history, k=k)
-    return {**recommend(release, request, stored), "release": release.id}
+    yield release, stored

@@ -3,7 +3,7 @@
 In: a verified bundle. Out: `Release`, read-only, shared by all requests. Knows nothing about requests.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 
 from recops.bundle import Bundle
 from recops.errors import BundleError
+from recops.runtime import Scorer
 
 NO_TIME = np.iinfo(np.int64).min
 
@@ -68,9 +69,18 @@ class Release:
         except (ValueError, TypeError, KeyError) as error:
             raise BundleError(f"{bundle.folder}: items are not usable: {error}") from None
         scorer = bundle.scorer
-        # Plain arrays over the mapped files: numpy's memmap class costs time at every operation.
-        self.item_vectors = None if scorer.vectors is None else np.asarray(scorer.vectors)
+        self.item_vectors = scorer.vectors
         self.uses_time = scorer.asks_time
+
+    @cached_property
+    def everybody(self) -> list[Scorer | None]:
+        """Each model that reads users from a table, with the mean of its users as user 1; None for the others."""
+        return [
+            None
+            if part.user_table is None or len(part.user_table) < 2
+            else replace(part, user_table=np.stack([part.user_table[0], part.user_table[1:].mean(0)]))
+            for part in self.bundle.scorer.parts
+        ]
 
     @cached_property
     def vector_norms(self) -> np.ndarray:

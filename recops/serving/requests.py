@@ -64,7 +64,7 @@ class Recommend(create_model("RuleFields", __base__=Who, **_rule_fields("request
     k: int = Field(10, ge=1, le=1000, description="Length of the list.")
     filters: Filters | None = None
     diversity: float = Field(0.0, ge=0, le=1, description="0; other values are not available in this release.")
-    explain: bool = Field(False, description="Add to each item the history items that speak for it.")
+    explain: bool = Field(False, description="Add to each item the reasons why it stands there.")
 
     @field_validator("diversity")
     @classmethod

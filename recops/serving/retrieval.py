@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from recops.attribution import Account
 from recops.runtime import Histories, top_k
+from recops.serving.reasons import Reasons
 from recops.serving.release import Release
 from recops.serving.requests import RULES, Recommend, Score, Similar, Who
-
-NUM_REASONS = 3
 
 
 @dataclass(frozen=True)
@@ -68,24 +68,39 @@ def person(release: Release, who: Who, stored: Stored | None) -> Person:
 def recommend(release: Release, request: Recommend, stored: Stored | None) -> dict[str, Any]:
     """`items`, best first (fewer than k where the catalogue or the rules leave fewer), and `source`."""
     someone = person(release, request, stored)
-    scores = release.bundle.scorer.scores(someone.asked)[0]
-    if release.remove_seen:
-        scores[someone.history] = -np.inf
-    if stored is not None:
-        scores[[release.row_of.get(item_id, 0) for item_id in stored.refused]] = -np.inf
-    for rule in RULES.values():
-        allowed = rule.allowed(request, release)
-        if allowed is not None:
-            scores[~allowed] = -np.inf
+    account = Account(release.bundle.scorer, someone.asked) if request.explain else None
+    scores = release.bundle.scorer.scores(someone.asked)[0] if account is None else account.scores.copy()
+    for is_hidden in hidden(release, request, someone, stored).values():
+        scores[is_hidden] = -np.inf
     items = ranked(release, scores, request.k)
     if (ratings := release.bundle.scorer.ratings) is not None:
         # Clipped only here, so that what lies above the scale keeps its order.
         shown = ratings.clipped(np.array([item["score"] for item in items], np.float32)).tolist()
         items = [{**item, "score": value} for item, value in zip(items, shown, strict=True)]
-    if request.explain:
-        for item in items:
-            item["reasons"] = reasons(release, someone, release.row_of[item["item_id"]])
+    if account is not None:
+        found = Reasons(release, account, release.bundle.rows([item["item_id"] for item in items]))
+        items = [{**item, "reasons": found.of(place)} for place, item in enumerate(items)]
     return {"items": items, "source": someone.source}
+
+
+def hidden(release: Release, request: Recommend, someone: Person, stored: Stored | None) -> dict[str, np.ndarray]:
+    """Items that are not shown, bool [N+1], by what keeps them away: `seen`, `disliked`, or the field of a rule."""
+    found = {}
+    if release.remove_seen:
+        found["seen"] = _mask(release, someone.history)
+    if stored is not None:
+        found["disliked"] = _mask(release, release.bundle.rows(stored.refused))
+    for name, rule in RULES.items():
+        allowed = rule.allowed(request, release)
+        if allowed is not None:
+            found[name if rule.where == "request" else f"{rule.where}.{name}"] = ~allowed
+    return found
+
+
+def _mask(release: Release, rows: np.ndarray) -> np.ndarray:
+    mask = np.zeros(release.bundle.num_items + 1, bool)
+    mask[rows] = True
+    return mask
 
 
 def ranked(release: Release, scores: np.ndarray, k: int) -> list[dict[str, Any]]:
@@ -148,36 +163,3 @@ def _category_overlap(release: Release, row: int, scores: np.ndarray) -> None:
     found = np.flatnonzero(shared)
     union = columns.num_categories[found] + len(own) - shared[found]
     scores[found] = shared[found] / union
-
-
-def reasons(release: Release, someone: Person, row: int) -> list[dict[str, Any]]:
-    """Up to three items of the history that speak most for an item, strongest first; empty where nothing can be said.
-
-    With links: the weight of the link from the history item. Otherwise: the cosine of the two item vectors.
-    """
-    history = np.unique(someone.history)
-    links = release.bundle.scorer.linked
-    if len(history) == 0:
-        return []
-    if links is not None:
-        weights = np.zeros(len(history), np.float32)
-        for i, h in enumerate(history):
-            part = slice(links.indptr[h], links.indptr[h + 1])
-            hit = np.flatnonzero(links.indices[part] == row)
-            if len(hit):
-                weights[i] = links.weights[part][hit[0]]
-    elif release.item_vectors is not None:
-        weights = release.item_vectors[history] @ release.item_vectors[row]
-        weights /= release.vector_norms[history] * release.vector_norms[row]
-    else:
-        return []
-    best = np.argsort(-weights, kind="stable")[:NUM_REASONS]
-    return [
-        {
-            "item_id": release.ids[history[i] - 1],
-            "title": release.titles[history[i] - 1],
-            "weight": float(weights[i]),
-        }
-        for i in best
-        if weights[i] > 0
-    ]

@@ -37,8 +37,40 @@ def item(reasons: bool = False) -> Schema:
     }
     if not reasons:
         return obj(**fields)
-    reason = obj(item_id="string", title=nullable("string"), weight="number")
-    return obj(("reasons",), **fields, reasons=array(reason))
+    return obj(("reasons",), **fields, reasons=array({"anyOf": list(REASONS)}))
 
+
+SHARE = {"type": "number", "exclusiveMinimum": 0, "maximum": 1, "description": "Of what speaks for the item."}
+
+
+def _reason(kind: str, description: str, optional: tuple[str, ...] = (), /, **properties: str | Schema) -> Schema:
+    return {"description": description, **obj(optional, type={"const": kind}, **properties, text="string")}
+
+
+REASONS = (
+    _reason(
+        "history",
+        "An item of the history without which the score would be lower. Shares are of the items left out in turn.",
+        item_id="string",
+        title=nullable("string"),
+        share=SHARE,
+    ),
+    _reason(
+        "attribute",
+        "What the items of the history that carry this one share with it. Its share counts theirs a second time.",
+        name="string",
+        value="string",
+        share=SHARE,
+    ),
+    _reason(
+        "taste",
+        "The model reads the user from a table learnt in training. The item named is near in it and carried nothing.",
+        ("item_id", "title", "similarity"),
+        item_id="string",
+        title=nullable("string"),
+        similarity="number",
+    ),
+    _reason("popular", "What speaks for the item is how many choose it, or how they rate it."),
+)
 
 PROBLEM = obj(error="string", field=nullable("string"), message="string", request_id="string")

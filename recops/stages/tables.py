@@ -4,8 +4,12 @@ import json
 from typing import Any
 
 from recops.data.validation import RuleResult, Verdict, verdict_table
+from recops.params import RATING_METRICS
 from recops.stages.pipeline import refusal
 from recops.stages.project import Project
+
+Table = tuple[str, list[str], list[list[Any]]]  # title, columns, rows
+SHOWN, LEAST_SHOWN = 10, 5e-5  # items of a history; what they lose, at four digits
 
 
 def validation_table(project: Project) -> list[dict[str, Any]]:
@@ -40,6 +44,67 @@ def metrics_table(project: Project) -> list[dict[str, Any]]:
         {"model": model, **{name: figure(entry) for name, entry in figures["metrics"].items()}}
         for model, figures in metrics["models"].items()
     ]
+
+
+def results_table(metrics: dict[str, Any]) -> Table:
+    """Test figures of every model, the chosen one first, then by the validation figure."""
+    valid = {name: figures["valid"][metrics["metric"]] for name, figures in metrics["models"].items()}
+    sign = 1 if metrics["lower_is_better"] else -1
+    names = sorted(valid, key=lambda name: (name != metrics["chosen"], sign * valid[name]))
+    _, _, k = metrics["metric"].partition("@")
+    keys = [f"{name}@{k}" for name in ("ndcg", "hit_rate", "coverage", "novelty")] if k else list(RATING_METRICS)
+    about = "whole catalogue" if k else "predicted ratings, lower is better"
+    rows = [
+        [
+            f"{name} *" if name == metrics["chosen"] else name,
+            f"{valid[name]:.4f}",
+            *(figure(metrics["models"][name]["metrics"][key]) for key in keys),
+        ]
+        for name in names
+    ]
+    return f"Test metrics ({metrics['split']}, {about}, 95 % intervals)", ["model", "valid", *keys], rows
+
+
+def account_tables(account: dict[str, Any]) -> list[Table]:
+    """What `recops explain` shows of `serving.explaining.explain`."""
+    removed = ", ".join(account["removed_by"])
+    place = f"{account['rank']} of {account['num_shown']}" if account["rank"] else f"not shown: {removed}"
+    facts = [
+        ["rank", place],
+        ["rank before rules", account["rank_before_rules"]],
+        ["score", f"{account['score']:.4f}"],
+        ["source", account["source"]],
+        ["release", account["release"][:12]],
+        *(["why", sentence(reason)] for reason in account["reasons"]),
+    ]
+    parts = [
+        [p["model"], *(_or_dash(p[key], ".4f") for key in ("raw", "calibrated", "weight", "adds"))]
+        for p in account["parts"]
+    ]
+    if account["reranker"] is not None:
+        parts.append(["reranker", "-", "-", "-", f"{account['reranker']:.4f}"])
+    history = [
+        [h["item_id"], h["title"] or "", f"{h['loses']:.4f}", f"{h['share']:.0%}"]
+        for h in account["history"][:SHOWN]
+        if abs(h["loses"]) >= LEAST_SHOWN
+    ]
+    left_out = f"{len(account['history'])} left out in turn of {account['history_length']} events"
+    nearest = [[n["item_id"], n["title"] or "", f"{n['score']:.4f}"] for n in account["nearest"]]
+    return [
+        (f"{account['item_id']} {account['title'] or ''}".rstrip(), ["what", "found"], facts),
+        ("Parts of the score", ["model", "raw", "calibrated", "weight", "adds"], parts),
+        (f"History ({left_out}; the strongest)", ["item_id", "title", "score loses", "share"], history),
+        (f"Nearest items by {account['nearest_by']}", ["item_id", "title", "score"], nearest),
+    ]
+
+
+def sentence(reason: dict[str, Any]) -> str:
+    """The text of a reason, with its share where it has one."""
+    return f"{reason['text']} ({reason['share']:.0%})" if "share" in reason else str(reason["text"])
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
 
 
 def figure(entry: dict[str, Any]) -> str:

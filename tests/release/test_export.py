@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from recops.bundle import Bundle, load_bundle
+from recops.calibration import Fusion
 from recops.errors import RefusedError
 from recops.protocols import ServingParts
 from recops.release.export import cut_links, export_bundle, torch_scorer
 from recops.release.parity import check_parity, compare_lists, measure_parity
-from recops.runtime import Fusion
 from tests.release.small_bundles import facts, items
 
 NUM_ITEMS, WIDTH = 8, 6

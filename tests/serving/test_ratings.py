@@ -17,15 +17,19 @@ from tests.release.small_bundles import facts, items
 from tests.serving.conftest import Served
 
 
-def write(folder: Path, user_means: tuple[float, ...] = (3.0, 4.0)) -> None:
+def write(
+    folder: Path,
+    user_means: tuple[float, ...] = (3.0, 4.0),
+    users: tuple[str, ...] = ("ann",),
+    user_table: tuple = ([0], [1]),
+    item_vectors: tuple = ([0], [6], [7], [2]),
+) -> None:
     """ann gives a 6, b 7 and c 2, which a scale from 1 to 5 makes 5, 5 and 2; somebody else gives them 3, 2 and 9."""
     export_bundle(
-        ServingParts(
-            user_table=np.array([[0], [1]], np.float32), item_vectors=np.array([[0], [6], [7], [2]], np.float32)
-        ),
+        ServingParts(user_table=np.array(user_table, np.float32), item_vectors=np.array(item_vectors, np.float32)),
         folder,
         items=items("a", "b", "c"),
-        users=["ann"],
+        users=users,
         fallback=np.array([0, 3, 2, 9], np.float32),
         ratings=RatingScale(1, 5, np.array(user_means, np.float32)),
         profile={},
@@ -38,7 +42,11 @@ def write(folder: Path, user_means: tuple[float, ...] = (3.0, 4.0)) -> None:
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Served]:
     write(tmp_path / "bundle")
-    state = State(Settings(bundle=tmp_path / "bundle"))
+    yield from started(tmp_path / "bundle")
+
+
+def started(folder: Path) -> Iterator[Served]:
+    state = State(Settings(bundle=folder))
     state.poll()
     state.start()
     assert state.release is not None, state.reason
@@ -61,6 +69,31 @@ def test_lists_are_in_the_order_of_what_is_predicted_and_show_ratings(service: S
     found = service.post("/recommend", user_id="ann", k=3)["items"]
     assert [(item["item_id"], item["score"]) for item in found] == [("b", 5), ("a", 5), ("c", 2)]
     assert service.ids(user_id="nobody", k=2) == ["c", "a"]
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Iterator[Served]:
+    """ann gives a 6, b 7 and c 2; the mean of ann and bob 4.5, 7 and 1, so that a, and less so c, are ann's own."""
+    vectors = ([0, 0], [6, 3], [7, 7], [2, 0])
+    write(tmp_path / "bundle", (3.0, 4.0, 4.0), ("ann", "bob"), ([0, 0], [1, 0], [0, 1]), vectors)
+    yield from started(tmp_path / "bundle")
+
+
+def test_reasons_are_the_taste_that_was_learnt_and_never_the_history(two: Served) -> None:
+    found = two.post("/recommend", user_id="ann", k=2, explain=True)["items"]
+    assert [item["item_id"] for item in found] == ["b", "a"]
+    assert found[0]["reasons"] == [{"type": "popular", "text": "Many rate it well"}]  # as much to all
+    assert found[1]["reasons"] == [{"type": "taste", "text": "It fits the taste that was learnt of you"}]
+    beside_c = two.post("/recommend", user_id="ann", history=["c"], k=2, explain=True)["items"][1]
+    text = "It fits the taste that was learnt of you; near it in your history is c"
+    near = {"item_id": "c", "title": None, "similarity": pytest.approx(2 / 5**0.5)}
+    assert beside_c["reasons"] == [{"type": "taste", **near, "text": text}]
+
+
+def test_somebody_else_gets_what_many_rate_well(service: Served) -> None:
+    """Of 3, 2 and 9 only the last is above the mean."""
+    found = service.post("/recommend", user_id="nobody", k=2, explain=True)["items"]
+    assert [item["reasons"] for item in found] == [[{"type": "popular", "text": "Many rate it well"}], []]
 
 
 def test_means_that_are_not_of_the_users_are_refused(tmp_path: Path) -> None:

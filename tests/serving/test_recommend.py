@@ -94,16 +94,6 @@ def test_rules(served, request_fields, expected):
     assert served.ids(user_id="nobody", **request_fields) == expected
 
 
-def test_explain_names_the_history_that_speaks_for_an_item(served):
-    items = served.post("/recommend", history=["a", "b"], k=3, explain=True)["items"]
-    assert items[0]["reasons"] == [
-        {"item_id": "b", "title": "B", "weight": 1.0},
-        {"item_id": "a", "title": "A", "weight": 0.25},
-    ]
-    assert items[2]["reasons"] == []
-    assert served.post("/recommend", user_id="nobody", explain=True)["items"][0]["reasons"] == []
-
-
 def test_batch_answers_in_order_and_with_ids_of_their_own(served):
     requests = [{"user_id": "u1", "k": 1}, {"user_id": "nobody", "k": 2}]
     first, second = served.post("/recommend/batch", requests=requests)["responses"]
@@ -140,14 +130,11 @@ def test_encoder_on_onnx_runtime(vectors):
     ]
 
 
-def test_similar_and_reasons_by_vectors(vectors):
+def test_similar_by_vectors(vectors):
     answer = vectors.post("/similar", item_id="a", k=3)
     assert answer["source"] == "vectors"
     found = [(i["item_id"], round(i["score"], 4)) for i in answer["items"]]
     assert found == [("d", 1.0), ("c", 0.7071), ("b", 0.0)]
-    reasons = vectors.post("/recommend", history=["a", "b"], k=1, explain=True)["items"][0]["reasons"]
-    assert [r["item_id"] for r in reasons] == ["a", "b"]
-    assert reasons[0]["weight"] == pytest.approx(0.7071, abs=1e-4)
 
 
 def test_what_a_user_turned_down_is_not_shown_to_that_user(served):

@@ -1,0 +1,80 @@
+"""How the scores of several models become one: each brought to a common scale for each user, then weighed.
+
+In: the scores of each model for one user. Out: the same on one scale, and the weights that they are added with. Knows
+nothing about where the scores came from.
+
+Shapes: B batch, M models, N items (row 0 is padding), S segments of history lengths.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from recops.runtime import Histories
+
+RECIPROCAL_OFFSET = 60  # of reciprocal rank fusion (Cormack, Clarke, Buettcher, 2009)
+RETRIEVED = 200  # best items of each member that `candidates` calibrates by
+Calibration = Literal["zscore", "candidates", "rank"]
+Scale = Callable[[np.ndarray], np.ndarray]  # scores of one model, of any shape, to the common scale; NaN stays NaN
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """How the scores of several models become one: each calibrated for each user, then weighed and added.
+
+    `zscore`: mean 0 and deviation 1 over the items outside the history. `candidates`: the same over the best 200 of
+    each member alone, all that is at hand where members retrieve from an index. `rank`: 1 / (60 + rank) among all.
+    `weights` [S, M] has a row for each segment of history lengths: segment s begins at `edges[s - 1]` events.
+    """
+
+    weights: np.ndarray  # float32 [S, M], at least 0, each row with one above
+    edges: tuple[int, ...] = ()
+    calibration: Calibration = "zscore"
+
+    def weights_of(self, histories: "Histories") -> np.ndarray:
+        """float32 [B, M]."""
+        lengths = [len(history) for history in histories]
+        return self.weights[np.searchsorted(np.array(self.edges), lengths, side="right")]
+
+    def calibrated(self, scores_MN: np.ndarray, history: np.ndarray) -> np.ndarray:
+        """The scores [M, N+1] of each model for one user on the common scale; NaN (it cannot score that) stays NaN."""
+        scales = self.scales(scores_MN, history)
+        return np.stack([scale(scores_N) for scale, scores_N in zip(scales, scores_MN, strict=True)])
+
+    def scales(self, scores_MN: np.ndarray, history: np.ndarray) -> list[Scale]:
+        """For each model what brings its scores, as one user has them, to the common scale."""
+        judged_MN = ~np.isnan(scores_MN)
+        judged_MN[:, 0] = False
+        judged_MN[:, history] = False
+        if self.calibration == "candidates":
+            judged_MN &= self._retrieved(scores_MN, judged_MN)
+        return [self._scale(scores_N[judged]) for scores_N, judged in zip(scores_MN, judged_MN, strict=True)]
+
+    def _retrieved(self, scores_MN: np.ndarray, judged_MN: np.ndarray) -> np.ndarray:
+        """bool [N+1]: the best of any member."""
+        found = np.zeros(scores_MN.shape[1], bool)
+        for scores_N, judged_N in zip(scores_MN, judged_MN, strict=True):
+            rows = np.flatnonzero(judged_N)
+            if len(rows) > RETRIEVED:
+                rows = rows[np.argpartition(-scores_N[rows], RETRIEVED)[:RETRIEVED]]
+            found[rows] = True
+        return found
+
+    def _scale(self, others: np.ndarray) -> Scale:
+        """`others` are the scores to calibrate by."""
+        if self.calibration == "rank":
+            rising = np.sort(others)
+
+            def by_rank(scores: np.ndarray) -> np.ndarray:
+                better = len(rising) - np.searchsorted(rising, scores, side="right")
+                return np.where(np.isnan(scores), np.nan, 1.0 / (RECIPROCAL_OFFSET + 1 + better)).astype(np.float32)
+
+            return by_rank
+        mean = np.float32(others.mean(dtype=np.float64) if len(others) else 0.0)
+        deviation = others.std(dtype=np.float64) if len(others) else 0.0
+        # A model that says the same of all items says nothing: all 0.
+        step = np.float32(1 / deviation if deviation > 0 else 0.0)
+        return lambda scores: (scores - mean) * step

@@ -1,0 +1,112 @@
+"""The whole account of one item for one user: where it stands and why, to the last part of its score.
+
+In: a Release, a parsed request (whose filters and exclusions count), the stored history of its user, an item id. Out: a
+plain dict. Made from the scores that a list is made from, by the same code.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from recops.attribution import Account
+from recops.errors import CallError
+from recops.serving.reasons import Reasons
+from recops.serving.release import Release
+from recops.serving.requests import Recommend, Similar
+from recops.serving.retrieval import Stored, hidden, person, similar
+
+NUM_NEAREST = 5
+
+
+def explain(release: Release, request: Recommend, stored: Stored | None, item_id: str) -> dict[str, Any]:
+    """Entries of the account:
+
+    `rank` among what may be shown (None for an item that may not), `rank_before_rules` among all; `score`;
+    `removed_by`: `seen`, `disliked`, or the fields of rules that take the item away; `source` as a list has it.
+    `parts`: for each model its name, its `raw` score, the same `calibrated`, its `weight` and what that `adds` (all but
+    the name None where it cannot say); `reranker`: what it adds, None where there is none. Empty, with None, where the
+    fallback answers.
+    `history`: the items that were left out, strongest first: what the score `loses` without each, and its `share` of
+    what speaks for the item. `reasons` as a list has them; `nearest` items, and by what they are near (`nearest_by`).
+    Raises CallError for an item that the release does not know.
+    """
+    row = release.row_of.get(item_id)
+    if row is None:
+        raise CallError(
+            f"item {item_id!r}: not in the catalogue of the served release ({release.bundle.num_items} items)"
+        )
+    someone = person(release, request, stored)
+    account = Account(release.bundle.scorer, someone.asked)
+    masks = hidden(release, request, someone, stored)
+    removed_by = [name for name, mask in masks.items() if mask[row]]
+    shown = account.scores.copy()
+    for mask in masks.values():
+        shown[mask] = -np.inf
+    reasons = Reasons(release, account, np.array([row]))
+    alike = similar(release, Similar.model_construct(item_id=item_id, k=NUM_NEAREST))
+    assert alike is not None
+    return {
+        "item_id": item_id,
+        "title": release.titles[row - 1],
+        "release": release.id,
+        "source": someone.source,
+        "rank": None if removed_by else _rank(shown, row),
+        "rank_before_rules": _rank(account.scores, row),
+        "num_shown": int(np.isfinite(shown).sum()),
+        "score": _shown(release, account.scores[row]),
+        "removed_by": removed_by,
+        "parts": _parts(release, account, row) if account.is_answered else [],
+        "reranker": _added(account, row),
+        "history": _history(release, reasons),
+        "history_length": len(account.history),
+        "reasons": reasons.of(0),
+        "nearest": alike["items"],
+        "nearest_by": alike["source"],
+    }
+
+
+def _shown(release: Release, score: np.float32) -> float:
+    """As a list shows it."""
+    ratings = release.bundle.scorer.ratings
+    return float(score if ratings is None else ratings.clipped(np.array([score]))[0])
+
+
+def _rank(scores: np.ndarray, row: int) -> int:
+    """From 1; of equal scores the lower row stands first."""
+    return int((scores > scores[row]).sum() + (scores[:row] == scores[row]).sum()) + 1
+
+
+def _parts(release: Release, account: Account, row: int) -> list[dict[str, Any]]:
+    manifest = release.bundle.manifest
+    names = [part["name"] for part in manifest["scoring"].get("members", [{"name": manifest["model"]}])]
+    return [
+        {"model": name, "raw": None, "calibrated": None, "weight": None, "adds": None}
+        if np.isnan(raw)
+        else {"model": name, "raw": raw, "calibrated": calibrated, "weight": weight, "adds": weight * calibrated}
+        for name, raw, calibrated, weight in zip(
+            names,
+            account.said[:, row].tolist(),
+            account.calibrated[:, row].tolist(),
+            account.weights[:, row].tolist(),
+            strict=True,
+        )
+    ]
+
+
+def _added(account: Account, row: int) -> float | None:
+    if account.scorer.reranker is None or not account.is_answered:
+        return None
+    return float(account.scores[row] - account.stage_one[row])
+
+
+def _history(release: Release, reasons: Reasons) -> list[dict[str, Any]]:
+    losses, shares = reasons.losses_HR[:, 0], reasons.shares_HR[:, 0]
+    return [
+        {
+            "item_id": release.ids[reasons.items[h] - 1],
+            "title": release.titles[reasons.items[h] - 1],
+            "loses": float(losses[h]),
+            "share": float(shares[h]),
+        }
+        for h in np.argsort(-losses, kind="stable")
+    ]

@@ -1,0 +1,171 @@
+"""The account of one item for one user, and `recops explain`: numbers worked by hand from conftest.py."""
+
+import json
+
+import numpy as np
+import pytest
+
+from recops.bundle import Pointer, load_bundle, release_folder, write_pointer
+from recops.calibration import Fusion
+from recops.errors import CallError, RefusedError
+from recops.protocols import ServingParts
+from recops.release.export import export_bundle
+from recops.serving.explaining import explain
+from recops.serving.local import explain_once
+from recops.serving.release import Release
+from recops.serving.requests import Recommend, parse
+from recops.serving.retrieval import Stored
+from recops.store import open_store
+from tests.release.small_bundles import facts, items
+
+
+def account(release, item_id, stored=None, **body):
+    return explain(release, parse(Recommend, json.dumps(body).encode()), stored, item_id)
+
+
+@pytest.fixture
+def release(served):
+    return served.state.release
+
+
+def test_the_whole_account(release):
+    assert account(release, "c", history=["a", "b"]) == {
+        "item_id": "c",
+        "title": "C",
+        "release": release.id,
+        "source": "cold-start",
+        "rank": 1,
+        "rank_before_rules": 1,
+        "num_shown": 4,
+        "score": 1.25,
+        "removed_by": [],
+        "parts": [{"model": "item_knn", "raw": 1.25, "calibrated": 1.25, "weight": 1.0, "adds": 1.25}],
+        "reranker": None,
+        "history": [
+            {"item_id": "b", "title": "B", "loses": 1.0, "share": 0.8},
+            {"item_id": "a", "title": "A", "loses": 0.25, "share": 0.2},
+        ],
+        "history_length": 2,
+        "reasons": [
+            {"type": "history", "item_id": "b", "title": "B", "share": 0.8, "text": "Because of B in your history"},
+            {"type": "history", "item_id": "a", "title": "A", "share": 0.2, "text": "Because of A in your history"},
+        ],
+        "nearest": [
+            {"item_id": "b", "rank": 1, "score": 0.5, "title": "B"},
+        ],
+        "nearest_by": "categories",
+    }
+
+
+@pytest.mark.parametrize(
+    ("item_id", "body", "stored", "removed_by"),
+    [
+        ("b", {"history": ["b"]}, None, ["seen"]),
+        ("a", {"user_id": "u1"}, Stored(["a"]), ["seen"]),
+        ("c", {"user_id": "u1"}, Stored(["a"], refused=["c", "gone"]), ["disliked"]),
+        ("c", {"history": ["a"], "exclude": ["c"]}, None, ["exclude"]),
+        ("b", {"history": [], "filters": {"available": True}}, None, ["filters.available"]),
+        (
+            "b",
+            {"history": ["b"], "exclude": ["b"], "filters": {"price": {"max": 1}, "categories": ["y"]}},
+            None,
+            ["seen", "exclude", "filters.price"],
+        ),
+    ],
+)
+def test_what_is_not_shown_says_what_took_it_away(release, item_id, body, stored, removed_by):
+    found = account(release, item_id, stored, **body)
+    assert (found["rank"], found["removed_by"]) == (None, removed_by)
+
+
+def test_what_moves_up_when_others_are_removed(release):
+    """c 1.25, b .5, d .125: b is seen and c excluded."""
+    found = account(release, "d", history=["a", "b"], exclude=["c"])
+    assert (found["rank"], found["rank_before_rules"], found["num_shown"]) == (1, 3, 3)
+    # e and f have the score of a, 0: the lower row first.
+    assert [account(release, item, history=["a", "b"])["rank_before_rules"] for item in "aef"] == [4, 5, 6]
+
+
+def test_the_fallback_has_no_parts(release):
+    found = account(release, "a", user_id="nobody")
+    assert (found["source"], found["rank"], found["score"]) == ("fallback", 1, 6.0)
+    assert (found["parts"], found["history"]) == ([], [])
+    assert found["reasons"] == [{"type": "popular", "text": "Many choose it"}]
+
+
+def test_each_model_of_a_fusion_says_its_part(tmp_path):
+    """Links a -> b 1, a -> c 3, and popularity 1, 2, 4, over b, c and d, which no link leads to."""
+    links = (np.array([0, 0, 2, 2, 2, 2]), np.array([2, 3], np.int32), np.array([1, 3], np.float32))
+    popular = ServingParts(item_scores=np.array([0, 9, 1, 2, 4], np.float32), needs_history=False)
+    fusion = Fusion(np.array([[3, 1]], np.float32))
+    parts = ServingParts(
+        members=[("knn", ServingParts(links=links)), ("popular", popular)], fusion=fusion, needs_history=False
+    )
+    export_bundle(
+        parts,
+        tmp_path / "bundle",
+        items=items("a", "b", "c", "d"),
+        fallback=np.zeros(5, np.float32),
+        profile={},
+        facts=facts(model="fusion"),
+        opset=20,
+        max_links=9,
+    )
+    release = Release(load_bundle(tmp_path / "bundle"), {})
+    knn, many = account(release, "c", history=["a"])["parts"]
+    # Of 1 and 3 (b, c) the mean is 2 and the deviation 1; of 1, 2, 4 (b, c, d) the mean is 7/3.
+    assert knn == {"model": "knn", "raw": 3.0, "calibrated": 1.0, "weight": 3.0, "adds": 3.0}
+    assert (many["model"], many["raw"], many["weight"]) == ("popular", 2.0, 1.0)
+    assert many["calibrated"] == pytest.approx((2 - 7 / 3) / np.std([1, 2, 4]), rel=1e-5)
+    assert account(release, "c", history=["a"])["score"] == pytest.approx(knn["adds"] + many["adds"], rel=1e-5)
+    silent, alone = account(release, "d", history=["a"])["parts"]
+    assert silent == {"model": "knn", "raw": None, "calibrated": None, "weight": None, "adds": None}
+    assert alone["weight"] == 4.0  # all of the weight there is
+    assert account(release, "d", history=["a"])["reasons"] == [{"type": "popular", "text": "Many choose it"}]
+
+
+@pytest.fixture
+def promoted(tmp_path, make_bundle):
+    """Arguments of `explain_once` before the user: releases and store, with user u1 who has seen a."""
+    release = make_bundle(tmp_path / "new")
+    target = release_folder(tmp_path / "releases", release)
+    target.parent.mkdir(parents=True)
+    (tmp_path / "new").rename(target)
+    write_pointer(tmp_path / "releases", Pointer(release), expected=None)
+    url = f"sqlite:///{tmp_path / 'store.sqlite'}"
+    store = open_store(url)
+    store.put_histories(release, [("u1", ["a"], None)])
+    store.close()
+    return tmp_path / "releases", url
+
+
+def test_the_promoted_release_without_a_server(promoted):
+    found = explain_once(*promoted, "u1", None, "c", [], None)
+    assert (found["source"], found["rank"], found["score"]) == ("model", 2, 0.25)
+    found = explain_once(*promoted, "u1", ["b"], "c", ["d"], '{"categories": ["x"]}')
+    assert (found["score"], found["removed_by"]) == (1.25, ["filters.categories"])
+
+
+@pytest.mark.parametrize(
+    ("user", "history", "item", "filters", "message"),
+    [
+        ("u1", None, "zz", None, r"^item 'zz': not in the catalogue of the served release \(6 items\)$"),
+        ("who", None, "a", None, "^user 'who': not known to the served release; --history names items instead$"),
+        ("u1", ["a", "zz"], "a", None, "^--history: 'zz' is not in the catalogue of the served release$"),
+        ("u1", None, "a", "{", "^--filters: not JSON: "),
+        ("u1", None, "a", '{"price": {"max": NaN}}', "^--filters: not JSON: "),
+        ("u1", None, "a", '{"colour": 1}', "^filters.colour: "),
+    ],
+)
+def test_mistakes_are_told(promoted, user, history, item, filters, message):
+    with pytest.raises(CallError, match=message):
+        explain_once(*promoted, user, history, item, [], filters)
+
+
+def test_a_user_not_known_may_bring_a_history(promoted):
+    assert explain_once(*promoted, "who", ["a"], "c", [], None)["source"] == "cold-start"
+
+
+def test_before_the_first_release(tmp_path):
+    with pytest.raises(RefusedError, match="no release"):
+        explain_once(tmp_path, f"sqlite:///{tmp_path / 's'}", "u1", None, "a", [], None)
