@@ -42,12 +42,15 @@ class Counts:
 def encode(project: Project) -> dict[str, Any]:
     """Writes items.json, <encoder>.npy, <encoder>/ and encoders.json, and returns what encoders.json says.
 
-    A log without a table of items, or a table without rows, gives no matrix. Raises CallError for an encoder or an
-    option that does not exist, and for weights that are missing.
+    A log without a table of items, or a table without rows, gives no matrix. Raises CallError where ingest has
+    not run, for an encoder or an option that does not exist, and for weights that are missing.
     """
     params = project.params
     options = encoder_options(params.encode)
-    items = pl.read_parquet(project.tables / "items.parquet")
+    table = project.tables / "items.parquet"
+    if not table.exists():
+        raise CallError(f"{table}: no such file; `recops run` or `dvc repro ingest` makes it")
+    items = pl.read_parquet(table)
     shutil.rmtree(project.encoded, ignore_errors=True)
     project.encoded.mkdir(parents=True)
     write_atomically(project.encoded / ITEMS, canonical_json(items["item_id"].to_list()))
