@@ -6,23 +6,21 @@ the best k. Knows nothing about ids, files or HTTP; whoever imports this loads n
 Shapes: B batch, L history length, D width, N items (row 0 is padding), U users (row 0 is nobody), K list length.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
+from recops.fusing import Fusion
 from recops.reranking import Reranker
 
 # item_idx int64 [B, L] and, where the model uses time, age_s int64 [B, L] -> user_vector float32 [B, D]
 Encode = Callable[..., np.ndarray]
 ENCODED_AT_ONCE = 128  # histories
 RANKED_AT_ONCE = 100_000  # items, for one user
-RECIPROCAL_OFFSET = 60  # of reciprocal rank fusion (Cormack, Clarke, Buettcher, 2009)
-RETRIEVED = 200  # best items of each member that `candidates` calibrates by
-Calibration = Literal["zscore", "candidates", "rank"]
+Project = Callable[[np.ndarray], np.ndarray]  # content float32 [M, C] -> item_vectors float32 [M, D]
 Rank = Callable[[np.ndarray, np.ndarray], np.ndarray]  # user_vector [B, D], item_vectors [M, D'] -> float32 [B, M]
 
 
@@ -30,7 +28,7 @@ Rank = Callable[[np.ndarray, np.ndarray], np.ndarray]  # user_vector [B, D], ite
 class Histories:
     """Who asks: B histories of item rows, oldest first, and what else is known of each.
 
-    Rows outside the vocabulary must be left out by the caller. A plain sequence of arrays is a Histories without more.
+    Ids that nobody knows must be left out by the caller. A plain sequence of arrays is a Histories without more.
     """
 
     items: Sequence[np.ndarray]  # B int arrays
@@ -41,6 +39,14 @@ class Histories:
     @classmethod
     def of(cls, histories: "Histories | Sequence[np.ndarray]") -> "Histories":
         return histories if isinstance(histories, cls) else cls(histories)  # type: ignore[arg-type]
+
+    def up_to(self, num_items: int) -> "Histories":
+        """Without the events of rows beyond `num_items`, which a model of so many items does not know."""
+        if all(history.max(initial=0) <= num_items for history in self.items):
+            return self
+        kept = [history <= num_items for history in self.items]
+        ages = None if self.ages is None else [age[k] for age, k in zip(self.ages, kept, strict=True)]
+        return replace(self, items=[h[k] for h, k in zip(self.items, kept, strict=True)], ages=ages)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -91,54 +97,6 @@ class Links:
 
 
 @dataclass(frozen=True)
-class Fusion:
-    """How the scores of several models become one: each calibrated for each user, then weighed and added.
-
-    `zscore`: mean 0 and deviation 1 over the items outside the history. `candidates`: the same over the best 200 of
-    each member alone, all that is at hand where members retrieve from an index. `rank`: 1 / (60 + rank) among all.
-    `weights` [S, M] has a row for each segment of history lengths: segment s begins at `edges[s - 1]` events.
-    """
-
-    weights: np.ndarray  # float32 [S, M], at least 0, each row with one above
-    edges: tuple[int, ...] = ()
-    calibration: Calibration = "zscore"
-
-    def weights_of(self, histories: Histories) -> np.ndarray:
-        """float32 [B, M]."""
-        lengths = [len(history) for history in histories]
-        return self.weights[np.searchsorted(np.array(self.edges), lengths, side="right")]
-
-    def calibrated(self, scores_MN: np.ndarray, history: np.ndarray) -> np.ndarray:
-        """The scores [M, N+1] of each model for one user on the common scale; NaN (it cannot score that) stays NaN."""
-        judged_MN = ~np.isnan(scores_MN)
-        judged_MN[:, 0] = False
-        judged_MN[:, history] = False
-        if self.calibration == "candidates":
-            judged_MN &= self._retrieved(scores_MN, judged_MN)
-        return np.stack([self._calibrated(*one) for one in zip(scores_MN, judged_MN, strict=True)])
-
-    def _retrieved(self, scores_MN: np.ndarray, judged_MN: np.ndarray) -> np.ndarray:
-        """bool [N+1]: the best of any member."""
-        found = np.zeros(scores_MN.shape[1], bool)
-        for scores_N, judged_N in zip(scores_MN, judged_MN, strict=True):
-            rows = np.flatnonzero(judged_N)
-            if len(rows) > RETRIEVED:
-                rows = rows[np.argpartition(-scores_N[rows], RETRIEVED)[:RETRIEVED]]
-            found[rows] = True
-        return found
-
-    def _calibrated(self, scores_N: np.ndarray, judged_N: np.ndarray) -> np.ndarray:
-        others = scores_N[judged_N]
-        if self.calibration == "rank":
-            better = len(others) - np.searchsorted(np.sort(others), scores_N, side="right")
-            return np.where(np.isnan(scores_N), np.nan, 1.0 / (RECIPROCAL_OFFSET + 1 + better)).astype(np.float32)
-        mean = others.mean(dtype=np.float64) if len(others) else 0.0
-        deviation = others.std(dtype=np.float64) if len(others) else 0.0
-        # A model that says the same of all items says nothing: all 0.
-        return (scores_N - np.float32(mean)) * np.float32(1 / deviation if deviation > 0 else 0.0)
-
-
-@dataclass(frozen=True)
 class RatingScale:
     """What scores that are ratings are read by: the values there are, and what is known of each user's."""
 
@@ -152,7 +110,11 @@ class RatingScale:
 
 @dataclass(frozen=True)
 class Scorer:
-    """Scores the whole catalogue for histories (see protocols.ServingParts for the formula)."""
+    """Scores the whole catalogue for histories (see protocols.ServingParts for the formula).
+
+    Items that were never trained on have the last rows; a member of a fusion that knows nothing of them has fewer
+    items, and what it does not know in a history is left out for it.
+    """
 
     num_items: int
     encode: Encode | None = None
@@ -169,6 +131,14 @@ class Scorer:
     needs_history: bool = True
     fallback: np.ndarray | None = None  # float32 [N+1]: scores for those that the model itself cannot answer
     ratings: RatingScale | None = None  # of a model whose scores are ratings
+    project: Project | None = None  # makes vectors of items that are not in `item_vectors` yet
+    content: tuple[str, ...] = ()  # encoders whose vectors, one after the other, `project` is given
+    num_encoded: int | None = None  # rows that `encode` knows in a history; None: all
+
+    @property
+    def num_known(self) -> int:
+        """Rows that it knows in a history."""
+        return self.num_items if self.num_encoded is None else self.num_encoded
 
     @property
     def asks_time(self) -> bool:
@@ -203,7 +173,7 @@ class Scorer:
             return np.ones(len(asked), bool)
         if self.user_table is not None:
             return np.zeros(len(asked), bool) if asked.users is None else np.asarray(asked.users) > 0
-        return np.array([len(history) > 0 for history in asked], bool)
+        return np.array([len(history) > 0 for history in asked.up_to(self.num_known)], bool)
 
     def pad(self, histories: Sequence[np.ndarray]) -> np.ndarray:
         """The last `max_history` entries of each array, padded on the left with 0: int64 [B, L], L at least 1."""
@@ -222,6 +192,7 @@ class Scorer:
             return self.user_table[np.zeros(len(asked), np.int64) if asked.users is None else asked.users]
         if self.encode is None:
             return None
+        asked = asked.up_to(self.num_known)
         # Few at a time, since the attention of a long history is the largest array there is; those of about the same
         # length together, so that little is padding.
         order = np.argsort([len(history) for history in asked], kind="stable")
@@ -291,7 +262,8 @@ class Scorer:
         return total
 
     def calibrated(self, histories: "Histories | Sequence[np.ndarray]") -> np.ndarray:
-        """What each member says, on the common scale: float32 [M, B, N+1]; NaN where it cannot say."""
+        """What each member says, on the common scale: float32 [M, B, N+1]; NaN where it cannot say, as of items that it
+        does not have."""
         assert self.fusion is not None
         asked = Histories.of(histories)
         found = np.full((len(self.members), len(asked), self.num_items + 1), np.nan, np.float32)
@@ -300,7 +272,7 @@ class Scorer:
             scores_BN = member._own(asked[heard], None)
             if (silent := member._silent) is not None:
                 scores_BN[:, silent] = np.nan
-            found_BN[heard] = scores_BN
+            found_BN[heard, : member.num_items + 1] = scores_BN
         for b, history in enumerate(asked.items):
             found[:, b] = self.fusion.calibrated(found[:, b], history)
         return found
@@ -313,6 +285,29 @@ class Scorer:
         reached = np.zeros(self.num_items + 1, bool)
         reached[self.links.indices] = True
         return np.flatnonzero(~reached)
+
+    def with_items(self, content_MC: Mapping[str, np.ndarray]) -> "Scorer":
+        """The same with M more items at the end, of which only the vectors [M, C] of each encoder are known.
+
+        A model, or member of a fusion, without content stays as it is, and all stay if there is none with it. The new
+        items are scored; in a history they are left out.
+        """
+        if self.members:
+            members = tuple(member.with_items(content_MC) for member in self.members)
+            return replace(self, members=members, num_items=max(member.num_items for member in members))
+        if self.project is None:
+            return self
+        assert self.item_vectors is not None
+        vectors_MD = self.project(np.concatenate([content_MC[name] for name in self.content], axis=1, dtype=np.float32))
+        item_vectors = np.concatenate([self.item_vectors, vectors_MD])
+        fallback = None if self.fallback is None else np.pad(self.fallback, (0, len(vectors_MD)))
+        return replace(
+            self,
+            num_items=len(item_vectors) - 1,
+            item_vectors=item_vectors,
+            fallback=fallback,
+            num_encoded=self.num_known,
+        )
 
     def _own(self, asked: Histories, rows: np.ndarray | None) -> np.ndarray:
         num_rows = self.num_items + 1
@@ -330,12 +325,18 @@ class Scorer:
                     for row, user in zip(total, users, strict=True):
                         row[some] += self.rank(user[None], np.asarray(vectors[some]))[0]
         if self.links is not None:
-            for row, history in zip(total, asked, strict=True):
+            for row, history in zip(total, asked.up_to(self.num_known), strict=True):
                 votes = self.links.votes(history[-self.max_history :], num_rows)
                 row += votes if rows is None else votes[rows]
         if self.item_scores is not None:
             total += self.item_scores if rows is None else self.item_scores[rows]
         return total
+
+
+def widened(scores_BN: np.ndarray, num_items: int) -> np.ndarray:
+    """`scores_BN` in a catalogue of `num_items`, at least its own: items beyond its own are no candidates (-inf)."""
+    missing = num_items + 1 - scores_BN.shape[1]
+    return np.pad(scores_BN, ((0, 0), (0, missing)), constant_values=-np.inf) if missing else scores_BN
 
 
 def top_k(scores_BN: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recops.fusing import Fusion
 from recops.reranking import DAY_S, FEATURES, ItemFacts, Reranker, num_columns
-from recops.runtime import Fusion, Histories, Scorer
+from recops.runtime import Histories, Scorer
 
 NAN = float("nan")
 START = 4 * DAY_S  # Monday, the fifth of January 1970

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from recops import runtime
-from recops.runtime import Fusion, Histories, Links, Scorer, top_k
+from recops import fusing
+from recops.fusing import Fusion
+from recops.runtime import Histories, Links, Scorer, top_k
 
 # Links of three items: 1 -> {2: .5, 3: .25}, 2 -> {3: 1}, 3 -> {}.
 LINKS = {
@@ -181,7 +182,7 @@ def test_members_are_standardised_over_what_was_not_seen_and_then_weighed():
 
 
 def test_members_are_standardised_over_the_best_of_each_where_they_retrieve(monkeypatch):
-    monkeypatch.setattr(runtime, "RETRIEVED", 1)
+    monkeypatch.setattr(fusing, "RETRIEVED", 1)
     # The best of the first is item 3 (3 and 20), of the other item 1 (1 and 30): over these two, mean 2 and 25.
     scores = fused([[1, 2]], calibration="candidates").scores([np.array([4])])[0]
     np.testing.assert_allclose(scores[1:4], [-1 + 2 * 1, 0 + 2 * -3, 1 + 2 * -1], rtol=1e-6)

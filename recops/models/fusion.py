@@ -19,10 +19,11 @@ from scipy.optimize import minimize
 from recops.data.interactions import Interactions
 from recops.evaluation.judging import Judging, metric_k
 from recops.evaluation.protocol import mask_candidates, metric_values, ranked_lists
+from recops.fusing import Calibration
+from recops.fusing import Fusion as Weighing
 from recops.params import Group
 from recops.protocols import FitReport, ServingParts
-from recops.runtime import Calibration, Scorer
-from recops.runtime import Fusion as Weighing
+from recops.runtime import Scorer
 
 # Best items of each member that a user's fused list is looked for among, while weights are sought: at least so many,
 # and so many for each place of the list.
@@ -281,8 +282,8 @@ def _calibrated(
     """(users, float32 [M, B, N+1], float32 [B, N+1]): what the members and the fallback say, NaN where a member cannot,
     -inf for what is no candidate."""
     fusion = Weighing(np.ones((1, len(scorers)), np.float32), (), calibration)
-    together = Scorer(scorers[0].num_items, members=tuple(scorers), fusion=fusion)
-    batch = max(1, _SCORES_AT_ONCE // (scorers[0].num_items + 1))
+    together = Scorer(len(valid.item_counts) - 1, members=tuple(scorers), fusion=fusion)
+    batch = max(1, _SCORES_AT_ONCE // len(valid.item_counts))
     for start in range(0, len(valid), batch):
         rows = np.arange(start, min(start + batch, len(valid)))
         scores_MBN = together.calibrated(valid.asked[rows])

@@ -118,7 +118,7 @@ def fitted(name: str) -> Any:
 
 
 def scorer_of(model: Any) -> Scorer:
-    return torch_scorer(model.parts(), planted()[0].num_items)
+    return torch_scorer(model.parts())
 
 
 def histories(num: int) -> list[np.ndarray]:
@@ -202,7 +202,7 @@ def test_who_can_be_answered(name: str) -> None:
     others get the fallback."""
     train, _ = planted()
     fallback = np.arange(train.num_items + 1, dtype=np.float32)
-    scorer = torch_scorer(fitted(name).parts(), train.num_items, fallback)
+    scorer = torch_scorer(fitted(name).parts(), fallback)
     someone = Histories([np.array([3, 9])] * 2 + [np.zeros(0, np.int64)], users=np.array([4, 0, 4]))
     expected = {"history": [True, True, False], "user": [True, False, True]}[fitted(name).takes]
     if not fitted(name).parts().needs_history:
@@ -287,7 +287,7 @@ def test_predicts_planted_ratings(name: str) -> None:
     means = RatingMeans(RatingMeans.Config(), train.num_users, train.num_items, seed=3)
     means.fit(train)
     by_model, by_means = (
-        rating_figures(predictions(torch_scorer(one.parts(), train.num_items), withheld), withheld, samples=0, seed=0)
+        rating_figures(predictions(torch_scorer(one.parts()), withheld), withheld, samples=0, seed=0)
         for one in (model, means)
     )
     if name == "rating_means":

@@ -1,0 +1,75 @@
+"""How the scores of several models become one, for the scorer (runtime.py) and for whoever seeks the weights.
+
+In: scores of each model for one user. Out: the same on a common scale, and what each counts. Knows nothing about the
+models.
+
+Shapes: B users, M models, N items (row 0 is padding), S segments.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+RECIPROCAL_OFFSET = 60  # of reciprocal rank fusion (Cormack, Clarke, Buettcher, 2009)
+RETRIEVED = 200  # best items of each member that `candidates` calibrates by
+Calibration = Literal["zscore", "candidates", "rank"]
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """How the scores of several models become one: each calibrated for each user, then weighed and added.
+
+    `zscore`: mean 0 and deviation 1 over the items outside the history. `candidates`: the same over the best 200 of
+    each member alone, all that is at hand where members retrieve from an index. `rank`: 1 / (60 + rank) among all.
+    `weights` [S, M] has a row for each segment of history lengths: segment s begins at `edges[s - 1]` events.
+    """
+
+    weights: np.ndarray  # float32 [S, M], at least 0, each row with one above
+    edges: tuple[int, ...] = ()
+    calibration: Calibration = "zscore"
+
+    def check(self, num_members: int) -> None:
+        """Raises ValueError for weights or settings that no fusion of so many models has."""
+        expected = (len(self.edges) + 1, num_members)
+        if self.weights.shape != expected or not num_members:
+            raise ValueError(f"weights of shape {self.weights.shape} where {expected} are needed")
+        if not (np.isfinite(self.weights).all() and (self.weights >= 0).all() and self.weights.any(1).all()):
+            raise ValueError("weights of the fusion must be finite, not negative, and not all 0")
+        if self.calibration not in get_args(Calibration) or list(self.edges) != sorted(set(self.edges)):
+            raise ValueError(f"a fusion by {self.calibration!r} at {self.edges} is not known")
+
+    def weights_of(self, histories: Iterable[np.ndarray]) -> np.ndarray:
+        """float32 [B, M]."""
+        lengths = [len(history) for history in histories]
+        return self.weights[np.searchsorted(np.array(self.edges), lengths, side="right")]
+
+    def calibrated(self, scores_MN: np.ndarray, history: np.ndarray) -> np.ndarray:
+        """The scores [M, N+1] of each model for one user on the common scale; NaN (it cannot score that) stays NaN."""
+        judged_MN = ~np.isnan(scores_MN)
+        judged_MN[:, 0] = False
+        judged_MN[:, history] = False
+        if self.calibration == "candidates":
+            judged_MN &= self._retrieved(scores_MN, judged_MN)
+        return np.stack([self._calibrated(*one) for one in zip(scores_MN, judged_MN, strict=True)])
+
+    def _retrieved(self, scores_MN: np.ndarray, judged_MN: np.ndarray) -> np.ndarray:
+        """bool [N+1]: the best of any member."""
+        found = np.zeros(scores_MN.shape[1], bool)
+        for scores_N, judged_N in zip(scores_MN, judged_MN, strict=True):
+            rows = np.flatnonzero(judged_N)
+            if len(rows) > RETRIEVED:
+                rows = rows[np.argpartition(-scores_N[rows], RETRIEVED)[:RETRIEVED]]
+            found[rows] = True
+        return found
+
+    def _calibrated(self, scores_N: np.ndarray, judged_N: np.ndarray) -> np.ndarray:
+        others = scores_N[judged_N]
+        if self.calibration == "rank":
+            better = len(others) - np.searchsorted(np.sort(others), scores_N, side="right")
+            return np.where(np.isnan(scores_N), np.nan, 1.0 / (RECIPROCAL_OFFSET + 1 + better)).astype(np.float32)
+        mean = others.mean(dtype=np.float64) if len(others) else 0.0
+        deviation = others.std(dtype=np.float64) if len(others) else 0.0
+        # A model that says the same of all items says nothing: all 0.
+        return (scores_N - np.float32(mean)) * np.float32(1 / deviation if deviation > 0 else 0.0)
