@@ -29,7 +29,7 @@ ENCODER, RANKER, VECTORS, SCORES = "model.onnx", "rank.onnx", "item_vectors.npy"
 LINKS = {"indptr": "links_indptr.npy", "indices": "links_indices.npy", "weights": "links_weights.npy"}
 USER_VECTORS, USER_MEANS, USERS = "user_vectors.npy", "user_means.npy", "users.json"
 RERANKER, RERANKING = "rerank.onnx", "rerank"  # its file, and its entry in the manifest's `scoring`
-# A model's projection of content; entries of the manifest: in `scoring` which encoders made what lies in which file, and
+# A model's projection of content, and entries of the manifest: in `scoring` which encoder made what lies in which file;
 # of each model whose vectors, one encoder after the other, it takes.
 PROJECTION, CONTENT, ENCODERS = "content.onnx", "content", "encoders"
 RERANKER_SETTINGS = ("features", "members", "candidates", "remove_seen", "content_window", "trend_days")
@@ -108,8 +108,8 @@ class Bundle:
 
     `items` maps the columns item_id, title, categories, price, available, published_at to lists in row order
     (entry 0 is row 1). `fallback` is float32 [N+1]: what is shown to someone nothing is known about. `user_ids` are
-    those of the model's table of users, empty where it has none. `content` are the vectors float16 [N+1, D] of the items
-    by encoder, where a model takes content; `scorer.with_items` adds items of which such vectors are given.
+    those of the model's table of users, empty where it has none. `content` are the vectors of the items by encoder,
+    float16 [N+1, D], where a model takes content; `scorer.with_items` adds items of which such vectors are given.
     """
 
     folder: Path

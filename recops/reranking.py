@@ -43,7 +43,7 @@ class ItemFacts:
     category_idx: np.ndarray  # int32 [P]
 
     def check(self, num_items: int) -> None:
-        """Raises ValueError, naming what is wrong, for arrays that do not fit together or a catalogue of `num_items`."""
+        """Raises ValueError for arrays that do not fit together, or a catalogue of `num_items`."""
         integers = dict.fromkeys(("offsets", "event_times", "category_offsets"), np.int64)
         for name, kind in {**integers, "published": np.float64, "prices": np.float32, "category_idx": np.int32}.items():
             if getattr(self, name).ndim != 1 or getattr(self, name).dtype != kind:
@@ -61,6 +61,17 @@ class ItemFacts:
         falls = np.flatnonzero(np.diff(self.event_times) < 0) + 1  # only where the next item begins
         if not np.isin(falls, self.offsets).all():
             raise ValueError("rerank_event_times: times of an item do not rise")
+
+    def with_items(self, num_items: int) -> "ItemFacts":
+        """The same with so many more items at the end, of which nothing is known."""
+        return ItemFacts(
+            offsets=np.pad(self.offsets, (0, num_items), "edge"),
+            event_times=self.event_times,
+            published=np.pad(self.published, (0, num_items), constant_values=np.nan),
+            prices=np.pad(self.prices, (0, num_items), constant_values=np.nan),
+            category_offsets=np.pad(self.category_offsets, (0, num_items), "edge"),
+            category_idx=self.category_idx,
+        )
 
     @cached_property
     def all_times(self) -> np.ndarray:

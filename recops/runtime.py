@@ -294,20 +294,18 @@ class Scorer:
         """
         if self.members:
             members = tuple(member.with_items(content_MC) for member in self.members)
-            return replace(self, members=members, num_items=max(member.num_items for member in members))
-        if self.project is None:
+            found = replace(self, members=members, num_items=max(member.num_items for member in members))
+        elif self.project is not None and self.item_vectors is not None:
+            content = np.concatenate([content_MC[name] for name in self.content], axis=1, dtype=np.float32)
+            item_vectors = np.concatenate([self.item_vectors, self.project(content)])
+            num_items = len(item_vectors) - 1
+            found = replace(self, num_items=num_items, item_vectors=item_vectors, num_encoded=self.num_known)
+        else:
             return self
-        assert self.item_vectors is not None
-        vectors_MD = self.project(np.concatenate([content_MC[name] for name in self.content], axis=1, dtype=np.float32))
-        item_vectors = np.concatenate([self.item_vectors, vectors_MD])
-        fallback = None if self.fallback is None else np.pad(self.fallback, (0, len(vectors_MD)))
-        return replace(
-            self,
-            num_items=len(item_vectors) - 1,
-            item_vectors=item_vectors,
-            fallback=fallback,
-            num_encoded=self.num_known,
-        )
+        more = found.num_items - self.num_items
+        fallback = None if self.fallback is None else np.pad(self.fallback, (0, more))
+        reranker = None if self.reranker is None else replace(self.reranker, facts=self.reranker.facts.with_items(more))
+        return replace(found, fallback=fallback, reranker=reranker)
 
     def _own(self, asked: Histories, rows: np.ndarray | None) -> np.ndarray:
         num_rows = self.num_items + 1

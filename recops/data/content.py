@@ -6,7 +6,6 @@ vector was made, or what a model makes of it.
 Shapes: N items, those trained on first (row 0 is padding), C columns of all encoders that are asked for.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from recops.data.vocabulary import Vocabulary
-from recops.encoders.content import read_content
+from recops.encoders.content import ENCODERS, read_content
 from recops.errors import CallError
 
 
@@ -33,20 +32,19 @@ class ItemContent:
         not run."""
         for name in encoders:
             if name not in self.vectors:
-                raise CallError(
-                    f"{where}: no vectors of the encoder {name}; encode.encoders made {', '.join(self.vectors) or 'none'}"
-                )
+                made = ", ".join(self.vectors) or "none"
+                raise CallError(f"{where}: no vectors of the encoder {name}; encode.encoders made {made}")
         return [self.vectors[name] for name in encoders]
 
 
 def read_item_content(folder: Path, trained: Vocabulary) -> ItemContent | None:
     """What the stage `encode` wrote to `folder`, in the rows of `trained` and beyond; None where it encoded nothing."""
-    path = folder / "encoders.json"
-    facts = json.loads(path.read_text(encoding="utf-8"))["encoders"] if path.exists() else []
-    if not facts:
+    if not (folder / ENCODERS).exists():
         return None
     found = read_content(folder)
-    return item_content(found.item_ids, found.vectors, trained, {entry["name"]: entry for entry in facts})
+    if not found.vectors:
+        return None
+    return item_content(found.item_ids, found.vectors, trained, {facts["name"]: facts for facts in found.encoders})
 
 
 def item_content(

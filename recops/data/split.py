@@ -1,8 +1,9 @@
 """Divides the log in train, valid and test, and counts what takes no part.
 
 In: events.parquet of ingest. Out: a folder with train.parquet, valid.parquet, test.parquet and, of a splitter that has
-any, context.parquet (SPLIT_COLUMNS, in the order of the log), first_seen.parquet (item_id, timestamp), refused.parquet (user_id, item_id, timestamp from which the item
-is not to be recommended to the user, null: never) and split.json. How rows are divided stands in `splitters/*`.
+any, context.parquet (SPLIT_COLUMNS, in the order of the log), first_seen.parquet (item_id, timestamp), refused.parquet
+(user_id, item_id, timestamp from which the item is not to be recommended to the user, null: never) and split.json. How
+rows are divided stands in `splitters/*`.
 """
 
 import json

@@ -31,8 +31,9 @@ CONTEXT = "context.parquet"  # what is not judged and yet history by then; only 
 class Judging:
     """U users of one part in the order of their first target, each with history and targets as item rows.
 
-    Items that were never trained on have the last rows where they have content, else 0 among the targets. `first_seen` and `at_time` are None where every item is always a
-    candidate: `evaluate.catalogue: all`, or a log without times.
+    Items that were never trained on have the last rows where they have content, else they are 0 among the targets.
+    `first_seen` and `at_time` are None where every item is always a candidate: `evaluate.catalogue: all`, or a log
+    without times.
     """
 
     user_ids: list[str]

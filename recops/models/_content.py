@@ -28,7 +28,7 @@ class ContentConfig(Group):
 
     content: list[str] = Field(
         [],
-        description="encoders whose vectors are added to an item's own; with any, items never trained on are scored too",
+        description="encoders whose vectors join an item's own; with any, items never trained on are scored too",
     )
     id_dropout: float = Field(
         0.3, ge=0, le=1, description="with content: share of the items that a batch knows by their content alone"
@@ -118,7 +118,7 @@ class ItemTable(nn.Module):
 
     @torch.no_grad()
     def settled(self) -> "ItemTable":
-        """The same network, its other weights shared, whose `items` are the whole table: what is evaluated and served."""
+        """The same network, its other weights shared, whose `items` are the whole table: as evaluated and served."""
         if self.projection is None:
             return self.eval()
         self.eval()

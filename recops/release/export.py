@@ -9,31 +9,26 @@ Shapes: B batch, L history length, D width, M candidates, N items (row 0 is padd
 
 import itertools
 import json
-import logging
 import shutil
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 
 from recops import bundle as files
 from recops.data.content import ItemContent
 from recops.errors import RefusedError
 from recops.protocols import ServingParts
+from recops.release.onnx_graph import Dims, save_graph, to_onnx
 from recops.reranking import Reranker, num_columns
 from recops.runtime import Links, RatingScale, Scorer
 
 ITEM_COLUMNS = ("item_id", "title", "categories", "price", "available", "published_at")
 # The facts a manifest must have beside those that are added here.
 FACTS = ("model", "params", "metrics", "validation", "inputs", "data_watermark", "remove_seen")
-
-Dims = tuple[str | None, ...]  # names of the dynamic dimensions, None for a fixed one
 
 
 def torch_scorer(parts: ServingParts, fallback: np.ndarray | None = None, ratings: RatingScale | None = None) -> Scorer:
@@ -99,12 +94,13 @@ def export_bundle(
 ) -> str:
     """Writes the bundle to `out`, replacing what is there only when all went well; returns its id.
 
-    `items` maps ITEM_COLUMNS to lists in row order (entry 0 is row 1), ids sorted, times ISO text, None for unknown;
+    `items` maps ITEM_COLUMNS to lists in row order (entry 0 is row 1), ids sorted (those that only content knows
+    after the others), times ISO text, None for unknown;
     `users` are the ids of the rows of a `user_table` from row 1 on; `fallback` is float32 [N+1]; `ratings` is given for
     a model whose scores are ratings, with the same users; `content` is needed where a model takes any, and what none
-    takes is left out; `facts` are the manifest's entries named in FACTS and any more. `scoring`, `opset` and `signature` are added here. `check`
-    (such as `parity.check_parity`) judges the finished bundle, its figures become the manifest's `parity`; when it
-    raises, nothing is written. Raises RefusedError for weights that are not finite.
+    takes is left out; `facts` are the manifest's entries named in FACTS and any more. `scoring`, `opset` and
+    `signature` are added here. `check` (such as `parity.check_parity`) judges the finished bundle, its figures become
+    the manifest's `parity`; when it raises, nothing is written. Raises RefusedError for weights that are not finite.
     """
     num_items = len(items["item_id"])
     _check_inputs(parts, items, fallback, facts)
@@ -237,12 +233,12 @@ def _write_reranker(reranker: Reranker, folder: Path, opset: int) -> tuple[dict[
         "features": (torch.zeros((3, 5, num_features)), ("batch", "candidates", None)),
         "fade": (torch.zeros((3, 5)), ("batch", "candidates")),
     }
-    model = _to_onnx(reranker.network, inputs, "added", opset)
+    model = to_onnx(reranker.network, inputs, "added", opset)
     for name, file in files.ITEM_FACTS.items():
         np.save(folder / file, np.ascontiguousarray(getattr(reranker.facts, name)), allow_pickle=False)
     settings = {name: getattr(reranker, name) for name in files.RERANKER_SETTINGS}
     settings |= {"features": list(reranker.features), "members": list(reranker.members)}
-    return _save(model, folder / files.RERANKER, {"added": ("batch", "candidates")}), settings
+    return save_graph(model, folder / files.RERANKER, {"added": ("batch", "candidates")}), settings
 
 
 def _write_networks(parts: ServingParts, folder: Path, opset: int, content: ItemContent | None) -> dict[str, Any]:
@@ -254,14 +250,14 @@ def _write_networks(parts: ServingParts, folder: Path, opset: int, content: Item
         names = ("item_idx", "age_s") if parts.uses_time else ("item_idx",)
         # Of its own each: the exporter takes inputs that are one tensor for one input.
         inputs: dict[str, tuple[torch.Tensor, Dims]] = {n: (history.clone(), ("batch", "history")) for n in names}
-        model = _to_onnx(parts.encoder, inputs, "user_vector", opset)
-        signature[files.ENCODER] = _save(model, folder / files.ENCODER, {"user_vector": ("batch", None)})
+        model = to_onnx(parts.encoder, inputs, "user_vector", opset)
+        signature[files.ENCODER] = save_graph(model, folder / files.ENCODER, {"user_vector": ("batch", None)})
     if parts.projection is not None:
         assert content is not None, "a model with content is exported with it"
         width = sum(content.vectors[name].shape[1] for name in parts.content)
         inputs = {"content": (torch.zeros((3, width)), ("items", None))}
-        model = _to_onnx(parts.projection, inputs, "item_vectors", opset)
-        signature[files.PROJECTION] = _save(model, folder / files.PROJECTION, {"item_vectors": ("items", None)})
+        model = to_onnx(parts.projection, inputs, "item_vectors", opset)
+        signature[files.PROJECTION] = save_graph(model, folder / files.PROJECTION, {"item_vectors": ("items", None)})
     if parts.ranker is not None:
         assert parts.item_vectors is not None, "a ranker needs item_vectors"
         if parts.user_table is not None:
@@ -272,79 +268,9 @@ def _write_networks(parts: ServingParts, folder: Path, opset: int, content: Item
                 users = parts.encoder(torch.zeros((3, 2), dtype=torch.int64))
         vectors = torch.zeros((5, parts.item_vectors.shape[1]))
         inputs = {"user_vector": (users, ("batch", None)), "item_vectors": (vectors, ("candidates", None))}
-        model = _to_onnx(parts.ranker, inputs, "scores", opset)
-        signature[files.RANKER] = _save(model, folder / files.RANKER, {"scores": ("batch", "candidates")})
+        model = to_onnx(parts.ranker, inputs, "scores", opset)
+        signature[files.RANKER] = save_graph(model, folder / files.RANKER, {"scores": ("batch", "candidates")})
     return signature
-
-
-def _to_onnx(
-    module: torch.nn.Module, inputs: Mapping[str, tuple[torch.Tensor, Dims]], output: str, opset: int
-) -> onnx.ModelProto:
-    """The graph of a module with `inputs` {name: (sample, name of each dynamic dimension)}, without node metadata."""
-    with _quiet():
-        program = torch.onnx.export(
-            module.eval().cpu(),
-            tuple(sample for sample, _ in inputs.values()),
-            dynamo=True,
-            input_names=list(inputs),
-            output_names=[output],
-            dynamic_shapes=tuple({i: d for i, d in enumerate(dims) if d} for _, dims in inputs.values()),
-            opset_version=opset,
-            external_data=False,
-            verbose=False,
-        )
-    assert program is not None
-    model = program.model_proto
-    _strip(model)
-    for value, (_, dims) in zip(model.graph.input, inputs.values(), strict=True):
-        _name_dims(value, dims)
-    return model
-
-
-def _strip(model: onnx.ModelProto) -> None:
-    """Takes out what names the folder and the source lines the model was exported from."""
-    graphs: list[Any] = [model.graph, *model.functions]
-    model.doc_string = ""
-    del model.metadata_props[:]
-    while graphs:
-        graph = graphs.pop()
-        graph.doc_string = ""
-        del graph.metadata_props[:]
-        values = [*graph.value_info]
-        if isinstance(graph, onnx.GraphProto):
-            values += [*graph.input, *graph.output, *graph.initializer]
-        for part in [*values, *graph.node]:
-            part.doc_string = ""
-            del part.metadata_props[:]
-        for node in graph.node:
-            for attribute in node.attribute:
-                attribute.doc_string = ""
-                graphs += [attribute.g] if attribute.HasField("g") else []
-                graphs += attribute.graphs
-
-
-def _name_dims(value: onnx.ValueInfoProto, dims: Dims) -> None:
-    found = value.type.tensor_type.shape.dim
-    assert len(found) == len(dims), f"{value.name}: {len(found)} dimensions, not {len(dims)}"
-    for dim, name in zip(found, dims, strict=True):
-        assert not name or dim.dim_param, f"{value.name}: {name} was fixed to {dim.dim_value} in the export"
-
-
-def _save(model: onnx.ModelProto, path: Path, outputs: Mapping[str, Dims]) -> dict[str, Any]:
-    """Writes the graph after checking it, and returns name, type and shape of what goes in and comes out."""
-    for value, dims in zip(model.graph.output, outputs.values(), strict=True):
-        _name_dims(value, dims)
-    for tensor in model.graph.initializer:
-        assert tensor.data_location == onnx.TensorProto.DEFAULT, f"{tensor.name}: weights lie outside the file"
-    onnx.checker.check_model(model)
-    path.write_bytes(model.SerializeToString(deterministic=True))
-
-    def described(value: onnx.ValueInfoProto) -> dict[str, Any]:
-        tensor = value.type.tensor_type
-        shape = [dim.dim_param or dim.dim_value for dim in tensor.shape.dim]
-        return {"name": value.name, "type": onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name, "shape": shape}
-
-    return {"inputs": [*map(described, model.graph.input)], "outputs": [*map(described, model.graph.output)]}
 
 
 def _numpy_call(module: torch.nn.Module) -> Callable[..., np.ndarray]:
@@ -371,17 +297,3 @@ def _replace_folder(new: Path, out: Path) -> None:
 def _write_json(path: Path, value: Any) -> None:
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     path.write_text(text + "\n", encoding="utf-8")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter warns about its own internals and about packages that are not needed."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
