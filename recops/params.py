@@ -95,7 +95,26 @@ class SplitParams(Group):
 
 
 class EncodeParams(Group):
+    """Beside these a key of each encoder's name may hold its options (its class `Options` says which there are)."""
+
+    model_config = ConfigDict(extra="allow")
+
     encoders: list[str] = []
+    threads: int = Field(2, ge=1, description="CPU threads of networks")
+
+    @model_validator(mode="after")
+    def _holds_options(self) -> "EncodeParams":
+        for key, value in (self.model_extra or {}).items():
+            if not isinstance(value, dict):
+                raise CallError(f"encode.{key}: no such setting, nor the options of an encoder; found {value!r}")
+        if len(set(self.encoders)) < len(self.encoders):
+            raise CallError(f"encode.encoders: names one twice; found {self.encoders}")
+        return self
+
+    @property
+    def options(self) -> dict[str, dict[str, Any]]:
+        """The options that are set, by name of the encoder."""
+        return dict(self.model_extra or {})
 
 
 class TrainParams(Group):

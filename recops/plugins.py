@@ -13,9 +13,10 @@ from recops.errors import CallError
 
 
 def names(socket: str) -> list[str]:
-    """Names of all parts of a socket such as `models` or `data.sources`, sorted; files named `_…` are private."""
+    """Names of all parts of a socket such as `models` or `data.sources`, sorted; folders and files named `_…` are
+    none."""
     package = importlib.import_module(f"recops.{socket}")
-    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
+    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.ispkg and not m.name.startswith("_"))
 
 
 def load_module(socket: str, name: str) -> ModuleType:

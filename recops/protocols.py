@@ -256,10 +256,41 @@ class Rule(Protocol):
         ...
 
 
-class Encoder(Protocol):
-    """`encoders/*`: item -> vector from text, image or sound (issue 3). Free of torch."""
+Item = Mapping[str, Any]  # columns of `schema.ITEMS` that are known; times are aware datetimes, attributes JSON text
 
-    def encode(self, items: Any) -> np.ndarray: ...
+
+class Encoder(Protocol):
+    """`encoders/*`: item -> vector from text, a picture, sound or columns; class name CamelCase of the file.
+
+    Free of torch: it is made from the folder that the stage `encode` wrote for it. What it learns, it learns from items
+    of the train part (`fit`, a classmethod of those that do); all others have pre-trained networks, which
+    `release/encoders.py` exports.
+    """
+
+    Options: ClassVar[type[BaseModel]]  # `encode.NAME` in params.yaml: extra="forbid", each with a default
+    version: ClassVar[str]  # raised when the same weights and options give other vectors than before
+    chunk_size: ClassVar[int]  # items whose contents are held in memory at once
+    sha256: str  # of everything that decides a vector
+    dim: int
+
+    def __init__(self, folder: Path, threads: int = 1, source: Path | None = None) -> None:
+        """`source`: the folder that the files which items name lie in; without one only addresses can be read."""
+        ...
+
+    def content(self, item: Item) -> bytes | None:
+        """What alone decides the item's vector; None where there is nothing to encode. Raises UnreadableError with a
+        reason where it names something that cannot be read."""
+        ...
+
+    def encode_contents(self, contents: Sequence[bytes]) -> tuple[np.ndarray, list[str | None]]:
+        """float32 [B, D] of contents (B > 0), the same whatever stands beside one, and for each None or the reason why
+        it could not be decoded, its row then zeros."""
+        ...
+
+    def encode(self, items: Sequence[Item]) -> np.ndarray:
+        """float32 [B, D], zeros where an item has nothing to encode, or nothing that can be read. Rows of text,
+        pictures and sounds have length 1."""
+        ...
 
 
 @dataclass

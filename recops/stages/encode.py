@@ -1,16 +1,171 @@
-"""Stage encode: item content to vectors. Passes through while `encode.encoders` is empty."""
+"""Stage encode: item content to vectors, one matrix an encoder, and what the service needs to encode a new item.
+
+Writes `data/encoded/` (see `recops/encoders/content`). Vectors made before are taken from a cache in the project's
+state folder by the digest of what they were made from, so that only new or changed items are encoded.
+"""
+
+import hashlib
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from recops.bundle import canonical_json, write_atomically
-from recops.plugins import load
+from recops.encoders.content import ENCODERS, ITEMS
+from recops.encoders.content.cache import VectorCache
+from recops.encoders.content.item_encoder import UnreadableError
+from recops.errors import CallError
+from recops.params import EncodeParams, checked
+from recops.plugins import load, names
+from recops.protocols import Encoder, Item
 from recops.stages.project import Project
 
 
-def encode(project: Project) -> dict:
-    """Writes data/encoded/encoders.json. Raises CallError for an encoder that does not exist."""
-    encoders = project.params.encode.encoders
-    for name in encoders:
-        load("encoders", name)
-    project.encoded.mkdir(parents=True, exist_ok=True)
-    facts = {"encoders": encoders}
-    write_atomically(project.encoded / "encoders.json", canonical_json(facts))
-    return facts
+@dataclass
+class Counts:
+    """What became of the items: each is `encoded`, `missing` (nothing to encode) or `broken`, by reason. `reused` is
+    how many of the encoded had their vector in the cache."""
+
+    encoded: int = 0
+    missing: int = 0
+    broken: Counter[str] = field(default_factory=Counter)
+    reused: int = 0
+
+
+def encode(project: Project) -> dict[str, Any]:
+    """Writes items.json, <encoder>.npy, <encoder>/ and encoders.json, and returns what encoders.json says.
+
+    A log without a table of items, or a table without rows, gives no matrix. Raises CallError for an encoder or an
+    option that does not exist, and for weights that are missing.
+    """
+    params = project.params
+    options = encoder_options(params.encode)
+    items = pl.read_parquet(project.tables / "items.parquet")
+    shutil.rmtree(project.encoded, ignore_errors=True)
+    project.encoded.mkdir(parents=True)
+    write_atomically(project.encoded / ITEMS, canonical_json(items["item_id"].to_list()))
+    facts = []
+    if options and items.is_empty():
+        print("encode: the source has no table of items, so there is nothing to encode")
+        options = {}
+    for name, chosen in options.items():
+        # Torch is loaded only where something is exported.
+        from recops.release.encoders import write_encoder
+
+        folder = project.encoded / name
+        write_encoder(
+            name,
+            chosen,
+            folder,
+            root=project.root,
+            cache=project.encoders,
+            train_items=lambda: rows(train_items(project, items)),
+        )
+        encoder: Encoder = load("encoders", name)(folder, params.encode.threads, source_folder(project))
+        with VectorCache(project.encoders / "vectors.sqlite") as cache:
+            counts = write_vectors(encoder, items, project.encoded / f"{name}.npy", cache, name)
+        broken = dict(sorted(counts.broken.items()))
+        facts.append(
+            {
+                "name": name,
+                "version": encoder.version,
+                "sha256": encoder.sha256,
+                "dim": encoder.dim,
+                "encoded": counts.encoded,
+                "missing": counts.missing,
+                "broken": broken,
+            }
+        )
+        told = [f"{counts.encoded:,} of {len(items):,} items ({counts.reused:,} as before)"]
+        told += [f"{counts.missing:,} with nothing to encode"] if counts.missing else []
+        told += [f"{count:,} {reason}" for reason, count in broken.items()]
+        print(f"{name}: {', '.join(told)}", flush=True)
+    found = {"encoders": facts}
+    write_atomically(project.encoded / ENCODERS, canonical_json(found))
+    return found
+
+
+def encoder_options(params: EncodeParams) -> dict[str, Any]:
+    """The options of each encoder in `encode.encoders`. Raises CallError for a wrong one, and for a key of
+    `encode` that names no encoder."""
+    known = names("encoders")
+    if unknown := set(params.options) - set(known):
+        raise CallError(f"encode.{min(unknown)}: no such setting and no such encoder; there are {', '.join(known)}")
+    return {
+        name: checked(load("encoders", name).Options, params.options.get(name, {}), f"encode.{name}")
+        for name in params.encoders
+    }
+
+
+def source_folder(project: Project) -> Path:
+    """What the paths in the table of items are relative to: the source's folder, or the project's where it has none."""
+    path = project.root / (project.params.source.path or "")
+    return path if path.is_dir() else path.parent
+
+
+def train_items(project: Project, items: pl.DataFrame) -> pl.DataFrame:
+    """The items that the train part has an event of: what an encoder may learn from."""
+    events = pl.scan_parquet(project.split / "train.parquet")
+    seen = events.select(pl.col("item_id").unique()).collect()
+    return items.join(seen, on="item_id", how="semi", maintain_order="left")
+
+
+def rows(items: pl.DataFrame) -> Iterator[Item]:
+    yield from items.iter_rows(named=True)
+
+
+def write_vectors(encoder: Encoder, items: pl.DataFrame, path: Path, cache: VectorCache, name: str) -> Counts:
+    """Writes the matrix of all items (at least one) to `path`, chunk by chunk; see `Counts`."""
+    counts = Counts()
+    matrix_ND = np.lib.format.open_memmap(path, "w+", np.float16, (len(items), encoder.dim))
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(f"encoding {name}", total=len(items))
+        for start in range(0, len(items), encoder.chunk_size):
+            chunk = items.slice(start, encoder.chunk_size)
+            encode_chunk(encoder, list(rows(chunk)), matrix_ND[start : start + len(chunk)], cache, counts)
+            bar.advance(task, len(chunk))
+    cache.drop_unused(encoder.sha256)
+    matrix_ND.flush()
+    return counts
+
+
+def encode_chunk(encoder: Encoder, items: list[Item], out_BD: np.ndarray, cache: VectorCache, counts: Counts) -> None:
+    """Fills the rows of `items` in `out_BD` (float16, zeros) from the cache or by the encoder, and counts them."""
+    contents: dict[bytes, bytes] = {}
+    rows_of: dict[bytes, list[int]] = {}  # of the same content: encoded once
+    for row, item in enumerate(items):
+        try:
+            content = encoder.content(item)
+        except UnreadableError as error:
+            counts.broken[str(error)] += 1
+            continue
+        if content is None:
+            counts.missing += 1
+            continue
+        key = hashlib.sha256(content).digest()
+        contents[key] = content
+        rows_of.setdefault(key, []).append(row)
+    known = cache.get(encoder.sha256, rows_of)
+    counts.reused += sum(len(rows_of[key]) for key in known)
+    if new := [key for key in contents if key not in known]:
+        vectors_BD, reasons = encoder.encode_contents([contents[key] for key in new])
+        made = {}
+        for key, vector_D, reason in zip(new, vectors_BD.astype(np.float16), reasons, strict=True):
+            if reason is None:
+                made[key] = vector_D
+            else:
+                counts.broken[reason] += len(rows_of[key])
+        cache.put(encoder.sha256, made)
+        known |= made
+    for key, vector_D in known.items():
+        out_BD[rows_of[key]] = vector_D
+        counts.encoded += len(rows_of[key])

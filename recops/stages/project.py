@@ -62,6 +62,11 @@ class Project:
         return self.data / "encoded"
 
     @property
+    def encoders(self) -> Path:
+        """Exported encoders and the vectors they made, kept from run to run: DVC deletes a stage's outputs."""
+        return self.state / "encoders"
+
+    @property
     def model(self) -> Path:
         """One folder a fitted model: `model/sasrec/` and its baselines."""
         return self.root / "model"

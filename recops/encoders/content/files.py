@@ -1,0 +1,122 @@
+"""The file an item names, such as its picture, read as if somebody hostile had written the name and the file.
+
+In: a path relative to the source's folder, or an address. Out: its bytes, or UnreadableError with a reason to count.
+Nothing outside of the folder is read, whatever links say, nor anything but ordinary files; an address is fetched only
+from hosts that the settings name, and redirects do not lead away from them.
+"""
+
+import os
+import stat
+import urllib.error
+import urllib.request
+from collections.abc import Collection
+from http.client import HTTPException
+from pathlib import Path
+from typing import IO, Any, ClassVar
+from urllib.parse import urljoin, urlsplit
+
+from pydantic import Field
+
+from recops.encoders.content.item_encoder import Options, UnreadableError
+from recops.errors import CallError
+from recops.protocols import Item
+
+MAX_REDIRECTS = 3
+
+
+class FileOptions(Options):
+    """Where the files of items are, and what is read of them."""
+
+    folder: str | None = Field(None, description="what paths are relative to, in the source's folder")
+    file: str | None = Field(
+        None, description="path for items that name none; {item_id} stands for the id: posters/{item_id}.jpg"
+    )
+    hosts: list[str] = Field([], description="hosts that addresses are fetched from; empty: nothing is fetched")
+    max_bytes: int = Field(20_000_000, ge=1, description="larger files are not read")
+    timeout_s: float = Field(10.0, gt=0)
+    harmless: ClassVar[frozenset[str]] = frozenset({"folder", "file", "hosts", "max_bytes", "timeout_s"})
+
+
+class ItemFiles:
+    """Reads the files of items by `options`; `source` is the folder of the source, None where there is none."""
+
+    def __init__(self, options: FileOptions, source: Path | None) -> None:
+        self.options = options
+        self.folder = None if source is None else (source / (options.folder or "")).resolve()
+
+    def reference(self, item: Item, named: str | None) -> str | None:
+        """The path or address of an item's file: what it names itself, else `file` of the settings, else None."""
+        if named and named.strip():
+            return named.strip()
+        return self.options.file and self.options.file.replace("{item_id}", str(item["item_id"]))
+
+    def read(self, reference: str) -> bytes:
+        """All bytes of the file. Raises UnreadableError."""
+        if "://" in reference:
+            return self._fetch(reference)
+        if self.folder is None:
+            raise UnreadableError("no folder to read from")
+        try:
+            path = (self.folder / reference).resolve()
+            if not path.is_relative_to(self.folder):
+                raise UnreadableError("outside of the source's folder")
+            # A pipe would wait for ever where it was opened to read.
+            with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise UnreadableError("not a file")
+                return self._limited(file)
+        except FileNotFoundError:
+            raise UnreadableError("not found") from None
+        except IsADirectoryError:
+            raise UnreadableError("not a file") from None
+        except (OSError, ValueError, RuntimeError):  # no permission, a name with NUL or too long, links in a circle
+            raise UnreadableError("not readable") from None
+
+    def _limited(self, file: IO[bytes]) -> bytes:
+        found = file.read(self.options.max_bytes + 1)
+        if len(found) > self.options.max_bytes:
+            raise UnreadableError("larger than max_bytes")
+        if not found:
+            raise UnreadableError("empty")
+        return found
+
+    def _fetch(self, address: str) -> bytes:
+        if not self.options.hosts:
+            raise UnreadableError("an address, and no hosts are allowed")
+        for _ in range(MAX_REDIRECTS + 1):
+            _check_address(address, self.options.hosts)
+            try:
+                with open_without_redirects(urllib.request.Request(address), self.options.timeout_s) as answer:
+                    return self._limited(answer)
+            except urllib.error.HTTPError as error:
+                if error.code not in (301, 302, 303, 307, 308) or not (target := error.headers.get("Location")):
+                    raise UnreadableError(f"answered {error.code}") from None
+                address = urljoin(address, target)
+            except (OSError, ValueError, HTTPException):
+                raise UnreadableError("cannot be fetched") from None
+        raise UnreadableError("too many redirects")
+
+
+def _check_address(address: str, hosts: Collection[str]) -> None:
+    try:
+        parts = urlsplit(address)
+        host = parts.hostname
+    except ValueError:
+        raise UnreadableError("not an address") from None
+    if parts.scheme not in ("http", "https"):
+        raise UnreadableError("neither http nor https")
+    if host is None or host not in hosts:
+        raise UnreadableError("a host that is not allowed")
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        """None: the answer that redirects is raised as the HTTPError that it is."""
+
+
+def open_without_redirects(request: urllib.request.Request, timeout_s: float) -> Any:
+    """The answer to an http request, to be closed by the caller. Raises HTTPError for any but 2xx, and OSError where
+    there is none."""
+    if not request.full_url.startswith(("http://", "https://")):
+        raise CallError(f"{request.full_url}: must start with http:// or https://")
+    return urllib.request.build_opener(_NoRedirects).open(request, timeout=timeout_s)

@@ -1,0 +1,181 @@
+"""`text`: sentences to vectors, from an item's title, text and categories.
+
+Sentence-BERT (Reimers, Gurevych, 2019): a small transformer whose token vectors are averaged. It runs on ONNX Runtime
+from `model.onnx` and `tokenizer.json`; or it is a server that speaks OpenAI's protocol of embeddings (`url`).
+
+The same text has the same vector to the last bit, whatever it was encoded with: tokens are padded to multiples of four
+and no batch holds a single text, since the routines for other shapes add up in another order.
+"""
+
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import Field, field_validator, model_validator
+
+from recops.encoders.content.files import open_without_redirects
+from recops.encoders.content.item_encoder import NETWORK, ItemEncoder, normalised
+from recops.encoders.content.item_encoder import Options as EncoderOptions
+from recops.errors import CallError
+from recops.protocols import Item
+from recops.runtime import OnnxNetwork
+
+TOKENIZER = "tokenizer.json"
+MAX_CHARACTERS = 16_384  # of one text; models read a few hundred words
+TOKENS_AT_ONCE, TEXTS_AT_ONCE = 1024, 64
+TOKEN_MULTIPLE = 4
+TEXTS_A_CALL, TRIES = 64, 4
+RETRIED = {408, 429, 500, 502, 503, 504}
+MAX_ANSWER_BYTES = 64 << 20
+
+
+class Text(ItemEncoder):
+    class Options(EncoderOptions):
+        model: str | None = Field(
+            None, description="a sentence-transformers folder; with url the model's name there; null: MiniLM"
+        )
+        url: str | None = Field(None, description="OpenAI-compatible server, such as http://127.0.0.1:8000/v1")
+        key_env: str | None = Field(None, description="environment variable that holds the server's key")
+        timeout_s: float = Field(60.0, gt=0)
+        max_tokens: int | None = Field(None, ge=8, description="longer texts are cut; null: the model's own limit")
+        prefix: str | None = Field(None, description="before each item's text; null: what the model's folder says")
+        query_prefix: str | None = Field(None, description="before each question; null: what the model's folder says")
+        harmless: ClassVar[frozenset[str]] = frozenset({"key_env", "timeout_s", "query_prefix"})
+
+        @field_validator("url")
+        @classmethod
+        def _is_http(cls, value: str | None) -> str | None:
+            if value is not None and not value.startswith(("http://", "https://")):
+                raise ValueError("must start with http:// or https://")
+            return value
+
+        @model_validator(mode="after")
+        def _fits(self) -> "Text.Options":
+            if self.url is not None and self.model is None:
+                raise ValueError("url needs model, the name of the model on that server")
+            if self.url is None and self.key_env is not None:
+                raise ValueError("key_env is of use only with url")
+            return self
+
+    chunk_size = 4096
+    options: "Text.Options"
+
+    def __init__(self, folder: Path, threads: int = 1, source: Path | None = None) -> None:
+        super().__init__(folder, threads, source)
+        prompts, options = self.settings["prompts"], self.options
+        self._prefix = prompts["document"] if options.prefix is None else options.prefix
+        self._query_prefix = prompts["query"] if options.query_prefix is None else options.query_prefix
+        if self.options.url is not None:
+            return
+        from tokenizers import Tokenizer
+
+        self._network = OnnxNetwork(folder / NETWORK, threads)
+        self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(self.settings["max_tokens"])
+
+    def content(self, item: Item) -> bytes | None:
+        """Title, text and categories that are there, with a full stop between them."""
+        parts = [item.get("title"), item.get("text"), ", ".join(item.get("categories") or ())]
+        text = ". ".join(part.strip() for part in parts if part and part.strip())
+        return text[:MAX_CHARACTERS].encode("utf-8", "replace") or None
+
+    def encode_contents(self, contents: Sequence[bytes]) -> tuple[np.ndarray, list[str | None]]:
+        return self._encode([self._prefix + content.decode() for content in contents]), [None] * len(contents)
+
+    def query(self, texts: Sequence[str]) -> np.ndarray:
+        """float32 [B, D]: free texts, such as questions, in the space of the items; zeros for an empty one."""
+        asked = [row for row, text in enumerate(texts) if text.strip()]
+        vectors_BD = np.zeros((len(texts), self.dim), np.float32)
+        if asked:
+            vectors_BD[asked] = self._encode([self._query_prefix + texts[row][:MAX_CHARACTERS] for row in asked])
+        return vectors_BD
+
+    def _encode(self, texts: list[str]) -> np.ndarray:
+        if self.options.url is None:
+            return normalised(self._by_network(texts))
+        vectors_BD = normalised(served_embeddings(self.options, texts))
+        if vectors_BD.shape[1] != self.dim:
+            raise CallError(
+                f"encode.text.url: {self.options.url} answers vectors of {vectors_BD.shape[1]} numbers where it "
+                f"answered {self.dim} before: has the model behind {self.options.model!r} changed?"
+            )
+        return vectors_BD
+
+    def _by_network(self, texts: list[str]) -> np.ndarray:
+        ids = [encoding.ids for encoding in self._tokenizer.encode_batch(texts)]
+        vectors_BD = np.zeros((len(texts), self.dim), np.float32)
+        order = sorted(range(len(ids)), key=lambda row: -len(ids[row]))  # stable; the longest first
+        start = 0
+        while start < len(order):
+            length = -(-len(ids[order[start]]) // TOKEN_MULTIPLE) * TOKEN_MULTIPLE
+            rows = order[start : start + min(TEXTS_AT_ONCE, max(2, TOKENS_AT_ONCE // length))]
+            shape = (max(2, len(rows)), length)
+            token_idx, is_token = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+            for place, row in enumerate(rows if len(rows) > 1 else rows * 2):
+                token_idx[place, : len(ids[row])], is_token[place, : len(ids[row])] = ids[row], 1
+            vectors_BD[rows] = self._network(token_idx, is_token)[: len(rows)]
+            start += len(rows)
+        return vectors_BD
+
+
+def served_embeddings(options: Text.Options, texts: Sequence[str]) -> np.ndarray:
+    """float32 [B, D] of `texts` (B > 0) from the server of `options`, some texts a call; a busy one is asked again.
+
+    Raises CallError when the server cannot be reached, refuses, or answers anything but one finite vector a text.
+    """
+    vectors = [_call(options, texts[i : i + TEXTS_A_CALL]) for i in range(0, len(texts), TEXTS_A_CALL)]
+    if len({len(found[0]) for found in vectors}) > 1:
+        raise CallError(f"encode.text.url: {options.url} answers vectors of different lengths")
+    return np.concatenate(vectors)
+
+
+def _call(options: Text.Options, texts: Sequence[str]) -> np.ndarray:
+    body = json.dumps({"model": options.model, "input": list(texts), "encoding_format": "float"}).encode()
+    headers = {"Content-Type": "application/json"}
+    if options.key_env is not None:
+        if not (key := os.environ.get(options.key_env, "").strip()):
+            raise CallError(f"encode.text.key_env: the environment variable {options.key_env} is not set")
+        headers["Authorization"] = f"Bearer {key}"
+    assert options.url is not None
+    request = urllib.request.Request(f"{options.url.rstrip('/')}/embeddings", body, headers)
+    for left in reversed(range(TRIES)):
+        try:
+            with open_without_redirects(request, options.timeout_s) as answer:
+                told = answer.read(MAX_ANSWER_BYTES)
+            break
+        except urllib.error.HTTPError as error:
+            found = f"{error.code} {error.read(300).decode('utf-8', 'replace').strip()}"
+            if not left or error.code not in RETRIED:
+                raise CallError(f"encode.text.url: {request.full_url} answered {found}") from None
+            wait_s = _wait_s(error.headers.get("Retry-After"), TRIES - left)
+        except OSError as error:
+            if not left:
+                raise CallError(f"encode.text.url: {request.full_url} cannot be reached ({error})") from None
+            wait_s = _wait_s(None, TRIES - left)
+        time.sleep(wait_s)
+    try:
+        return _read_answer(json.loads(told), len(texts))
+    except (ValueError, KeyError, TypeError) as error:
+        raise CallError(
+            f"encode.text.url: {request.full_url} did not answer one vector for each of {len(texts)} texts ({error!r})"
+        ) from None
+
+
+def _read_answer(answer: dict[str, Any], num_texts: int) -> np.ndarray:
+    by_index = {entry["index"]: entry["embedding"] for entry in answer["data"]}
+    vectors_BD = np.array([by_index[i] for i in range(num_texts)], np.float32)
+    if len(by_index) != num_texts or vectors_BD.ndim != 2 or not np.isfinite(vectors_BD).all():
+        raise ValueError(f"shape {vectors_BD.shape}")
+    return vectors_BD
+
+
+def _wait_s(told: str | None, tries: int) -> float:
+    """What the server says, at most half a minute; else 1, 2, 4 s."""
+    return min(float(told), 30.0) if told is not None and told.isdecimal() else float(2 ** (tries - 1))
