@@ -198,7 +198,7 @@ def stage(name: str, text: str) -> None:
 stage("ingest", "Read the source into data/tables: events, items, users, rejected.")
 stage("validate", "Judge the tables by expectations/; exit 1 where a rule stops the thread.")
 stage("split", "Divide the events into train, valid and test.")
-stage("encode", "Encode item content (passes through while no encoder is set).")
+stage("encode", "Encode item content: text, pictures, sounds, attributes, as encode.encoders says.")
 stage("train", "Fit the model and its baselines.")
 stage("evaluate", "Rank the whole catalogue for the test users; write reports/.")
 stage("export", "Write the bundle: ONNX, vectors, catalogue, manifest; check parity.")

@@ -254,13 +254,14 @@ def main() -> None:
     data = Path(os.environ.get("RECOPS_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
     torch.set_num_threads(1)
     path = RESULTS / f"cold_items{'-quick' if arguments.quick else ''}.json"
-    numbers = json.loads(path.read_text(encoding="utf-8"))["numbers"] if path.exists() else {}
     for name in arguments.sets or known:
         found = known[name]
         parts = read_parts(prepare(found, data, arguments.work.resolve(), arguments.quick), arguments.max_users)
         print(f"\n{name}: {found.about}. {about(parts)}", flush=True)
-        numbers[name] = {**measure(found, parts, arguments.quick), **facts("benchmarks.cold_items")}
-        print("\n".join(told(numbers[name])))
+        measured = {**measure(found, parts, arguments.quick), **facts("benchmarks.cold_items")}
+        print("\n".join(told(measured)))
+        earlier = json.loads(path.read_text(encoding="utf-8"))["numbers"] if path.exists() else {}
+        numbers = {one: earlier[one] for one in known if one in earlier} | {name: measured}
         print(write_results("cold_items", numbers, arguments.quick), flush=True)
 
 

@@ -1,9 +1,9 @@
 """`attributes`: categories, price, time of publication and the columns of `attributes` as one vector.
 
-A column for each category, each frequent value of an attribute of words, and each number. Which columns there are, their
-means and deviations are learnt from the items of the train part alone. Every column is standardised; a number that is
-missing counts as the mean. Age is the time of publication with another sign, so that no moment has to be chosen from
-which it would be counted.
+A column for each category, each frequent value of an attribute of words, and each number. Which columns there are,
+their means and deviations are learnt from the items of the train part alone. Every column is standardised; a number
+that is missing counts as the mean. Age is the time of publication with another sign, so that no moment has to be chosen
+from which it would be counted.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from recops.encoders.content.item_encoder import ItemEncoder, attributes_of
+from recops.encoders.content.item_encoder import ItemEncoder, attributes_of, categories_of
 from recops.encoders.content.item_encoder import Options as EncoderOptions
 from recops.errors import CallError
 from recops.protocols import Item
@@ -110,7 +110,7 @@ class Attributes(ItemEncoder):
 
 def _values(item: Item) -> Iterator[tuple[Column, float]]:
     """Columns and values of an item, each column once. A word that can be read as a number comes as both."""
-    for category in dict.fromkeys(item.get("categories") or ()):
+    for category in categories_of(item):
         yield (CATEGORY, "", category), 1.0
     price = _number(item.get("price"))
     if price is not None:

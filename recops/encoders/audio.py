@@ -96,12 +96,12 @@ def statistics_dim(options: Audio.Options) -> int:
 
 
 def statistics(sound_T: np.ndarray, sample_rate: int, num_bands: int) -> np.ndarray:
-    """float32 [3 x bands]: mean, deviation and mean absolute step of each band's level, each third of length 1."""
+    """float64 [3 x bands], decibels: of each band the mean less the mean of all, the deviation, and the mean absolute
+    step from one moment to the next. A steady sound has nothing but the first."""
     levels_TB = log_mel(sound_T, sample_rate, num_bands)
     steps_TB = np.abs(np.diff(levels_TB, axis=0)) if len(levels_TB) > 1 else np.zeros_like(levels_TB)
     means_B = levels_TB.mean(axis=0)
-    parts = [means_B - means_B.mean(), levels_TB.std(axis=0), steps_TB.mean(axis=0)]
-    return normalised(np.stack(parts)).ravel()
+    return np.concatenate([means_B - means_B.mean(), levels_TB.std(axis=0), steps_TB.mean(axis=0)])
 
 
 def log_mel(sound_T: np.ndarray, sample_rate: int, num_bands: int) -> np.ndarray:

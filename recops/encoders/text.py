@@ -20,7 +20,7 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from recops.encoders.content.files import open_without_redirects
-from recops.encoders.content.item_encoder import NETWORK, ItemEncoder, normalised
+from recops.encoders.content.item_encoder import NETWORK, ItemEncoder, categories_of, normalised
 from recops.encoders.content.item_encoder import Options as EncoderOptions
 from recops.errors import CallError
 from recops.protocols import Item
@@ -82,7 +82,7 @@ class Text(ItemEncoder):
 
     def content(self, item: Item) -> bytes | None:
         """Title, text and categories that are there, with a full stop between them."""
-        parts = [item.get("title"), item.get("text"), ", ".join(item.get("categories") or ())]
+        parts = [item.get("title"), item.get("text"), ", ".join(categories_of(item))]
         text = ". ".join(part.strip() for part in parts if part and part.strip())
         return text[:MAX_CHARACTERS].encode("utf-8", "replace") or None
 

@@ -123,10 +123,10 @@ def _export_sentences(source: Path, options: Text.Options, folder: Path) -> dict
     with torch.no_grad():
         expected = sentences(token_idx, is_token).numpy()
     _check_parity(expected, OnnxNetwork(folder / NETWORK)(token_idx.numpy(), is_token.numpy()), str(source))
-    prompts = model.prompts or {}
+    prompts, limit = model.prompts or {}, model.max_seq_length or 512
     return {
         "dim": expected.shape[1],
-        "max_tokens": min(options.max_tokens or model.max_seq_length, model.max_seq_length),
+        "max_tokens": min(options.max_tokens or limit, limit),
         "prompts": {
             "document": prompts.get("document") or prompts.get("passage") or "",
             "query": prompts.get("query") or "",

@@ -70,7 +70,9 @@ def encode(project: Project) -> dict[str, Any]:
         )
         encoder: Encoder = load("encoders", name)(folder, params.encode.threads, source_folder(project))
         with VectorCache(project.encoders / "vectors.sqlite") as cache:
-            counts = write_vectors(encoder, items, project.encoded / f"{name}.npy", cache, name)
+            # One that learns from the items is another encoder after each change of them, and quick.
+            kept = None if hasattr(encoder, "fit") else cache
+            counts = write_vectors(encoder, items, project.encoded / f"{name}.npy", kept, name)
         broken = dict(sorted(counts.broken.items()))
         facts.append(
             {
@@ -83,7 +85,7 @@ def encode(project: Project) -> dict[str, Any]:
                 "broken": broken,
             }
         )
-        told = [f"{counts.encoded:,} of {len(items):,} items ({counts.reused:,} as before)"]
+        told = [f"{counts.encoded:,} of {len(items):,} items encoded, {counts.reused:,} of them from the cache"]
         told += [f"{counts.missing:,} with nothing to encode"] if counts.missing else []
         told += [f"{count:,} {reason}" for reason, count in broken.items()]
         print(f"{name}: {', '.join(told)}", flush=True)
@@ -121,7 +123,7 @@ def rows(items: pl.DataFrame) -> Iterator[Item]:
     yield from items.iter_rows(named=True)
 
 
-def write_vectors(encoder: Encoder, items: pl.DataFrame, path: Path, cache: VectorCache, name: str) -> Counts:
+def write_vectors(encoder: Encoder, items: pl.DataFrame, path: Path, cache: VectorCache | None, name: str) -> Counts:
     """Writes the matrix of all items (at least one) to `path`, chunk by chunk; see `Counts`."""
     counts = Counts()
     matrix_ND = np.lib.format.open_memmap(path, "w+", np.float16, (len(items), encoder.dim))
@@ -133,12 +135,15 @@ def write_vectors(encoder: Encoder, items: pl.DataFrame, path: Path, cache: Vect
             chunk = items.slice(start, encoder.chunk_size)
             encode_chunk(encoder, list(rows(chunk)), matrix_ND[start : start + len(chunk)], cache, counts)
             bar.advance(task, len(chunk))
-    cache.drop_unused(encoder.sha256)
+    if cache is not None:
+        cache.drop_unused(encoder.sha256)
     matrix_ND.flush()
     return counts
 
 
-def encode_chunk(encoder: Encoder, items: list[Item], out_BD: np.ndarray, cache: VectorCache, counts: Counts) -> None:
+def encode_chunk(
+    encoder: Encoder, items: list[Item], out_BD: np.ndarray, cache: VectorCache | None, counts: Counts
+) -> None:
     """Fills the rows of `items` in `out_BD` (float16, zeros) from the cache or by the encoder, and counts them."""
     contents: dict[bytes, bytes] = {}
     rows_of: dict[bytes, list[int]] = {}  # of the same content: encoded once
@@ -154,7 +159,7 @@ def encode_chunk(encoder: Encoder, items: list[Item], out_BD: np.ndarray, cache:
         key = hashlib.sha256(content).digest()
         contents[key] = content
         rows_of.setdefault(key, []).append(row)
-    known = cache.get(encoder.sha256, rows_of)
+    known = {} if cache is None else cache.get(encoder.sha256, rows_of)
     counts.reused += sum(len(rows_of[key]) for key in known)
     if new := [key for key in contents if key not in known]:
         vectors_BD, reasons = encoder.encode_contents([contents[key] for key in new])
@@ -164,7 +169,8 @@ def encode_chunk(encoder: Encoder, items: list[Item], out_BD: np.ndarray, cache:
                 made[key] = vector_D
             else:
                 counts.broken[reason] += len(rows_of[key])
-        cache.put(encoder.sha256, made)
+        if cache is not None:
+            cache.put(encoder.sha256, made)
         known |= made
     for key, vector_D in known.items():
         out_BD[rows_of[key]] = vector_D

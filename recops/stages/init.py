@@ -40,7 +40,7 @@ ABOUT = {
     "ingest": "What each kind of event means: positive, negative, exposure (shown only) or ignored.",
     "validate": "Whether expectations/ may stop the thread.",
     "split": "Which events train, which validate, which test: leave_last_out, global_time, cold_items or random.",
-    "encode": "Encoders of item content, by name.",
+    "encode": "Encoders of item content (text, image, audio, attributes); each may have options under its name.",
     "train": "The model, the baselines it has to beat, and how they are fitted.",
     "tune": "What `recops tune` tries; no stage reads it.",
     "evaluate": "How the models are judged.",

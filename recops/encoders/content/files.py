@@ -105,7 +105,7 @@ def _check_address(address: str, hosts: Collection[str]) -> None:
         raise UnreadableError("not an address") from None
     if parts.scheme not in ("http", "https"):
         raise UnreadableError("neither http nor https")
-    if host is None or host not in hosts:
+    if host not in {allowed.lower() for allowed in hosts}:
         raise UnreadableError("a host that is not allowed")
 
 

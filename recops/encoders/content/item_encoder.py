@@ -75,6 +75,11 @@ def normalised(vectors_BD: np.ndarray) -> np.ndarray:
     return np.where(fine_B, vectors_BD / np.where(fine_B, lengths_B, 1), 0).astype(np.float32)
 
 
+def categories_of(item: Item) -> list[str]:
+    """The categories of an item, each once, in their order; empty where it has none."""
+    return list(dict.fromkeys(category for category in item.get("categories") or () if category))
+
+
 def attributes_of(item: Item) -> dict[str, Any]:
     """The attributes of an item, empty where it has none or they are no JSON object."""
     try:
