@@ -145,15 +145,18 @@ class Scorer:
         """Whether it matters when a request is made, and when its events were."""
         return self.reranker is not None or any(part.uses_time for part in (self, *self.members))
 
-    @property
+    @cached_property
     def linked(self) -> Links | None:
         """The links that say most: its own, or those of the heaviest member that has any."""
-        return next((part.links for part in self._by_weight() if part.links is not None), None)
+        found = next((part.links for part in self._by_weight() if part.links is not None), None)
+        missing = 0 if found is None else self.num_items + 2 - len(found.indptr)
+        return replace(found, indptr=np.pad(found.indptr, (0, missing), "edge")) if found and missing else found
 
     @property
     def vectors(self) -> np.ndarray | None:
-        """float32 [N+1, D] item vectors: its own, or those of the heaviest member that has any."""
-        return next((part.item_vectors for part in self._by_weight() if part.item_vectors is not None), None)
+        """float32 [N+1, D] item vectors: its own, or those of the heaviest member that has any of all items."""
+        known = (part.item_vectors for part in self._by_weight() if part.num_items == self.num_items)
+        return next((vectors for vectors in known if vectors is not None), None)
 
     def _by_weight(self) -> "Sequence[Scorer]":
         if self.fusion is None:
@@ -287,11 +290,8 @@ class Scorer:
         return np.flatnonzero(~reached)
 
     def with_items(self, content_MC: Mapping[str, np.ndarray]) -> "Scorer":
-        """The same with M more items at the end, of which only the vectors [M, C] of each encoder are known.
-
-        A model, or member of a fusion, without content stays as it is, and all stay if there is none with it. The new
-        items are scored; in a history they are left out.
-        """
+        """The same with M more items at the end, of which only the vectors [M, C] of each encoder are known. They are
+        scored by what knows content, if anything does, and left out of histories."""
         if self.members:
             members = tuple(member.with_items(content_MC) for member in self.members)
             found = replace(self, members=members, num_items=max(member.num_items for member in members))

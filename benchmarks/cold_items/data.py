@@ -64,7 +64,7 @@ def prepare(found: DataSet, data: Path, work: Path, quick: bool) -> Prepared:
     for name, folder in (("cold_items", project.split), ("global_time", project.data / "later")):
         split = settings.split.model_copy(update={"name": name})
         split_events(project.tables / "events.parquet", folder, split, settings.ingest.events, True)
-    warm = _withhold(project.split, project.data / "warm")
+    warm = withhold(project.split, project.data / "warm")
     shutil.copy(project.split / "train.parquet", project.data / "later")
     shutil.copy(warm / "context.parquet", project.data / "later")
     encode(project)
@@ -78,7 +78,7 @@ def _sample(path: Path) -> None:
     events.filter(pl.col("user_id").is_in(users.gather_every(step).to_list())).write_parquet(path)
 
 
-def _withhold(split: Path, out: Path) -> Path:
+def withhold(split: Path, out: Path) -> Path:
     """Moves the last item of each user from the train part of `split` to its context, and to the parts of `out`."""
     train = pl.read_parquet(split / "train.parquet")
     positive = train.filter(pl.col("signal") == "positive")

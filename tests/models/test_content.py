@@ -166,6 +166,8 @@ def test_linear_members_leave_new_items_to_those_that_know_them() -> None:
     new = slice(train.num_items + 1, None)
     assert np.isnan(linear[new]).all() and np.isfinite(linear[1 : train.num_items + 1]).all()
     np.testing.assert_allclose(scorer.scores(asked)[0, new], own[new], rtol=1e-5)
+    assert scorer.linked is not None and scorer.linked.indptr[-1] == scorer.linked.indptr[-2]  # none for new items
+    assert scorer.vectors is content.item_vectors
     np.testing.assert_allclose(linear[1:], scorer.calibrated([history])[0, 0, 1:], rtol=1e-4, atol=1e-5)
 
 
