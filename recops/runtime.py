@@ -238,6 +238,7 @@ class Scorer:
         return self.ratings.clipped(found)
 
     def _score_rows(self, asked: Histories, rows: np.ndarray | None) -> np.ndarray:
+        asked = asked.up_to(self.num_items)
         total = self._fused(asked) if self.members else self._own(asked, rows)
         if self.fallback is not None:
             total[~self.answers(asked)] = self.fallback if rows is None else self.fallback[rows]
@@ -268,7 +269,7 @@ class Scorer:
         """What each member says, on the common scale: float32 [M, B, N+1]; NaN where it cannot say, as of items that it
         does not have."""
         assert self.fusion is not None
-        asked = Histories.of(histories)
+        asked = Histories.of(histories).up_to(self.num_items)
         found = np.full((len(self.members), len(asked), self.num_items + 1), np.nan, np.float32)
         for member, found_BN in zip(self.members, found, strict=True):
             heard = np.flatnonzero(member.answers(asked))

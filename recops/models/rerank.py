@@ -26,7 +26,7 @@ from recops.models._listwise import Adjustment, Lists, learn
 from recops.models.fusion import Fusion
 from recops.protocols import FitReport, ServingParts
 from recops.reranking import FEATURES, ItemFacts, Reranker, num_columns
-from recops.runtime import Scorer, widened
+from recops.runtime import Histories, Scorer, widened
 
 _SCORES_AT_ONCE = 4_000_000  # float32, for each member
 _NETWORK = "reranker."  # names of the network's weights in the state begin so
@@ -207,23 +207,24 @@ def _on_numpy(reranker: Reranker) -> Reranker:
     return replace(reranker, network=call)
 
 
-def _in_batches(scorer: Scorer, users: Judging) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """(rows of those that stage one can answer, float32 [B, N+1] of stage one, [M, B, N+1] of its members)."""
+def _in_batches(scorer: Scorer, users: Judging) -> Iterator[tuple[np.ndarray, Histories, np.ndarray, np.ndarray]]:
+    """(rows of those that stage one can answer, who they are to it, float32 [B, N+1] of stage one, [M, B, N+1] of its
+    members)."""
     answered = np.flatnonzero(scorer.answers(users.asked))
     batch = max(1, _SCORES_AT_ONCE // (scorer.num_items + 1))
     for start in range(0, len(answered), batch):
         rows = answered[start : start + batch]
-        member_MBN = scorer.calibrated(users.asked[rows])
-        yield rows, scorer.weighed(users.asked[rows], member_MBN), member_MBN
+        some = users.asked[rows].up_to(scorer.num_items)
+        member_MBN = scorer.calibrated(some)
+        yield rows, some, scorer.weighed(some, member_MBN), member_MBN
 
 
 def _best_lists(scorer: Scorer, reranker: Reranker, users: Judging) -> Iterator[Lists]:
     """The candidates of each user, of which the targets were chosen."""
-    for rows, scores_BN, member_MBN in _in_batches(scorer, users):
-        some = users.asked[rows]
+    for rows, some, scores_BN, member_MBN in _in_batches(scorer, users):
         rows_BC, fade_BC = reranker.best(some, scores_BN)
         allowed_BN = widened(scores_BN, len(users.item_counts) - 1).copy()
-        mask_candidates(allowed_BN, some, users.remove_seen, users.first_seen, users.at_time, rows)
+        mask_candidates(allowed_BN, users.asked[rows], users.remove_seen, users.first_seen, users.at_time, rows)
         yield Lists(
             features=reranker.described(some, rows_BC, scores_BN, member_MBN),
             scores=np.take_along_axis(scores_BN, rows_BC, 1),
@@ -237,12 +238,12 @@ def _shown_lists(scorer: Scorer, reranker: Reranker, users: Judging) -> Iterator
     """What the users were shown, at which rank, and what they chose of it."""
     shown = users.impressions
     assert shown is not None
-    for rows, scores_BN, member_MBN in _in_batches(scorer, users):
+    for rows, some, scores_BN, member_MBN in _in_batches(scorer, users):
         lists = np.flatnonzero(np.isin(shown.user, rows))
         place = np.searchsorted(rows, shown.user[lists])
         rows_BC, scores_BC = shown.rows[lists], np.take_along_axis(scores_BN[place], shown.rows[lists], 1)
         yield Lists(
-            features=reranker.described(users.asked[rows][place], rows_BC, scores_BN[place], member_MBN[:, place]),
+            features=reranker.described(some[place], rows_BC, scores_BN[place], member_MBN[:, place]),
             scores=scores_BC,
             fade=np.ones(rows_BC.shape, np.float32),
             is_there=rows_BC > 0,
