@@ -263,5 +263,5 @@ def test_what_a_scorer_does_not_know_in_a_history_is_left_out():
     two = Scorer(2, links=links, fallback=np.array([0, 9, 8], np.float32))
     assert two.scores(histories)[:, 1:].tolist() == [[1, 2], [9, 8]]
     assert small.answers(histories).tolist() == [True, False]
-    assert np.isnan(both.calibrated(histories)[1]).tolist() == [[False, False, True, True], [True] * 4]
+    assert np.isnan(both.calibrated(histories)[1]).tolist() == [[True, False, True, True], [True] * 4]
     assert two.scores(histories).shape == (2, 3) and widened(two.scores(histories), 4)[0, 3:].tolist() == [-np.inf] * 2

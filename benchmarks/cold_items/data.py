@@ -115,6 +115,15 @@ def _ingested(data: Path, project: Project) -> None:
     ingest(params.source, params.ingest, project.root, project.tables)
 
 
+def _kuairand(data: Path, project: Project) -> None:
+    """Of the videos the tags alone: a time of publication is another for every new item than for those trained on."""
+    _ingested(data, project)
+    path = project.tables / "items.parquet"
+    unknown = [pl.lit(None).alias(column) for column in ("attributes", "published_at")]
+    items = pl.read_parquet(path).with_columns(unknown)
+    items.cast({"attributes": pl.String, "published_at": pl.Datetime("us", "UTC")}).write_parquet(path)
+
+
 def _ml1m(data: Path, project: Project) -> None:
     """Ratings of 4 and 5, which all have their times; titles, genres and posters."""
     folder, source = data / "movielens-1m", project.root / "source"
@@ -193,7 +202,7 @@ DATA_SETS = (
             },
             "split": {"valid_fraction": 0.2, "test_fraction": 0.4},
         },
-        _ingested,
+        _kuairand,
     ),
     DataSet(
         "retail",
