@@ -1,8 +1,8 @@
 """Items that nobody had met when the models were fitted: `python -m benchmarks.cold_items [SET ...] [--quick]`.
 
 For each data set: Recall@10 and NDCG@10 on items first seen after the last cut, over the whole catalogue of the moment
-(and among new items alone), of random lists, popularity by category, content k-NN, the content model by each encoder
-and by all, and the same model without content. Then NDCG@10 on items that were trained on, with content against
+(and among new items alone), of random lists, popularity by category, content k-NN, the content models by each encoder
+and by all, and the same models without content. Then NDCG@10 on items that were trained on, with content against
 without, as a paired difference; and NDCG@10 by the length of the history, over everything after the cut. Users judged
 on new items have a history; how many had none is told.
 
@@ -43,10 +43,12 @@ from recops.stages.train import fit
 METRICS = ("recall@10", "ndcg@10")
 CHOICE = "ndcg@10"
 SAMPLES = 1000
-MODEL = "ligr"
-NETWORK = {"embedding_dim": 64, "num_blocks": 1, "epochs": 8, "max_history": 100}
-QUICK_NETWORK = {"embedding_dim": 16, "num_blocks": 1, "num_heads": 1, "epochs": 2, "max_history": 50}
-ID_DROPOUTS = (0.5,)
+MODELS = {
+    "two_tower": {"embedding_dim": 64, "epochs": 8},
+    "ligr": {"embedding_dim": 64, "num_blocks": 1, "epochs": 8, "max_history": 100},
+}
+QUICK = {"embedding_dim": 16, "epochs": 2}
+ID_DROPOUTS = (0.1, 0.5)
 NEIGHBOURS = {
     "num_neighbors": (20, 200),
     "power": (1.0, 3.0),
@@ -100,7 +102,7 @@ def among_new(judging: Judging, num_trained: int) -> Judging:
 
 def fitted(parts: Parts, model: str, settings: Mapping[str, Any]) -> Scorer:
     params = TrainParams(model=model, seed=1, threads=1, models={model: dict(settings)})
-    steered_by = parts.warm_valid if model == MODEL else None
+    steered_by = parts.warm_valid if model in MODELS else None
     return torch_scorer(fit(model, parts.train, params, steered_by, CHOICE)[0].parts())
 
 
@@ -121,12 +123,12 @@ def nearest(parts: Parts, encoders: Sequence[str], quick: bool) -> tuple[Scorer,
     return scorer, settings, value
 
 
-def network(parts: Parts, encoders: Sequence[str], quick: bool) -> tuple[Scorer, dict[str, Any], float]:
+def network(parts: Parts, model: str, encoders: Sequence[str], quick: bool) -> tuple[Scorer, dict[str, Any], float]:
     """The content model with the id dropout that is best on validation; without encoders there is nothing to choose."""
     found: list[tuple[float, dict[str, Any], Scorer]] = []
     for id_dropout in ID_DROPOUTS[: 1 if quick or not encoders else None]:
-        settings = {**(QUICK_NETWORK if quick else NETWORK), "content": list(encoders), "id_dropout": id_dropout}
-        scorer = fitted(parts, MODEL, settings)
+        settings = {**MODELS[model], "content": list(encoders), "id_dropout": id_dropout, **(QUICK if quick else {})}
+        scorer = fitted(parts, model, settings)
         found.append((parts.cold_valid.mean(scorer, CHOICE), settings, scorer))
     value, settings, scorer = max(found, key=lambda one: one[0])
     return scorer, settings, value
@@ -137,7 +139,7 @@ def values_of(judging: Judging, scorer: Scorer) -> dict[str, np.ndarray]:
     return {metric: metric_values(ranked, metric) for metric in METRICS}
 
 
-def measure(found: DataSet, parts: Parts, quick: bool) -> dict[str, Any]:
+def measure(found: DataSet, parts: Parts, models: Sequence[str], quick: bool) -> dict[str, Any]:
     """The tables of one data set as JSON values; prints each row as it is done."""
     every = list(found.encoders)
     subsets = [*([name] for name in every if len(every) > 1), every]
@@ -169,16 +171,18 @@ def measure(found: DataSet, parts: Parts, quick: bool) -> dict[str, Any]:
     timed("category_popular", fitted, parts, "category_popular", {})
     for encoders in subsets:
         timed(f"content_knn {'+'.join(encoders)}", nearest, parts, encoders, quick)
-    timed(f"{MODEL} without content", network, parts, [], quick)
-    for encoders in subsets:
-        timed(f"{MODEL} {'+'.join(encoders)}", network, parts, encoders, quick)
+    for model in models:
+        timed(f"{model} without content", network, parts, model, [], quick)
+        for encoders in subsets:
+            timed(f"{model} {'+'.join(encoders)}", network, parts, model, encoders, quick)
 
-    # Both sides take the encoders that were best on validation.
-    def best(start: str) -> str:
-        return max((n for n in rows if n.startswith(start) and "without" not in n), key=lambda n: rows[n]["validation"])
+    # Both sides take what was best on validation.
+    def best(*kinds: str) -> str:
+        names = [name for name in rows if name.split()[0] in kinds and "without" not in name]
+        return max(names, key=lambda name: rows[name]["validation"])
 
-    model, rival = best(MODEL), max(best("content_knn"), "category_popular", key=lambda n: rows[n]["validation"])
-    plain = f"{MODEL} without content"
+    model, rival = best(*models), best("content_knn", "category_popular")
+    plain = f"{model.split()[0]} without content"
     numbers = {"rows": rows, "model": model, "rival": rival, "plain": plain, **about(parts)}
     numbers["above_rival"] = paired(kept[model][1][CHOICE], kept[rival][1][CHOICE])
     warm = [values_of(parts.warm_test, kept[name][0])[CHOICE] for name in (model, plain)]
@@ -247,7 +251,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="some hundred users, a small network, nothing chosen")
     parser.add_argument("--work", type=Path, default=Path(".recops/cold_items"), help="keeps tables and vectors")
     parser.add_argument("--max-users", type=int, default=1000, help="judged of each part at most, seeded")
+    parser.add_argument("--models", default=",".join(MODELS), help="content models, comma-separated")
     arguments = parser.parse_args()
+    models = arguments.models.split(",")
+    if unknown := set(models) - set(MODELS):
+        parser.error(f"--models: there are {', '.join(MODELS)}; found {', '.join(sorted(unknown))}")
     for name in arguments.sets:
         if name not in known:
             parser.error(f"no data set named {name!r}: there are {', '.join(known)}")
@@ -258,7 +266,7 @@ def main() -> None:
         found = known[name]
         parts = read_parts(prepare(found, data, arguments.work.resolve(), arguments.quick), arguments.max_users)
         print(f"\n{name}: {found.about}. {about(parts)}", flush=True)
-        measured = {**measure(found, parts, arguments.quick), **facts("benchmarks.cold_items")}
+        measured = {**measure(found, parts, models, arguments.quick), **facts("benchmarks.cold_items")}
         print("\n".join(told(measured)))
         earlier = json.loads(path.read_text(encoding="utf-8"))["numbers"] if path.exists() else {}
         numbers = {one: earlier[one] for one in known if one in earlier} | {name: measured}

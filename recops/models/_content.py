@@ -31,7 +31,7 @@ class ContentConfig(Group):
         description="encoders whose vectors join an item's own; with any, items never trained on are scored too",
     )
     id_dropout: float = Field(
-        0.3, ge=0, le=1, description="with content: share of the items that a batch knows by their content alone"
+        0.1, ge=0, le=1, description="with content: share of the items that a batch knows by their content alone"
     )
     content_hidden_dim: int = Field(0, ge=0, description="width of a hidden layer of the projection; 0: none")
 

@@ -56,10 +56,10 @@ class ContentKnn:
     def _unit(self, block: np.ndarray) -> np.ndarray:
         """Vectors [N+1, D] of length 1, or 0 where the encoder says nothing."""
         vectors_ND = block.astype(np.float32)
-        is_known = vectors_ND.any(1)
-        if self.config.center and is_known[1 : self._num_trained + 1].any():
-            trained_ND = vectors_ND[1 : self._num_trained + 1]
-            vectors_ND[is_known] -= trained_ND[is_known[1 : self._num_trained + 1]].mean(0)
+        known = np.flatnonzero(vectors_ND.any(1))
+        trained = known[known <= self._num_trained]
+        if self.config.center and len(trained):
+            vectors_ND[known] -= vectors_ND[trained].mean(0)
         length_N1 = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
         return vectors_ND / np.maximum(length_N1, 1e-9)
 

@@ -188,7 +188,7 @@ def _write_parts(
             if array is not None:
                 contiguous = np.ascontiguousarray(array, types.get(file, np.float32))
                 np.save(folder / place / file, contiguous, allow_pickle=False)
-        settings = {
+        settings: dict[str, Any] = {
             "max_history": part.max_history,
             "link_decay": part.link_decay,
             "link_floor": part.link_floor,

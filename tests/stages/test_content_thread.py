@@ -28,7 +28,8 @@ train:
   refit: {refit}
   models:
     fusion: {{members: [two_tower, ease], edges: []}}
-    two_tower: {{content: [attributes], embedding_dim: 8, epochs: 6, batch_size: 128, learning_rate: 0.02}}
+    two_tower:
+      {{content: [attributes], id_dropout: 0.3, embedding_dim: 8, epochs: 6, batch_size: 128, learning_rate: 0.02}}
     content_knn: {{content: [attributes], num_neighbors: 5}}
 encode: {{encoders: [attributes]}}
 split: {{name: cold_items, valid_fraction: 0.2, test_fraction: 0.3}}
