@@ -107,8 +107,14 @@ def fitted(parts: Parts, model: str, settings: Mapping[str, Any]) -> Scorer:
 
 
 def at_random(parts: Parts) -> Scorer:
-    scores = np.random.default_rng(1).random(len(parts.train.all_items) + 1).astype(np.float32)
-    return Scorer(len(scores) - 1, item_scores=scores, needs_history=False)
+    """Another list for each user: what one list for all would find depends on which items happen to lead it."""
+    generator = np.random.default_rng(1)
+    vectors = generator.standard_normal((len(parts.train.all_items) + 1, 32), np.float32)
+
+    def draw(histories: np.ndarray) -> np.ndarray:
+        return generator.standard_normal((len(histories), 32), np.float32)
+
+    return Scorer(len(vectors) - 1, encode=draw, item_vectors=vectors)
 
 
 def nearest(parts: Parts, encoders: Sequence[str], quick: bool) -> tuple[Scorer, dict[str, Any], float]:
