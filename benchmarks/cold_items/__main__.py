@@ -2,8 +2,8 @@
 
 For each data set: Recall@10 and NDCG@10 on items first seen after the last cut, over the whole catalogue of the moment
 (and among new items alone), of random lists, popularity by category, content k-NN, the content models by each encoder
-and by all, and the same models without content. Then NDCG@10 on items that were trained on, with content against
-without, as a paired difference; and NDCG@10 by the length of the history, over everything after the cut. Users judged
+and by all, the same models without content, and a fusion of the best of each. Then NDCG@10 on items that were trained
+on, of the best network with content against without, as a paired difference; and NDCG@10 by the length of the history, over everything after the cut. Users judged
 on new items have a history; how many had none is told.
 
 Neighbours, power and decay of content k-NN, and the id dropout of the content model, are chosen by NDCG@10 on the
@@ -21,7 +21,7 @@ import argparse
 import itertools
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,9 @@ from recops.data.interactions import Interactions, read_interactions
 from recops.evaluation.bootstrap import mean_intervals, paired_bootstrap
 from recops.evaluation.judging import Judging, read_judging
 from recops.evaluation.protocol import metric_values
+from recops.models.fusion import Fusion
 from recops.params import EvaluateParams, TrainParams
+from recops.protocols import ServingParts
 from recops.release.export import torch_scorer
 from recops.runtime import Scorer
 from recops.stages.train import fit
@@ -100,10 +102,16 @@ def among_new(judging: Judging, num_trained: int) -> Judging:
     return replace(judging, refused=[np.union1d(trained, rows) for rows in refused])
 
 
-def fitted(parts: Parts, model: str, settings: Mapping[str, Any]) -> Scorer:
+Made = tuple[
+    ServingParts, dict[str, Any], float
+]  # a model, its settings, and how good it is on new items of validation
+
+
+def fitted(parts: Parts, model: str, settings: Mapping[str, Any]) -> Made:
     params = TrainParams(model=model, seed=1, threads=1, models={model: dict(settings)})
     steered_by = parts.warm_valid if model in MODELS else None
-    return torch_scorer(fit(model, parts.train, params, steered_by, CHOICE)[0].parts())
+    found = fit(model, parts.train, params, steered_by, CHOICE)[0].parts()
+    return found, dict(settings), parts.cold_valid.mean(torch_scorer(found), CHOICE)
 
 
 def at_random(parts: Parts) -> Scorer:
@@ -117,27 +125,31 @@ def at_random(parts: Parts) -> Scorer:
     return Scorer(len(vectors) - 1, encode=draw, item_vectors=vectors)
 
 
-def nearest(parts: Parts, encoders: Sequence[str], quick: bool) -> tuple[Scorer, dict[str, Any], float]:
-    """Content k-NN with the settings that are best on validation, and how good they are there."""
-    found: list[tuple[float, dict[str, Any], Scorer]] = []
+def nearest(parts: Parts, encoders: Sequence[str], quick: bool) -> Made:
+    """Content k-NN with the settings that are best on validation."""
     grid = {key: values[:1] if quick else values for key, values in NEIGHBOURS.items()}
-    for chosen in itertools.product(*grid.values()):
-        settings = {"content": list(encoders), **dict(zip(grid, chosen, strict=True))}
-        scorer = fitted(parts, "content_knn", settings)
-        found.append((parts.cold_valid.mean(scorer, CHOICE), settings, scorer))
-    value, settings, scorer = max(found, key=lambda one: one[0])
-    return scorer, settings, value
+    settings = [dict(zip(grid, chosen, strict=True)) for chosen in itertools.product(*grid.values())]
+    found = [fitted(parts, "content_knn", {"content": list(encoders), **chosen}) for chosen in settings]
+    return max(found, key=lambda made: made[2])
 
 
-def network(parts: Parts, model: str, encoders: Sequence[str], quick: bool) -> tuple[Scorer, dict[str, Any], float]:
-    """The content model with the id dropout that is best on validation; without encoders there is nothing to choose."""
-    found: list[tuple[float, dict[str, Any], Scorer]] = []
-    for id_dropout in ID_DROPOUTS[: 1 if quick or not encoders else None]:
-        settings = {**MODELS[model], "content": list(encoders), "id_dropout": id_dropout, **(QUICK if quick else {})}
-        scorer = fitted(parts, model, settings)
-        found.append((parts.cold_valid.mean(scorer, CHOICE), settings, scorer))
-    value, settings, scorer = max(found, key=lambda one: one[0])
-    return scorer, settings, value
+def network(parts: Parts, model: str, encoders: Sequence[str], quick: bool) -> Made:
+    """A content model with the id dropout that is best on validation; without encoders there is nothing to choose."""
+    settings = {**MODELS[model], "content": list(encoders), **(QUICK if quick else {})}
+    tried = ID_DROPOUTS[: 1 if quick or not encoders else None]
+    found = [fitted(parts, model, {**settings, "id_dropout": id_dropout}) for id_dropout in tried]
+    return max(found, key=lambda made: made[2])
+
+
+def fused(parts: Parts, members: Mapping[str, ServingParts]) -> Made:
+    """Several models together, their weights from the new items of validation, where the figure is cross-fitted."""
+    model = Fusion(Fusion.Config(members=list(members), edges=[]), 0, 0, seed=1)
+    model.attach(members, parts.train)
+    report = model.blend({name: torch_scorer(part) for name, part in members.items()}, parts.cold_valid)
+    found = model.parts()
+    assert found.fusion is not None and report.best_metric is not None
+    weights = dict(zip((name for name, _ in found.members), found.fusion.weights[0].tolist(), strict=True))
+    return found, weights, report.best_metric
 
 
 def values_of(judging: Judging, scorer: Scorer) -> dict[str, np.ndarray]:
@@ -150,51 +162,57 @@ def measure(found: DataSet, parts: Parts, models: Sequence[str], quick: bool) ->
     every = list(found.encoders)
     subsets = [*([name] for name in every if len(every) > 1), every]
     rows: dict[str, dict[str, Any]] = {}
-    kept: dict[str, tuple[Scorer, dict[str, np.ndarray]]] = {}
+    kept: dict[str, tuple[ServingParts | None, Scorer, np.ndarray]] = {}
     new_alone = among_new(parts.cold_test, parts.train.num_items)
 
-    def row(name: str, scorer: Scorer, settings: Mapping[str, Any], validation: float, seconds: float) -> None:
-        whole = values_of(parts.cold_test, scorer)
-        alone = values_of(new_alone, scorer)
-        columns = np.column_stack([*whole.values(), *alone.values()])
+    def add(
+        name: str, scorer: Scorer, made: ServingParts | None, settings: Any, validation: float, seconds: float
+    ) -> None:
+        whole, alone = values_of(parts.cold_test, scorer), values_of(new_alone, scorer)
         labels = [*METRICS, *(f"{metric} among new" for metric in METRICS)]
-        intervals = mean_intervals(columns, SAMPLES, seed=0)
-        rows[name] = {"settings": dict(settings), "validation": validation, "cpu_seconds": seconds}
+        intervals = mean_intervals(np.column_stack([*whole.values(), *alone.values()]), SAMPLES, seed=0)
+        rows[name] = {"settings": settings, "validation": validation, "cpu_seconds": seconds}
         for label, interval in zip(labels, intervals, strict=True):
             rows[name][label] = dict(zip(("value", "low", "high"), map(float, interval[:3]), strict=True))
-        kept[name] = scorer, whole
+        kept[name] = made, scorer, whole[CHOICE]
         cells = " ".join("{value:.4f} [{low:.4f}, {high:.4f}]".format(**rows[name][label]) for label in labels)
         print(f"  {name:<34} {validation:.4f} {cells} {seconds:.0f} s", flush=True)
 
-    def timed(name: str, make: Any, *arguments: Any) -> None:
+    def timed(name: str, make: Callable[..., Made], *arguments: Any) -> None:
         started = time.process_time()
-        made = make(*arguments)
-        chosen = made if isinstance(made, tuple) else (made, {}, parts.cold_valid.mean(made, CHOICE))
-        row(name, *chosen, time.process_time() - started)
+        made, settings, validation = make(parts, *arguments)
+        add(name, torch_scorer(made), made, settings, validation, time.process_time() - started)
 
-    print(f"  {'':<34} valid  {METRICS[0]:<24} {METRICS[1]:<24} the same among new items alone", flush=True)
-    timed("random", at_random, parts)
-    timed("category_popular", fitted, parts, "category_popular", {})
-    for encoders in subsets:
-        timed(f"content_knn {'+'.join(encoders)}", nearest, parts, encoders, quick)
-    for model in models:
-        timed(f"{model} without content", network, parts, model, [], quick)
-        for encoders in subsets:
-            timed(f"{model} {'+'.join(encoders)}", network, parts, model, encoders, quick)
-
-    # Both sides take what was best on validation.
     def best(*kinds: str) -> str:
+        """What is best on validation of some kinds of models that know content."""
         names = [name for name in rows if name.split()[0] in kinds and "without" not in name]
         return max(names, key=lambda name: rows[name]["validation"])
 
-    model, rival = best(*models), best("content_knn", "category_popular")
-    plain = f"{model.split()[0]} without content"
-    numbers = {"rows": rows, "model": model, "rival": rival, "plain": plain, **about(parts)}
-    numbers["above_rival"] = paired(kept[model][1][CHOICE], kept[rival][1][CHOICE])
-    warm = [values_of(parts.warm_test, kept[name][0])[CHOICE] for name in (model, plain)]
-    numbers["warm"] = {"with": float(np.nanmean(warm[0])), "without": float(np.nanmean(warm[1])), **paired(*warm)}
-    numbers["by_length"] = by_length(parts.later, kept[model][0], kept[plain][0])
-    return numbers
+    print(f"  {'':<34} valid  {METRICS[0]:<24} {METRICS[1]:<24} the same among new items alone", flush=True)
+    scorer = at_random(parts)
+    add("random", scorer, None, {}, parts.cold_valid.mean(scorer, CHOICE), 0.0)
+    timed("category_popular", fitted, "category_popular", {})
+    for encoders in subsets:
+        timed(f"content_knn {'+'.join(encoders)}", nearest, encoders, quick)
+    for model in models:
+        timed(f"{model} without content", network, model, [], quick)
+        for encoders in subsets:
+            timed(f"{model} {'+'.join(encoders)}", network, model, encoders, quick)
+    members = [best(kind) for kind in ("content_knn", *models)]
+    timed("fusion of the best of each", fused, {name: kept[name][0] for name in members})
+
+    model, rival = best(*models, "fusion"), best("content_knn", "category_popular")
+    # What has content is compared with the network without it, on items that both know.
+    network_of, plain = best(*models), f"{best(*models).split()[0]} without content"
+    warm = [values_of(parts.warm_test, kept[name][1])[CHOICE] for name in (network_of, plain)]
+    return {
+        "rows": rows,
+        **{"model": model, "rival": rival, "network": network_of, "plain": plain},
+        **about(parts),
+        "above_rival": paired(kept[model][2], kept[rival][2]),
+        "warm": {"with": float(np.nanmean(warm[0])), "without": float(np.nanmean(warm[1])), **paired(*warm)},
+        "by_length": by_length(parts.later, kept[network_of][1], kept[plain][1]),
+    }
 
 
 def about(parts: Parts) -> dict[str, int]:
@@ -237,7 +255,7 @@ def told(numbers: Mapping[str, Any]) -> list[str]:
     lines = [
         f"  {numbers['model']} above {numbers['rival']}: {spread.format(**numbers['above_rival'])}, paired; intervals "
         f"{'apart' if reached else 'not apart'}",
-        f"  trained items, {CHOICE}: {warm['with']:.4f} with content, {warm['without']:.4f} without: "
+        f"  {numbers['network']} on trained items, {CHOICE}: {warm['with']:.4f}, without content {warm['without']:.4f}: "
         f"{spread.format(**warm)}, paired, {numbers['warm_users']} users",
     ]
     for label, found in numbers["by_length"].items():
