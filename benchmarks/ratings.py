@@ -102,7 +102,7 @@ def measure(base: pl.DataFrame, test: pl.DataFrame, seed: int, quick: bool) -> d
     means = RatingMeans(RatingMeans.Config(), train.num_users, train.num_items, seed)
     means.fit(train)
     by_means, by_model = (
-        rating_figures(predictions(torch_scorer(one.parts(), train.num_items), ratings), ratings, samples=1000, seed=0)
+        rating_figures(predictions(torch_scorer(one.parts()), ratings), ratings, samples=1000, seed=0)
         for one in (means, model)
     )
     row = {**by_model, "cpu_seconds": seconds, "seed": seed, "settings": config.model_dump()}

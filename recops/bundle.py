@@ -11,29 +11,29 @@ import os
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
-from recops.calibration import Calibration, Fusion
+from recops.calibration import Fusion
 from recops.errors import BundleError, RefusedError
-from recops.reranking import FEATURES, ItemFacts, Reranker
+from recops.reranking import ItemFacts, Reranker
 from recops.runtime import Histories, Links, OnnxNetwork, RatingScale, Scorer
 
-# 2: several models in one bundle, tables of users, and ratings; 3: with a reranker, else 2 is written
-FORMAT_VERSION = 3
+# 2: several models in one bundle, tables of users, and ratings; 3: with a reranker; 4: with the content of the items.
+# The lowest that says it all is written.
+FORMAT_VERSION = 4
 MANIFEST = "manifest.json"
 POINTER = "current.json"
 ENCODER, RANKER, VECTORS, SCORES = "model.onnx", "rank.onnx", "item_vectors.npy", "item_scores.npy"
 LINKS = {"indptr": "links_indptr.npy", "indices": "links_indices.npy", "weights": "links_weights.npy"}
 USER_VECTORS, USER_MEANS, USERS = "user_vectors.npy", "user_means.npy", "users.json"
 RERANKER, RERANKING = "rerank.onnx", "rerank"  # its file, and its entry in the manifest's `scoring`
+# A model's projection of content, and entries of the manifest: in `scoring` which encoder made what lies in which file;
+# of each model whose vectors, one encoder after the other, it takes.
+PROJECTION, CONTENT, ENCODERS = "content.onnx", "content", "encoders"
 RERANKER_SETTINGS = ("features", "members", "candidates", "remove_seen", "content_window", "trend_days")
 ITEM_FACTS = {f.name: f"rerank_{f.name}.npy" for f in fields(ItemFacts)}
-_FACT_TYPES = {
-    **dict.fromkeys(("offsets", "event_times", "category_offsets"), np.int64),
-    **{"published": np.float64, "prices": np.float32, "category_idx": np.int32},
-}
 ITEMS, FALLBACK, PROFILE = "items.json", "fallback.json", "profile.json"
 
 
@@ -55,7 +55,7 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> str:
     """
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
     files = {name: sha256_file(folder / name) for name in names}
-    version = FORMAT_VERSION if RERANKER in files else 2
+    version = 4 if CONTENT in facts.get("scoring", {}) else 3 if RERANKER in files else 2
     text = canonical_json({**facts, "format_version": version, "files": files})
     (folder / MANIFEST).write_text(text, encoding="utf-8")
     return hashlib.sha256(text.encode()).hexdigest()
@@ -108,7 +108,8 @@ class Bundle:
 
     `items` maps the columns item_id, title, categories, price, available, published_at to lists in row order
     (entry 0 is row 1). `fallback` is float32 [N+1]: what is shown to someone nothing is known about. `user_ids` are
-    those of the model's table of users, empty where it has none.
+    those of the model's table of users, empty where it has none. `content` are the vectors of the items by encoder,
+    float16 [N+1, D], where a model takes content; `scorer.with_items` adds items of which such vectors are given.
     """
 
     folder: Path
@@ -118,6 +119,12 @@ class Bundle:
     scorer: Scorer
     fallback: np.ndarray
     user_ids: list[str] = field(default_factory=list)
+    content: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def encoders(self) -> list[dict[str, Any]]:
+        """Of each encoder whose vectors the models take: name, version, sha256, dim and what else it says of itself."""
+        return self.manifest["scoring"].get(CONTENT, [])
 
     @property
     def num_items(self) -> int:
@@ -173,8 +180,14 @@ def load_bundle(folder: Path, threads: int = 1) -> Bundle:
                 needs_history=all(member["needs_history"] for member in scoring["members"]),
                 fallback=fallback,
             )
-            _check_fusion(folder, scorer)
-            _check_reranker(folder, scorer)
+            assert scorer.fusion is not None
+            scorer.fusion.check(len(scorer.members))
+            if scorer.reranker is not None:
+                scorer.reranker.check(len(scorer.members), num_items)
+        content = {
+            entry["name"]: np.load(folder / entry["file"], mmap_mode="r", allow_pickle=False)
+            for entry in scoring.get(CONTENT, [])
+        }
     except BundleError:
         raise
     except Exception as error:
@@ -182,6 +195,7 @@ def load_bundle(folder: Path, threads: int = 1) -> Bundle:
     for part in scorer.members or (scorer,):
         _check_arrays(folder, part, len(user_ids))
     _check_rows(folder / FALLBACK, fallback, num_items + 1)
+    _check_content(folder, scorer, scoring.get(CONTENT, []), content)
     if len(set(items["item_id"])) != num_items or any(len(values) != num_items for values in items.values()):
         raise BundleError(f"{folder / ITEMS}: an item stands twice, or columns differ in length")
     if PROFILE not in manifest["files"]:
@@ -198,7 +212,7 @@ def load_bundle(folder: Path, threads: int = 1) -> Bundle:
         raise BundleError(f"{folder}: cannot score: {error}") from None
     if not np.isfinite(tried[:, 1:]).all():
         raise BundleError(f"{folder}: scores are not finite")
-    return Bundle(folder, sha256_file(folder / MANIFEST), manifest, items, scorer, fallback, user_ids)
+    return Bundle(folder, sha256_file(folder / MANIFEST), manifest, items, scorer, fallback, user_ids, content)
 
 
 def _json(path: Path) -> Any:
@@ -239,7 +253,7 @@ def _scorer(
     if scale := scoring.get("ratings"):
         ratings = RatingScale(scale["lowest"], scale["highest"], array(USER_MEANS))
     return Scorer(
-        num_items=num_items,
+        num_items=scoring.get("num_items", num_items),  # of a member that knows no content
         encode=network(ENCODER),
         item_vectors=array(VECTORS),
         rank=network(RANKER),
@@ -251,6 +265,8 @@ def _scorer(
         needs_history=scoring["needs_history"],
         fallback=fallback,
         ratings=ratings,
+        project=network(PROJECTION),
+        content=tuple(scoring.get(ENCODERS, ())),
     )
 
 
@@ -259,45 +275,6 @@ def _reranker(folder: Path, settings: dict[str, Any], threads: int) -> Reranker:
     known = {name: settings[name] for name in RERANKER_SETTINGS}
     known |= {"features": tuple(settings["features"]), "members": tuple(settings["members"])}
     return Reranker(OnnxNetwork(folder / RERANKER, threads), facts=ItemFacts(**arrays), **known)
-
-
-def _check_reranker(folder: Path, scorer: Scorer) -> None:
-    reranker = scorer.reranker
-    if reranker is None:
-        return
-    if unknown := set(reranker.features) - set(FEATURES):
-        raise BundleError(f"{folder}: features {', '.join(sorted(unknown))} are not known")
-    if not all(-1 <= member < len(scorer.members) for member in reranker.members) or reranker.candidates < 1:
-        raise BundleError(f"{folder}: the reranker names members that are not there, or no candidates")
-    facts = reranker.facts
-    for name, kind in _FACT_TYPES.items():
-        if getattr(facts, name).ndim != 1 or getattr(facts, name).dtype != kind:
-            raise BundleError(f"{folder / ITEM_FACTS[name]}: expected one row of {np.dtype(kind)}")
-    for name, rows in (("published", 1), ("prices", 1), ("offsets", 2), ("category_offsets", 2)):
-        if len(getattr(facts, name)) != scorer.num_items + rows:
-            raise BundleError(f"{folder / ITEM_FACTS[name]}: does not fit a catalogue of {scorer.num_items} items")
-    for offsets, values in ((facts.offsets, facts.event_times), (facts.category_offsets, facts.category_idx)):
-        total = len(values) if len(values) or values is facts.category_idx else offsets[-1]  # a log without times
-        if offsets[0] != 0 or offsets[-1] != total or (np.diff(offsets) < 0).any():
-            raise BundleError(f"{folder}: rerank_*.npy do not fit together")
-    # Every category is that of an item, so that there are no more of them than pairs.
-    if not 0 <= facts.category_idx.min(initial=0) <= facts.category_idx.max(initial=0) <= len(facts.category_idx):
-        raise BundleError(f"{folder / ITEM_FACTS['category_idx']}: names categories that are not there")
-    falls = np.flatnonzero(np.diff(facts.event_times) < 0) + 1  # only where the next item begins
-    if not np.isin(falls, facts.offsets).all():
-        raise BundleError(f"{folder / ITEM_FACTS['event_times']}: times of an item do not rise")
-
-
-def _check_fusion(folder: Path, scorer: Scorer) -> None:
-    fusion = scorer.fusion
-    assert fusion is not None
-    expected = (len(fusion.edges) + 1, len(scorer.members))
-    if fusion.weights.shape != expected or not scorer.members:
-        raise BundleError(f"{folder}: weights of shape {fusion.weights.shape} where {expected} are needed")
-    if not (np.isfinite(fusion.weights).all() and (fusion.weights >= 0).all() and fusion.weights.any(1).all()):
-        raise BundleError(f"{folder}: weights of the fusion must be finite, not negative, and not all 0")
-    if fusion.calibration not in get_args(Calibration) or list(fusion.edges) != sorted(set(fusion.edges)):
-        raise BundleError(f"{folder}: a fusion by {fusion.calibration!r} at {fusion.edges} is not known")
 
 
 def _check_rows(path: Path, found: np.ndarray | None, num_rows: int) -> None:
@@ -323,6 +300,30 @@ def _check_arrays(folder: Path, part: Scorer, num_users: int) -> None:
         or not np.isfinite(links.weights).all()
     ):
         raise BundleError(f"{folder}: links do not fit a catalogue of {part.num_items} items, or are not finite")
+
+
+def _check_content(
+    folder: Path, scorer: Scorer, encoders: list[dict[str, Any]], content: dict[str, np.ndarray]
+) -> None:
+    """Vectors that are missing, misshapen or no numbers, and a projection that does not take them."""
+    for entry in encoders:
+        found = content[entry["name"]]
+        if found.shape != (scorer.num_items + 1, entry["dim"]) or not np.isfinite(found).all():
+            raise BundleError(
+                f"{folder / entry['file']}: expected {scorer.num_items + 1} rows of {entry['dim']} numbers"
+            )
+    for part in scorer.members or (scorer,):
+        if part.project is None and not part.content:
+            continue
+        if part.project is None or part.item_vectors is None or not set(part.content) <= set(content):
+            raise BundleError(f"{folder}: a model with content lacks {PROJECTION}, vectors, or what an encoder says")
+        blank = np.zeros((2, sum(content[name].shape[1] for name in part.content)), np.float32)
+        try:
+            made = part.project(blank)
+        except Exception as error:
+            raise BundleError(f"{folder}: {PROJECTION} does not take the vectors of the encoders: {error}") from None
+        if made.shape != (2, part.item_vectors.shape[1]) or not np.isfinite(made).all():
+            raise BundleError(f"{folder}: {PROJECTION} makes no item vectors")
 
 
 @dataclass(frozen=True)

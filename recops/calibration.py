@@ -8,7 +8,7 @@ Shapes: B batch, M models, N items (row 0 is padding), S segments of history len
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -33,6 +33,16 @@ class Fusion:
     weights: np.ndarray  # float32 [S, M], at least 0, each row with one above
     edges: tuple[int, ...] = ()
     calibration: Calibration = "zscore"
+
+    def check(self, num_members: int) -> None:
+        """Raises ValueError for weights or settings that no fusion of so many models has."""
+        expected = (len(self.edges) + 1, num_members)
+        if self.weights.shape != expected or not num_members:
+            raise ValueError(f"weights of shape {self.weights.shape} where {expected} are needed")
+        if not (np.isfinite(self.weights).all() and (self.weights >= 0).all() and self.weights.any(1).all()):
+            raise ValueError("weights of the fusion must be finite, not negative, and not all 0")
+        if self.calibration not in get_args(Calibration) or list(self.edges) != sorted(set(self.edges)):
+            raise ValueError(f"a fusion by {self.calibration!r} at {self.edges} is not known")
 
     def weights_of(self, histories: "Histories") -> np.ndarray:
         """float32 [B, M]."""

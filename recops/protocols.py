@@ -54,7 +54,8 @@ class Splitter(Protocol):
 
     def split(self, events: pl.DataFrame, *, remove_seen: bool, params: Any) -> pl.Series:
         """`events`: user_id, item_id, timestamp, signal, in stable time order. Returns for each row one of `train`,
-        `valid`, `test` or `unused` (Enum). A row that is not a positive is never `valid` or `test`."""
+        `valid`, `test`, `unused` or `context` (Enum): what is neither learned from nor judged, but known of a user when
+        a later target is judged. A row that is not a positive is never `valid`, `test` or `context`."""
         ...
 
 
@@ -78,6 +79,10 @@ class ServingParts:
     user_table: np.ndarray | None = None  # float32 [U+1, D]: vectors of the users trained on, instead of an encoder
     item_vectors: np.ndarray | None = None  # float32 [N+1, D]; row 0 zeros
     ranker: torch.nn.Module | None = None  # forward(user_vector [B, D], item_vectors [M, D']) -> scores [B, M]
+    # forward(content float32 [M, C]) -> item_vectors [M, D] of items that were never trained on; C holds the columns of
+    # the encoders that `content` names, one after the other
+    projection: torch.nn.Module | None = None
+    content: tuple[str, ...] = ()
     links: tuple[np.ndarray, np.ndarray, np.ndarray] | None = (
         None  # CSR [N+1, N+1]: indptr i64, indices i32, weights f32
     )
@@ -91,6 +96,15 @@ class ServingParts:
     link_floor: float = 0.0
     link_window: int | None = None
     needs_history: bool = True  # False: answers users without any history by itself (popularity)
+
+    @property
+    def num_items(self) -> int:
+        """Rows that it can score, without padding: those trained on and, where it knows content, those after them. An
+        ensemble has those of the member that has most."""
+        if self.members:
+            return max(part.num_items for _, part in self.members)
+        arrays = (self.item_vectors, self.item_scores, None if self.links is None else self.links[0][1:])
+        return next(len(array) for array in arrays if array is not None) - 1
 
 
 class Recommender(Protocol):
@@ -107,6 +121,9 @@ class Recommender(Protocol):
     takes: ClassVar[Literal["history", "user"]]
     # rating: its scores are predicted values of the events, to be judged by RMSE. A model that does not say so ranks.
     task: ClassVar[Literal["ranking", "rating"]] = "ranking"
+
+    # A model whose config names encoders in `content` has one method more, called once before anything is fitted or
+    # loaded: attach_content(content: ItemContent | None) -> None
 
     @property
     def config(self) -> Any:

@@ -42,6 +42,37 @@ class ItemFacts:
     category_offsets: np.ndarray  # int64 [N+2]
     category_idx: np.ndarray  # int32 [P]
 
+    def check(self, num_items: int) -> None:
+        """Raises ValueError for arrays that do not fit together, or a catalogue of `num_items`."""
+        integers = dict.fromkeys(("offsets", "event_times", "category_offsets"), np.int64)
+        for name, kind in {**integers, "published": np.float64, "prices": np.float32, "category_idx": np.int32}.items():
+            if getattr(self, name).ndim != 1 or getattr(self, name).dtype != kind:
+                raise ValueError(f"rerank_{name}: expected one row of {np.dtype(kind)}")
+        for name, rows in (("published", 1), ("prices", 1), ("offsets", 2), ("category_offsets", 2)):
+            if len(getattr(self, name)) != num_items + rows:
+                raise ValueError(f"rerank_{name}: does not fit a catalogue of {num_items} items")
+        for offsets, values in ((self.offsets, self.event_times), (self.category_offsets, self.category_idx)):
+            total = len(values) if len(values) or values is self.category_idx else offsets[-1]  # a log without times
+            if offsets[0] != 0 or offsets[-1] != total or (np.diff(offsets) < 0).any():
+                raise ValueError("rerank_*: offsets and values do not fit together")
+        # Every category is that of an item, so that there are no more of them than pairs.
+        if not 0 <= self.category_idx.min(initial=0) <= self.category_idx.max(initial=0) <= len(self.category_idx):
+            raise ValueError("rerank_category_idx: names categories that are not there")
+        falls = np.flatnonzero(np.diff(self.event_times) < 0) + 1  # only where the next item begins
+        if not np.isin(falls, self.offsets).all():
+            raise ValueError("rerank_event_times: times of an item do not rise")
+
+    def with_items(self, num_items: int) -> "ItemFacts":
+        """The same with so many more items at the end, of which nothing is known."""
+        return ItemFacts(
+            offsets=np.pad(self.offsets, (0, num_items), "edge"),
+            event_times=self.event_times,
+            published=np.pad(self.published, (0, num_items), constant_values=np.nan),
+            prices=np.pad(self.prices, (0, num_items), constant_values=np.nan),
+            category_offsets=np.pad(self.category_offsets, (0, num_items), "edge"),
+            category_idx=self.category_idx,
+        )
+
     @cached_property
     def all_times(self) -> np.ndarray:
         """int64 [E], rising."""
@@ -276,6 +307,14 @@ class Reranker:
     remove_seen: bool = True
     content_window: int = 10
     trend_days: float = 30.0
+
+    def check(self, num_members: int, num_items: int) -> None:
+        """Raises ValueError for what does not fit together, or a scorer of so many members and items."""
+        if unknown := set(self.features) - set(FEATURES):
+            raise ValueError(f"features {', '.join(sorted(unknown))} are not known")
+        if not all(-1 <= member < num_members for member in self.members) or self.candidates < 1:
+            raise ValueError("the reranker names members that are not there, or no candidates")
+        self.facts.check(num_items)
 
     def adjust(self, histories: "Histories", scores_BN: np.ndarray, member_MBN: np.ndarray) -> None:
         """Changes `scores_BN` [B, N+1] of stage one in place; `member_MBN` is what its members say, calibrated."""

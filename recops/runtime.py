@@ -6,8 +6,8 @@ the best k. Knows nothing about ids, files or HTTP; whoever imports this loads n
 Shapes: B batch, L history length, D width, N items (row 0 is padding), U users (row 0 is nobody), K list length.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from recops.reranking import Reranker
 Encode = Callable[..., np.ndarray]
 ENCODED_AT_ONCE = 128  # histories
 RANKED_AT_ONCE = 100_000  # items, for one user
+Project = Callable[[np.ndarray], np.ndarray]  # content float32 [M, C] -> item_vectors float32 [M, D]
 Rank = Callable[[np.ndarray, np.ndarray], np.ndarray]  # user_vector [B, D], item_vectors [M, D'] -> float32 [B, M]
 
 
@@ -27,7 +28,7 @@ Rank = Callable[[np.ndarray, np.ndarray], np.ndarray]  # user_vector [B, D], ite
 class Histories:
     """Who asks: B histories of item rows, oldest first, and what else is known of each.
 
-    Rows outside the vocabulary must be left out by the caller. A plain sequence of arrays is a Histories without more.
+    Ids that nobody knows must be left out by the caller. A plain sequence of arrays is a Histories without more.
     """
 
     items: Sequence[np.ndarray]  # B int arrays
@@ -38,6 +39,14 @@ class Histories:
     @classmethod
     def of(cls, histories: "Histories | Sequence[np.ndarray]") -> "Histories":
         return histories if isinstance(histories, cls) else cls(histories)  # type: ignore[arg-type]
+
+    def up_to(self, num_items: int) -> "Histories":
+        """Without the events of rows beyond `num_items`, which a model of so many items does not know."""
+        if all(history.max(initial=0) <= num_items for history in self.items):
+            return self
+        kept = [history <= num_items for history in self.items]
+        ages = None if self.ages is None else [age[k] for age, k in zip(self.ages, kept, strict=True)]
+        return replace(self, items=[h[k] for h, k in zip(self.items, kept, strict=True)], ages=ages)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -132,7 +141,11 @@ class RatingScale:
 
 @dataclass(frozen=True)
 class Scorer:
-    """Scores the whole catalogue for histories (see protocols.ServingParts for the formula)."""
+    """Scores the whole catalogue for histories (see protocols.ServingParts for the formula).
+
+    Items that were never trained on have the last rows; a member of a fusion that knows nothing of them has fewer
+    items, and what it does not know in a history is left out for it.
+    """
 
     num_items: int
     encode: Encode | None = None
@@ -149,6 +162,14 @@ class Scorer:
     needs_history: bool = True
     fallback: np.ndarray | None = None  # float32 [N+1]: scores for those that the model itself cannot answer
     ratings: RatingScale | None = None  # of a model whose scores are ratings
+    project: Project | None = None  # makes vectors of items that are not in `item_vectors` yet
+    content: tuple[str, ...] = ()  # encoders whose vectors, one after the other, `project` is given
+    num_encoded: int | None = None  # rows that `encode` knows in a history; None: all
+
+    @property
+    def num_known(self) -> int:
+        """Rows that it knows in a history."""
+        return self.num_items if self.num_encoded is None else self.num_encoded
 
     @property
     def parts(self) -> "tuple[Scorer, ...]":
@@ -160,15 +181,18 @@ class Scorer:
         """Whether it matters when a request is made, and when its events were."""
         return self.reranker is not None or any(part.uses_time for part in self.parts)
 
-    @property
+    @cached_property
     def linked(self) -> Links | None:
         """The links that say most: its own, or those of the heaviest member that has any."""
-        return next((part.links for part in self._by_weight() if part.links is not None), None)
+        found = next((part.links for part in self._by_weight() if part.links is not None), None)
+        missing = 0 if found is None else max(0, self.num_items + 2 - len(found.indptr))
+        return replace(found, indptr=np.pad(found.indptr, (0, missing), "edge")) if found and missing else found
 
     @property
     def vectors(self) -> np.ndarray | None:
-        """float32 [N+1, D] item vectors: its own, or those of the heaviest member that has any."""
-        return next((part.item_vectors for part in self._by_weight() if part.item_vectors is not None), None)
+        """float32 [N+1, D] item vectors: its own, or those of the heaviest member that has any of all items."""
+        known = (part.item_vectors for part in self._by_weight() if part.num_items == self.num_items)
+        return next((vectors for vectors in known if vectors is not None), None)
 
     def _by_weight(self) -> "Sequence[Scorer]":
         if self.fusion is None:
@@ -188,7 +212,7 @@ class Scorer:
             return np.ones(len(asked), bool)
         if self.user_table is not None:
             return np.zeros(len(asked), bool) if asked.users is None else np.asarray(asked.users) > 0
-        return np.array([len(history) > 0 for history in asked], bool)
+        return np.array([len(history) > 0 for history in asked.up_to(self.num_known)], bool)
 
     def pad(self, histories: Sequence[np.ndarray]) -> np.ndarray:
         """The last `max_history` entries of each array, padded on the left with 0: int64 [B, L], L at least 1."""
@@ -207,6 +231,7 @@ class Scorer:
             return self.user_table[np.zeros(len(asked), np.int64) if asked.users is None else asked.users]
         if self.encode is None:
             return None
+        asked = asked.up_to(self.num_known)
         # Few at a time, since the attention of a long history is the largest array there is; those of about the same
         # length together, so that little is padding.
         order = np.argsort([len(history) for history in asked], kind="stable")
@@ -249,6 +274,7 @@ class Scorer:
         return self.ratings.clipped(found)
 
     def _score_rows(self, asked: Histories, rows: np.ndarray | None, said_MBN: np.ndarray | None = None) -> np.ndarray:
+        asked = asked.up_to(self.num_items)
         if self.members:
             total = self._fused(asked, said_MBN)
         else:
@@ -279,9 +305,10 @@ class Scorer:
     def calibrated(
         self, histories: "Histories | Sequence[np.ndarray]", said_MBN: np.ndarray | None = None
     ) -> np.ndarray:
-        """What each member says, on the common scale: float32 [M, B, N+1]; NaN where it cannot say."""
+        """What each member says, on the common scale: float32 [M, B, N+1]; NaN where it cannot say, as of items that it
+        does not have."""
         assert self.fusion is not None
-        asked = Histories.of(histories)
+        asked = Histories.of(histories).up_to(self.num_items)
         found = self.said(asked) if said_MBN is None else said_MBN.copy()
         for b, history in enumerate(asked.items):
             found[:, b] = self.fusion.calibrated(found[:, b], history)
@@ -290,15 +317,18 @@ class Scorer:
     def said(self, histories: "Histories | Sequence[np.ndarray]", rows: np.ndarray | None = None) -> np.ndarray:
         """What each of `parts` says on a scale of its own: float32 [M, B, N+1], or [M, B, R] of some rows. NaN where a
         member cannot say; a model alone says something of everybody."""
-        asked = Histories.of(histories)
+        asked = Histories.of(histories).up_to(self.num_items)
         num = self.num_items + 1 if rows is None else len(rows)
         found = np.full((len(self.parts), len(asked), num), np.nan, np.float32)
         for part, found_BN in zip(self.parts, found, strict=True):
             heard = np.flatnonzero(part.answers(asked)) if self.members else np.arange(len(asked))
-            scores_BN = part._own(asked[heard], rows)
+            own = rows if rows is None else np.where(rows > part.num_items, 0, rows)
+            scores_BN = part._own(asked[heard], own)
             if self.members and part._silent is not None:
-                scores_BN[:, part._silent if rows is None else part._silent[rows]] = np.nan
-            found_BN[heard] = scores_BN
+                scores_BN[:, part._silent if own is None else part._silent[own]] = np.nan
+            if rows is not None:
+                scores_BN[:, rows > part.num_items] = np.nan
+            found_BN[heard, : scores_BN.shape[1]] = scores_BN
         return found
 
     @cached_property
@@ -309,6 +339,24 @@ class Scorer:
         silent = np.ones(self.num_items + 1, bool)
         silent[self.links.indices] = False
         return silent
+
+    def with_items(self, content_MC: Mapping[str, np.ndarray]) -> "Scorer":
+        """The same with M more items at the end, of which only the vectors [M, C] of each encoder are known. They are
+        scored by what knows content, if anything does, and left out of histories."""
+        if self.members:
+            members = tuple(member.with_items(content_MC) for member in self.members)
+            found = replace(self, members=members, num_items=max(member.num_items for member in members))
+        elif self.project is not None and self.item_vectors is not None:
+            content = np.concatenate([content_MC[name] for name in self.content], axis=1, dtype=np.float32)
+            item_vectors = np.concatenate([self.item_vectors, self.project(content)])
+            num_items = len(item_vectors) - 1
+            found = replace(self, num_items=num_items, item_vectors=item_vectors, num_encoded=self.num_known)
+        else:
+            return self
+        more = found.num_items - self.num_items
+        fallback = None if self.fallback is None else np.pad(self.fallback, (0, more))
+        reranker = None if self.reranker is None else replace(self.reranker, facts=self.reranker.facts.with_items(more))
+        return replace(found, fallback=fallback, reranker=reranker)
 
     def _own(self, asked: Histories, rows: np.ndarray | None) -> np.ndarray:
         num_rows = self.num_items + 1
@@ -326,7 +374,7 @@ class Scorer:
                     for row, user in zip(total, users, strict=True):
                         row[some] += self.rank(user[None], np.asarray(vectors[some]))[0]
         if self.links is not None:
-            last = [history[-self.max_history :] for history in asked]
+            last = [history[-self.max_history :] for history in asked.up_to(self.num_known)]
             if rows is not None:
                 total += self.links.votes_for(last, rows)
             else:
@@ -335,6 +383,12 @@ class Scorer:
         if self.item_scores is not None:
             total += self.item_scores if rows is None else self.item_scores[rows]
         return total
+
+
+def widened(scores_BN: np.ndarray, num_items: int) -> np.ndarray:
+    """`scores_BN` in a catalogue of `num_items`, at least its own: items beyond its own are no candidates (-inf)."""
+    missing = num_items + 1 - scores_BN.shape[1]
+    return np.pad(scores_BN, ((0, 0), (0, missing)), constant_values=-np.inf) if missing else scores_BN
 
 
 def top_k(scores_BN: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

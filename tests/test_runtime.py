@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from recops import calibration
 from recops.calibration import Fusion
-from recops.runtime import Histories, Links, Scorer, top_k
+from recops.runtime import Histories, Links, Scorer, top_k, widened
 
 # Links of three items: 1 -> {2: .5, 3: .25}, 2 -> {3: 1}, 3 -> {}.
 LINKS = {
@@ -272,3 +272,21 @@ def test_scores_of_what_was_said_already_are_the_same():
     alone = full_scorer()
     np.testing.assert_array_equal(alone.scores(asked[1:], alone.said(asked[1:])), alone.scores(asked[1:]))
     assert alone.said(asked[1:], np.array([3])).tolist() == [[[33.25]]]
+
+
+def test_what_a_scorer_does_not_know_in_a_history_is_left_out():
+    """Rows beyond its own, with their ages; alone, in a fusion, and where nothing else is left."""
+    links = Links(np.array([0, 0, 2, 3]), np.array([1, 2, 1], np.int32), np.array([1.0, 2.0, 4.0], np.float32))
+    popular = Scorer(3, item_scores=np.array([0, 3, 2, 1], np.float32), needs_history=False)
+    small = Scorer(1, links=Links(np.array([0, 0, 1]), np.array([1], np.int32), np.array([5.0], np.float32)))
+    both = Scorer(3, members=(popular, small), fusion=Fusion(np.array([[1.0, 1.0]], np.float32)))
+    histories = Histories([np.array([1, 3]), np.array([3])], ages=[np.array([7, 5]), np.array([5])])
+    known = histories.up_to(2)
+    assert [rows.tolist() for rows in known.items] == [[1], []]
+    assert known.ages is not None and [age.tolist() for age in known.ages] == [[7], []]
+    assert histories.up_to(3) is histories
+    two = Scorer(2, links=links, fallback=np.array([0, 9, 8], np.float32))
+    assert two.scores(histories)[:, 1:].tolist() == [[1, 2], [9, 8]]
+    assert small.answers(histories).tolist() == [True, False]
+    assert np.isnan(both.calibrated(histories)[1]).tolist() == [[True, False, True, True], [True] * 4]
+    assert two.scores(histories).shape == (2, 3) and widened(two.scores(histories), 4)[0, 3:].tolist() == [-np.inf] * 2

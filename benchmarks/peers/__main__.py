@@ -129,7 +129,7 @@ def run_ours(name: str, sequences: dict[str, list[str]], quick: bool) -> list[di
         nonlocal judging_s
         begun = time.process_time()
         seen = sum(int((batch["target"] > 0).sum()) for batch in fitted.batches(torch.Generator().manual_seed(0)))
-        value = task.valid.mean(torch_scorer(fitted.parts(), task.train.num_items), f"ndcg@{K}")
+        value = task.valid.mean(torch_scorer(fitted.parts()), f"ndcg@{K}")
         row = {"epoch": len(rows) + 1, "cpu_seconds": begun - started - judging_s, "targets": seen * (len(rows) + 1)}
         rows.append({**row, "ndcg@10": value})
         print(rows[-1], flush=True)

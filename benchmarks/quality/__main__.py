@@ -118,7 +118,7 @@ def measure(task: Task, recipe: Recipe, seeds: Sequence[int], quick: bool, done:
     runs, choice = [], task.metrics[0]
     for seed in seeds if recipe.is_random else seeds[:1]:
         found = fit_once(task, recipe.model, params_of(recipe, seed, quick), done)
-        scorer = torch_scorer(found.chosen.parts(), task.train.num_items)
+        scorer = torch_scorer(found.chosen.parts())
         values = metric_values(rank(task.valid, scorer, metric_k(choice), task.valid_candidates), choice)
         run = {"seed": seed, "validation": float(np.nanmean(values)), "epoch": found.report.best_epoch}
         runs.append({**run, "cpu_seconds": found.cpu_seconds})
@@ -137,7 +137,7 @@ def tell(task: Task, recipe: Recipe, seeds: Sequence[int], quick: bool, done: Do
     values = []
     for seed in seeds if recipe.is_random else seeds[:1]:
         found = fit_once(task, recipe.model, params_of(recipe, seed, quick), done)
-        scorer = torch_scorer(found.told.parts(), task.train.num_items)
+        scorer = torch_scorer(found.told.parts())
         ranked = rank(task.test, scorer, max(map(metric_k, task.metrics)), task.test_candidates)
         values.append({metric: metric_values(ranked, metric) for metric in task.metrics})
     return values

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from recops.data.content import ItemContent, read_item_content
 from recops.data.vocabulary import Vocabulary
 
 # Written by the split stage; row order is the stable time order of the log.
@@ -18,7 +19,7 @@ SPLIT_COLUMNS = ("user_id", "item_id", "timestamp", "event", "value", "signal", 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What the table of items says of each item row, as it stands now."""
+    """What the table of items says of each of N item rows, as it stands now."""
 
     published_at: np.ndarray  # float64 [N+1], seconds since 1970, NaN where unknown
     price: np.ndarray  # float32 [N+1], NaN where unknown
@@ -41,7 +42,13 @@ class Interactions:
     offsets: np.ndarray  # int64 [num_users + 2]
     users: Vocabulary
     items: Vocabulary
-    catalogue: "Catalogue | None" = None
+    catalogue: "Catalogue | None" = None  # of `all_items`
+    content: ItemContent | None = None
+
+    @property
+    def all_items(self) -> Vocabulary:
+        """The vocabulary of the items, followed by those that were never trained on and have content."""
+        return self.items if self.content is None else self.content.items
 
     @property
     def num_users(self) -> int:
@@ -104,11 +111,17 @@ def make_interactions(
     )
 
 
-def read_interactions(path: Path, items: Path | None = None) -> Interactions:
+def read_interactions(path: Path, items: Path | None = None, encoded: Path | None = None) -> Interactions:
     """`make_interactions` of a Parquet file, with vocabularies fitted on that file alone; `items` (items.parquet) adds
-    the catalogue."""
-    found = make_interactions(pl.read_parquet(path))
-    return found if items is None else replace(found, catalogue=read_catalogue(items, found.items))
+    the catalogue, `encoded` (the folder of the stage encode) the content of the items."""
+    return with_facts(make_interactions(pl.read_parquet(path)), items, encoded)
+
+
+def with_facts(found: Interactions, items: Path | None, encoded: Path | None) -> Interactions:
+    """The same events with the content and then the catalogue of the items, where a file or folder is given."""
+    if encoded is not None:
+        found = replace(found, content=read_item_content(encoded, found.items))
+    return found if items is None else replace(found, catalogue=read_catalogue(items, found.all_items))
 
 
 def read_catalogue(path: Path, items: Vocabulary) -> Catalogue:

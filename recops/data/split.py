@@ -1,8 +1,9 @@
 """Divides the log in train, valid and test, and counts what takes no part.
 
-In: events.parquet of ingest. Out: a folder with train.parquet, valid.parquet, test.parquet (SPLIT_COLUMNS, in the order
-of the log), first_seen.parquet (item_id, timestamp), refused.parquet (user_id, item_id, timestamp from which the item
-is not to be recommended to the user, null: never) and split.json. How rows are divided stands in `splitters/*`.
+In: events.parquet of ingest. Out: a folder with train.parquet, valid.parquet, test.parquet and, of a splitter that has
+any, context.parquet (SPLIT_COLUMNS, in the order of the log), first_seen.parquet (item_id, timestamp), refused.parquet
+(user_id, item_id, timestamp from which the item is not to be recommended to the user, null: never) and split.json. How
+rows are divided stands in `splitters/*`.
 """
 
 import json
@@ -62,7 +63,8 @@ def split_events(
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    for name in JUDGED_PARTS:
+    names = [*JUDGED_PARTS, *(["context"] if (part == "context").any() else [])]
+    for name in names:
         rows = frame.filter(part == name).select(SPLIT_COLUMNS).rechunk()
         if name == "train":
             rows = without_turned_down(rows, kinds, is_past=True).rechunk()
@@ -71,7 +73,7 @@ def split_events(
         rows.write_parquet(partial / f"{name}.parquet", row_group_size=1_000_000)
     first_seen.rechunk().write_parquet(partial / "first_seen.parquet")
     refused.rechunk().write_parquet(partial / "refused.parquet")
-    empty = [name for name, figures in counts["parts"].items() if not figures["positives"]]
+    empty = [name for name in JUDGED_PARTS if not counts["parts"][name]["positives"]]
     if empty:
         shutil.rmtree(partial)
         raise CallError(

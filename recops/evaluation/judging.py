@@ -24,14 +24,16 @@ from recops.runtime import Histories, Scorer
 
 # What a user had before the part that is judged, beside the train part.
 EARLIER_PARTS: dict[str, list[str]] = {"valid": [], "test": ["valid"]}
+CONTEXT = "context.parquet"  # what is not judged and yet history by then; only some splitters have any
 
 
 @dataclass(frozen=True)
 class Judging:
     """U users of one part in the order of their first target, each with history and targets as item rows.
 
-    Targets that the vocabulary does not know are 0. `first_seen` and `at_time` are None where every item is always a
-    candidate: `evaluate.catalogue: all`, or a log without times.
+    Items that were never trained on have the last rows where they have content, else they are 0 among the targets.
+    `first_seen` and `at_time` are None where every item is always a candidate: `evaluate.catalogue: all`, or a log
+    without times.
     """
 
     user_ids: list[str]
@@ -174,13 +176,11 @@ def read_judging(
     for user_id, row in zip(users["user_id"], trained.tolist(), strict=True):
         histories[user_id] = [train.history(row)]
         times[user_id] = [] if train.timestamp is None else [train.timestamp[train.span(row)]]
-    for earlier in EARLIER_PARTS[part]:
-        known = _positives(split / f"{earlier}.parquet", train).filter(pl.col("item_idx") > 0)
-        had = known.group_by("user_id", maintain_order=True).agg("item_idx", pl.col("timestamp").cast(pl.Int64))
-        for user_id, rows, at in had.iter_rows():
-            if user_id in histories:
-                histories[user_id].append(np.array(rows, np.int64))
-                times[user_id].append(np.array(at, np.int64) if train.timestamp is not None else np.empty(0))
+    known = _earlier(split, part, train, users)
+    had = known.group_by("user_id", maintain_order=True).agg("item_idx", pl.col("timestamp").cast(pl.Int64))
+    for user_id, rows, at in had.iter_rows():
+        histories[user_id].append(np.array(rows, np.int64))
+        times[user_id].append(np.array(at, np.int64) if train.timestamp is not None else np.empty(0))
     lists = [np.concatenate([np.empty(0, np.int64), *h]) for h in histories.values()]
     ages = None
     if train.timestamp is not None and users["first"].null_count() == 0:
@@ -197,8 +197,8 @@ def read_judging(
         user_ids=users["user_id"].to_list(),
         histories=[lists[row] for row in kept],
         targets=[np.array(rows, np.int64) for rows in users["item_idx"].to_list()],
-        item_counts=np.bincount(train.item_idx, minlength=train.num_items + 1),
-        fallback=np.bincount(train.item_idx, train.weight, train.num_items + 1).astype(np.float32),
+        item_counts=np.bincount(train.item_idx, minlength=len(train.all_items) + 1),
+        fallback=np.bincount(train.item_idx, train.weight, len(train.all_items) + 1).astype(np.float32),
         settings=settings,
         remove_seen=remove_seen,
         item_categories=_categories(items, train) if items is not None else None,
@@ -224,7 +224,7 @@ def refused_items(split: Path, users: pl.DataFrame) -> dict[str, list[str]]:
 
 def _refused(split: Path, train: Interactions, users: pl.DataFrame) -> list[np.ndarray]:
     items = refused_items(split, users)
-    rows = [train.items.to_idx(items.get(user_id, [])) for user_id in users["user_id"]]
+    rows = [train.all_items.to_idx(items.get(user_id, [])) for user_id in users["user_id"]]
     return [row[row > 0].astype(np.int64) for row in rows]
 
 
@@ -235,28 +235,46 @@ def drawn(num_users: int, wanted: int | None, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(num_users, wanted, replace=False))
 
 
+def _earlier(split: Path, part: str, train: Interactions, users: pl.DataFrame) -> pl.DataFrame:
+    """user_id, item_idx and timestamp of what `users` (user_id, first) had after the train part and before `part`."""
+    found = [_positives(split / f"{earlier}.parquet", train) for earlier in EARLIER_PARTS[part]]
+    if (split / CONTEXT).exists():
+        found.append(_positives(split / CONTEXT, train))
+    if not found:
+        return pl.DataFrame(schema={"user_id": pl.String, "item_idx": pl.Int32, "timestamp": pl.Int64})
+    known = pl.concat(found).filter(pl.col("item_idx") > 0).join(users.select("user_id", "first"), on="user_id")
+    return before_first(known) if (split / CONTEXT).exists() else known
+
+
+def before_first(events: pl.DataFrame) -> pl.DataFrame:
+    """Events with a `timestamp` before the `first` (microseconds) that stands beside them, in the order of time."""
+    is_earlier = pl.col("timestamp").cast(pl.Int64) < pl.col("first")
+    return events.filter(is_earlier).sort("timestamp", maintain_order=True)
+
+
 def _positives(path: Path, train: Interactions) -> pl.DataFrame:
     """user_id, timestamp and item_idx (0 unknown) of the positives of one part, in the order of the log."""
     frame = pl.read_parquet(path).filter(pl.col("signal") == "positive")
-    item_idx = pl.Series("item_idx", train.items.to_idx(frame["item_id"].to_list()))
+    item_idx = pl.Series("item_idx", train.all_items.to_idx(frame["item_id"].to_list()))
     return frame.select("user_id", "timestamp").with_columns(item_idx)
 
 
 def _in_row_order(train: Interactions, table: pl.DataFrame) -> pl.DataFrame:
-    """The rows of `table` for the vocabulary, null where it has none: N rows, without padding."""
-    items = pl.DataFrame({"item_id": train.items.ids}, schema={"item_id": pl.String})
+    """The rows of `table` for `train.all_items`, null where it has none: N rows, without padding."""
+    items = pl.DataFrame({"item_id": train.all_items.ids}, schema={"item_id": pl.String})
     return items.join(table.unique("item_id", keep="first"), on="item_id", how="left", maintain_order="left")
 
 
 def _first_seen(split: Path, train: Interactions, items: Path | None) -> np.ndarray | None:
     """int64 [N+1] microseconds from which an item is a candidate; None for a log without times."""
     seen = _in_row_order(train, pl.read_parquet(split / "first_seen.parquet"))["timestamp"]
-    if seen.null_count():
+    if seen[: train.num_items].null_count():
         return None
     if items is not None:
         published = _in_row_order(train, pl.read_parquet(items, columns=["item_id", "published_at"]))["published_at"]
         seen = pl.DataFrame([seen.alias("seen"), published.alias("published")]).min_horizontal()
-    return np.concatenate(([0], seen.cast(pl.Int64).to_numpy()))
+    # An item without any event was always there, unless the catalogue says since when.
+    return np.concatenate(([0], seen.cast(pl.Int64).fill_null(0).to_numpy()))
 
 
 def _categories(items: Path, train: Interactions) -> sparse.csr_array | None:
@@ -267,5 +285,5 @@ def _categories(items: Path, train: Interactions) -> sparse.csr_array | None:
         return None
     names = pairs["categories"].unique().sort()
     columns = names.search_sorted(pairs["categories"])
-    shape = (train.num_items + 1, len(names))
+    shape = (len(train.all_items) + 1, len(names))
     return sparse.csr_array((np.ones(len(pairs)), (pairs["row"].to_numpy(), columns.to_numpy())), shape=shape)

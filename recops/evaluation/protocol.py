@@ -17,7 +17,7 @@ from scipy import sparse
 from recops import plugins
 from recops.evaluation.bootstrap import mean_intervals
 from recops.evaluation.segments import segments
-from recops.runtime import Histories, Scorer, top_k
+from recops.runtime import Histories, Scorer, top_k, widened
 
 SCORES_AT_ONCE = 16_000_000  # float32 scores held at a time: 64 MB
 
@@ -125,7 +125,9 @@ def rank_users(
     at_time: np.ndarray | None = None,
     refused: Sequence[np.ndarray] | None = None,
 ) -> RankedUsers:
-    """Ranks the whole catalogue for each of U users, best first, ties by lower row.
+    """Ranks the whole catalogue for each of U users, best first, ties by lower row. The catalogue has the N items of
+    `item_counts`; those that the scorer does not have, as a model without content does not have items that were never
+    trained on, are none of its candidates.
 
     `histories` and `targets`: U int arrays of item rows; a 0 among the targets is an unknown item, repeated known ones
     count once. With `remove_seen` items of the history are no candidates. `first_seen` int64 [N+1] and `at_time`
@@ -137,13 +139,14 @@ def rank_users(
     """
     histories = Histories.of(histories)
     assert len(histories) == len(targets) and (first_seen is None) == (at_time is None)
-    scorer = replace(scorer, fallback=np.asarray(item_counts if fallback is None else fallback, np.float32))
-    batch = max(1, min(1024, SCORES_AT_ONCE // (scorer.num_items + 1)))
+    fallback = np.asarray(item_counts if fallback is None else fallback, np.float32)
+    scorer = replace(scorer, fallback=fallback[: scorer.num_items + 1])
+    batch = max(1, min(1024, SCORES_AT_ONCE // len(fallback)))
     top_idx = np.zeros((len(histories), k), np.int32)
     top_scores = np.full((len(histories), k), -np.inf, np.float32)
     for start in range(0, len(histories), batch):
         rows = slice(start, start + batch)
-        scores_BN = scorer.scores(histories[rows])
+        scores_BN = widened(scorer.scores(histories[rows]), len(fallback) - 1)
         mask_candidates(scores_BN, histories[rows], remove_seen, first_seen, at_time, rows)
         for scores, never in zip(scores_BN, refused[rows] if refused is not None else (), strict=False):
             scores[never] = -np.inf

@@ -54,6 +54,15 @@ def pack_links(rows: Iterable[tuple[np.ndarray, np.ndarray]]) -> Links:
     return indptr, np.concatenate(indices), np.concatenate(weights)
 
 
+def turned(links: Links) -> Links:
+    """Links from what each item is voted for by to what each item votes for."""
+    indptr, indices, weights = links
+    shape = (len(indptr) - 1, len(indptr) - 1)
+    by_voter = sparse.csr_array((weights, indices, indptr), shape=shape).T.tocsr()
+    by_voter.sort_indices()
+    return by_voter.indptr.astype(np.int64), by_voter.indices.astype(np.int32), by_voter.data
+
+
 def no_links(num_items: int) -> Links:
     """Links of a model that has seen nothing: every row is empty."""
     return np.zeros(num_items + 2, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32)

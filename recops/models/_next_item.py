@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
+from recops.data.content import ItemContent
 from recops.data.interactions import Interactions
 from recops.errors import RefusedError
+from recops.models._content import ContentConfig, content_blocks
 from recops.models._losses import full_cross_entropy, sampled_cross_entropy
 from recops.models._module import ModuleState
 from recops.models._shares import shared_rows
 from recops.models._transformer import Network
-from recops.params import Group
 from recops.protocols import ServingParts
 
 # Histories are batched with others of about the same length, so that little of a batch is padding.
@@ -35,7 +36,7 @@ _NEGATIVE_POWER = 0.75
 _MOST_ITEMS_AT_ONCE = 50_000
 
 
-class NextItemConfig(Group):
+class NextItemConfig(ContentConfig):
     """Hyper-parameters; `batch_size` counts events, padding included, and is the most a batch may hold."""
 
     embedding_dim: int = Field(64, ge=1)
@@ -81,7 +82,7 @@ class NextItemModel(ModuleState):
     kind: ClassVar[Literal["plain", "gated", "hstu"]] = "plain"
 
     def __init__(self, config: NextItemConfig, num_users: int, num_items: int, seed: int) -> None:
-        self.config, self.num_items = config, num_items
+        self.config, self.num_items, self._seed = config, num_items, seed
         self.module = Network(
             num_items,
             dim=config.embedding_dim,
@@ -97,6 +98,10 @@ class NextItemModel(ModuleState):
         is_large = num_items > _MOST_ITEMS_AT_ONCE
         self._samples = config.loss == "sampled_softmax" or (config.loss == "auto" and is_large)
         self._dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+
+    def attach_content(self, content: ItemContent | None) -> None:
+        blocks = content_blocks(content, self.config.content)
+        self.module.attach_content(blocks, self.config, torch.Generator().manual_seed(self._seed))
 
     def prepare(self, train: Interactions) -> None:
         """Cuts each user's events, from the end, in windows of at most `max_history` predictions.
@@ -175,11 +180,12 @@ class NextItemModel(ModuleState):
     def loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         target_BL = batch["target"]
         with torch.autocast(target_BL.device.type, torch.bfloat16, enabled=self._dtype == torch.bfloat16):
+            table_ND = self.module.table()
             hidden_BLD = self.module.every_position(
-                batch["item_idx"], batch["position"], batch.get("time"), batch.get("asked")
+                batch["item_idx"], batch["position"], batch.get("time"), batch.get("asked"), table_ND
             )
             hidden_MD, target_M = hidden_BLD[target_BL > 0], target_BL[target_BL > 0] - 1
-            vectors_ND = self.module.items.weight[1:]
+            vectors_ND = table_ND[1:]
             if self._samples:
                 return sampled_cross_entropy(hidden_MD, vectors_ND, target_M, batch["negative"], batch["log_q"])
             return full_cross_entropy(
@@ -187,10 +193,12 @@ class NextItemModel(ModuleState):
             )
 
     def parts(self) -> ServingParts:
-        vectors = self.module.items.weight.detach().cpu().numpy().copy()
+        network = self.module.settled()
         return ServingParts(
-            encoder=self.module.eval(),
-            item_vectors=vectors,
+            encoder=network,
+            item_vectors=network.items.weight.detach().cpu().numpy().copy(),
+            projection=self.module.projection,
+            content=tuple(self.config.content),
             uses_time=self.config.use_time,
             max_history=self.config.max_history,
         )

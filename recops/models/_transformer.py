@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from recops.models._content import ItemTable
+
 
 class Dropout(nn.Module):
     """Dropout from whole random words, a byte for each element: drawing is a seventh of the time of training else.
@@ -160,7 +162,7 @@ class HstuBlock(nn.Module):
         return x_BLD + self.dropout(self.output(self.seen_norm(seen.transpose(1, 2).flatten(2)) * gate))
 
 
-class Network(nn.Module):
+class Network(ItemTable):
     """Histories to vectors. Positions count from the end, so that padding on the left changes nothing.
 
     A timed network is also told when each event happened and when the next one is asked for: attention is biased by
@@ -180,9 +182,8 @@ class Network(nn.Module):
         kind: Literal["plain", "gated", "hstu"] = "plain",
         timed: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(num_items, dim)
         self.max_history = max_history
-        self.items = nn.Embedding(num_items + 1, dim, padding_idx=0)
         self.positions = None if rotary else nn.Embedding(max_history, dim)
         self.head_dim = dim // num_heads
         self.gaps = nn.Embedding(_NUM_BUCKETS, dim) if timed else None
@@ -208,10 +209,10 @@ class Network(nn.Module):
             self.items.weight[0] = 0
 
     def embed(
-        self, item_idx_BL: torch.Tensor, position_BL: torch.Tensor, gap_s_BL: torch.Tensor | None
+        self, x_BLD: torch.Tensor, position_BL: torch.Tensor, gap_s_BL: torch.Tensor | None
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
-        """What the first block reads, and the turn that every block is given."""
-        x_BLD = self.items(item_idx_BL) * self.items.embedding_dim**0.5
+        """What the first block reads, made of the vectors of the items, and the turn that every block is given."""
+        x_BLD = x_BLD * self.items.embedding_dim**0.5
         if self.gaps is not None:
             assert gap_s_BL is not None
             x_BLD = x_BLD + self.gaps(time_bucket(gap_s_BL))
@@ -227,15 +228,18 @@ class Network(nn.Module):
         position_BL: torch.Tensor,
         time_BL: torch.Tensor | None = None,
         asked_BL: torch.Tensor | None = None,
+        table_ND: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Vectors [B, L, D] after each event of histories padded on the right; `time` and `asked`, in seconds, say
-        when each event happened and when what follows it was asked for."""
+        when each event happened and when what follows it was asked for; `table` holds the vectors of the items
+        (None: their embeddings)."""
         length = item_idx_BL.shape[1]
         bias = torch.full((1, 1, length, length), float("-inf"), device=item_idx_BL.device).triu(1)
         gap = spans = None
         if time_BL is not None and asked_BL is not None:
             gap, spans = asked_BL - time_BL, time_bucket(asked_BL[:, :, None] - time_BL[:, None, :])
-        x_BLD, turn = self.embed(item_idx_BL, position_BL, gap)
+        vectors_BLD = self.items(item_idx_BL) if table_ND is None else F.embedding(item_idx_BL, table_ND)
+        x_BLD, turn = self.embed(vectors_BLD, position_BL, gap)
         for block in self.blocks:
             x_BLD = block(x_BLD, bias, turn, spans, False)
         return self.norm(x_BLD)
@@ -244,7 +248,7 @@ class Network(nn.Module):
         """Vectors [B, D] after the last event of histories int64 [B, L] padded on the left with 0.
 
         `age_s` int64 [B, L] counts the seconds from each event to the request, for a timed network. A row of padding
-        alone gives a finite vector, the same for any L.
+        alone gives a finite vector, the same for any L. A network with content is asked for `settled` first.
         """
         length = item_idx.shape[1]
         row = torch.arange(length, device=item_idx.device)
@@ -257,7 +261,7 @@ class Network(nn.Module):
             # What follows an event was asked for when the next one happened, and after the last one now.
             asked_age = torch.cat([age_s[:, 1:], torch.zeros_like(age_s[:, :1])], dim=1)
             gap, spans = age_s - asked_age, time_bucket(age_s[:, None, :] - asked_age[:, :, None])
-        x_BLD, turn = self.embed(item_idx, position_L, gap)
+        x_BLD, turn = self.embed(self.items(item_idx), position_L, gap)
         for block in self.blocks[:-1]:
             x_BLD = block(x_BLD, bias, turn, spans, False)
         x_BLD = self.blocks[-1](x_BLD, bias[:, :, -1:], turn, None if spans is None else spans[:, -1:], True)

@@ -282,8 +282,8 @@ def _calibrated(
     """(users, float32 [M, B, N+1], float32 [B, N+1]): what the members and the fallback say, NaN where a member cannot,
     -inf for what is no candidate."""
     fusion = Weighing(np.ones((1, len(scorers)), np.float32), (), calibration)
-    together = Scorer(scorers[0].num_items, members=tuple(scorers), fusion=fusion)
-    batch = max(1, _SCORES_AT_ONCE // (scorers[0].num_items + 1))
+    together = Scorer(len(valid.item_counts) - 1, members=tuple(scorers), fusion=fusion)
+    batch = max(1, _SCORES_AT_ONCE // len(valid.item_counts))
     for start in range(0, len(valid), batch):
         rows = np.arange(start, min(start + batch, len(valid)))
         scores_MBN = together.calibrated(valid.asked[rows])

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy import sparse
 
 from recops.data.interactions import Interactions
-from recops.models._links import no_links, pack_links, strongest, user_item_matrix
+from recops.models._links import no_links, pack_links, strongest, turned, user_item_matrix
 from recops.protocols import ServingParts
 
 BLOCK_CELLS = 8_000_000  # most entries of one block of the item-item matrix: about 100 MB while it is cut
@@ -42,11 +42,7 @@ class ItemKnn:
         self.links = no_links(num_items)
 
     def fit(self, train: Interactions) -> None:
-        indptr, indices, cosines = pack_links(self._nearest(user_item_matrix(train)))
-        num_rows = len(indptr) - 1
-        links = sparse.csr_array((cosines, indices, indptr), shape=(num_rows, num_rows)).T.tocsr()
-        links.sort_indices()
-        self.links = (links.indptr.astype(np.int64), links.indices.astype(np.int32), links.data)
+        self.links = turned(pack_links(self._nearest(user_item_matrix(train))))
 
     def _nearest(self, seen_UN: sparse.csr_array) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(nearest items, their cosines) of each item, row 0 first."""

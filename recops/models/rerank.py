@@ -26,7 +26,7 @@ from recops.models._listwise import Adjustment, Lists, learn
 from recops.models.fusion import Fusion
 from recops.protocols import FitReport, ServingParts
 from recops.reranking import FEATURES, ItemFacts, Reranker, num_columns
-from recops.runtime import Scorer
+from recops.runtime import Histories, Scorer, widened
 
 _SCORES_AT_ONCE = 4_000_000  # float32, for each member
 _NETWORK = "reranker."  # names of the network's weights in the state begin so
@@ -81,7 +81,7 @@ class Rerank(Fusion):
     def attach(self, members: Mapping[str, ServingParts], train: Interactions | None = None) -> None:
         assert train is not None, "rerank looks at when the items had their events"
         super().attach(members)
-        self._facts = item_facts(train)
+        self._facts = item_facts(train, max(part.num_items for part in members.values()))
 
     def blend(self, scorers: Mapping[str, Scorer], valid: Judging) -> FitReport:
         """`best_metric` of the report is cross-fitted, stage one included: each half of the users is judged with what
@@ -172,9 +172,10 @@ class Rerank(Fusion):
         )
 
 
-def item_facts(train: Interactions) -> ItemFacts:
-    """What a reranker looks at, of the items and their events in `train`; without a catalogue nothing else is known."""
-    num_rows = train.num_items + 1
+def item_facts(train: Interactions, num_items: int) -> ItemFacts:
+    """What a reranker of `num_items` looks at, of the items and their events in `train`; without a catalogue nothing
+    else is known."""
+    num_rows = num_items + 1
     times = np.zeros(len(train), np.int64) if train.timestamp is None else train.timestamp // 1_000_000
     order = np.lexsort((times, train.item_idx))
     catalogue = train.catalogue
@@ -184,17 +185,18 @@ def item_facts(train: Interactions) -> ItemFacts:
     return ItemFacts(
         offsets=np.searchsorted(train.item_idx[order], np.arange(num_rows + 1)).astype(np.int64),
         event_times=times[order] if train.timestamp is not None else times[:0],
-        published=catalogue.published_at,
-        prices=catalogue.price,
-        category_offsets=catalogue.category_offsets,
-        category_idx=catalogue.category_idx,
+        published=catalogue.published_at[:num_rows],
+        prices=catalogue.price[:num_rows],
+        category_offsets=catalogue.category_offsets[: num_rows + 1],
+        category_idx=catalogue.category_idx[: catalogue.category_offsets[num_rows]],
     )
 
 
 def _together(scorers: Mapping[str, Scorer], parts: ServingParts) -> Scorer:
     """Stage one over scorers that are there already."""
     members = tuple(scorers[name] for name, _ in parts.members)
-    return Scorer(members[0].num_items, members=members, fusion=parts.fusion, needs_history=parts.needs_history)
+    num_items = max(member.num_items for member in members)
+    return Scorer(num_items, members=members, fusion=parts.fusion, needs_history=parts.needs_history)
 
 
 def _on_numpy(reranker: Reranker) -> Reranker:
@@ -205,24 +207,25 @@ def _on_numpy(reranker: Reranker) -> Reranker:
     return replace(reranker, network=call)
 
 
-def _in_batches(scorer: Scorer, users: Judging) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """(rows of those that stage one can answer, float32 [B, N+1] of stage one, [M, B, N+1] of its members)."""
+def _in_batches(scorer: Scorer, users: Judging) -> Iterator[tuple[np.ndarray, Histories, np.ndarray, np.ndarray]]:
+    """(rows of those that stage one can answer, who they are to it, float32 [B, N+1] of stage one, [M, B, N+1] of its
+    members)."""
     answered = np.flatnonzero(scorer.answers(users.asked))
     batch = max(1, _SCORES_AT_ONCE // (scorer.num_items + 1))
     for start in range(0, len(answered), batch):
         rows = answered[start : start + batch]
-        member_MBN = scorer.calibrated(users.asked[rows])
+        some = users.asked[rows].up_to(scorer.num_items)
+        member_MBN = scorer.calibrated(some)
         assert scorer.fusion is not None
-        yield rows, scorer.weighed(scorer.fusion.weights_of(users.asked[rows]), member_MBN), member_MBN
+        yield rows, some, scorer.weighed(scorer.fusion.weights_of(some), member_MBN), member_MBN
 
 
 def _best_lists(scorer: Scorer, reranker: Reranker, users: Judging) -> Iterator[Lists]:
     """The candidates of each user, of which the targets were chosen."""
-    for rows, scores_BN, member_MBN in _in_batches(scorer, users):
-        some = users.asked[rows]
+    for rows, some, scores_BN, member_MBN in _in_batches(scorer, users):
         rows_BC, fade_BC = reranker.best(some, scores_BN)
-        allowed_BN = scores_BN.copy()
-        mask_candidates(allowed_BN, some, users.remove_seen, users.first_seen, users.at_time, rows)
+        allowed_BN = widened(scores_BN, len(users.item_counts) - 1).copy()
+        mask_candidates(allowed_BN, users.asked[rows], users.remove_seen, users.first_seen, users.at_time, rows)
         yield Lists(
             features=reranker.described(some, rows_BC, scores_BN, member_MBN),
             scores=np.take_along_axis(scores_BN, rows_BC, 1),
@@ -236,12 +239,12 @@ def _shown_lists(scorer: Scorer, reranker: Reranker, users: Judging) -> Iterator
     """What the users were shown, at which rank, and what they chose of it."""
     shown = users.impressions
     assert shown is not None
-    for rows, scores_BN, member_MBN in _in_batches(scorer, users):
+    for rows, some, scores_BN, member_MBN in _in_batches(scorer, users):
         lists = np.flatnonzero(np.isin(shown.user, rows))
         place = np.searchsorted(rows, shown.user[lists])
         rows_BC, scores_BC = shown.rows[lists], np.take_along_axis(scores_BN[place], shown.rows[lists], 1)
         yield Lists(
-            features=reranker.described(users.asked[rows][place], rows_BC, scores_BN[place], member_MBN[:, place]),
+            features=reranker.described(some[place], rows_BC, scores_BN[place], member_MBN[:, place]),
             scores=scores_BC,
             fade=np.ones(rows_BC.shape, np.float32),
             is_there=rows_BC > 0,

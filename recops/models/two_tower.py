@@ -22,11 +22,12 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
+from recops.data.content import ItemContent
 from recops.data.interactions import Interactions
+from recops.models._content import ContentConfig, ItemTable, Projection, content_blocks
 from recops.models._losses import sampled_cross_entropy
 from recops.models._module import ModuleState
 from recops.models._shares import shared_rows
-from recops.params import Group
 from recops.protocols import ServingParts
 
 # Negatives are drawn by frequency to this power: between uniform (0) and by popularity (1).
@@ -45,15 +46,11 @@ class _Tower(nn.Module):
         return F.normalize(inputs + self.outer(self.dropout(F.relu(self.inner(inputs)))), dim=-1)
 
 
-class _Towers(nn.Module):
-    """The table of items, which both towers read, the towers, and the weights of places (0 is the last event).
-
-    What an item is known by enters the item tower in `item_vectors` alone: content would be added to its input there.
-    """
+class _Towers(ItemTable):
+    """The table of items, which both towers read, the towers, and the weights of places (0 is the last event)."""
 
     def __init__(self, num_items: int, dim: int, hidden_dim: int, max_history: int, dropout: float) -> None:
-        super().__init__()
-        self.items = nn.Embedding(num_items + 1, dim, padding_idx=0)
+        super().__init__(num_items, dim)
         self.log_place_weight = nn.Parameter(torch.zeros(max_history))
         self.user_tower = _Tower(dim, hidden_dim, dropout)
         self.item_tower = _Tower(dim, hidden_dim, dropout)
@@ -67,16 +64,25 @@ class _Towers(nn.Module):
         with torch.no_grad():
             self.items.weight[0] = 0
 
-    def forward(self, item_idx: torch.Tensor) -> torch.Tensor:
-        """Histories int64 [B, L], padded on the left, L at most max_history, to unit vectors [B, D]."""
+    def forward(self, item_idx: torch.Tensor, table_ND: torch.Tensor | None = None) -> torch.Tensor:
+        """Histories int64 [B, L], padded on the left, L at most max_history, to unit vectors [B, D]; `table` holds what
+        the items are known by (None: their embeddings)."""
         length = item_idx.shape[1]
         weight_BL = torch.exp(self.log_place_weight[:length].flip(0)) * (item_idx != 0)
-        total_BD = (self.items(item_idx) * weight_BL[:, :, None]).sum(1)
+        known_BLD = self.items(item_idx) if table_ND is None else F.embedding(item_idx, table_ND)
+        total_BD = (known_BLD * weight_BL[:, :, None]).sum(1)
         return self.user_tower(total_BD / weight_BL.sum(1, keepdim=True).clamp(min=1e-9))
 
-    def item_vectors(self, item_idx: torch.Tensor) -> torch.Tensor:
-        """Unit vectors of the shape of `item_idx` and D."""
-        return self.item_tower(self.items(item_idx))
+
+class _ItemSide(nn.Module):
+    """Encoder vectors to item vectors, as `parts` has them."""
+
+    def __init__(self, projection: Projection, tower: _Tower, temperature: float) -> None:
+        super().__init__()
+        self.projection, self.tower, self.temperature = projection, tower, temperature
+
+    def forward(self, content: torch.Tensor) -> torch.Tensor:
+        return self.tower(self.projection(content)) / self.temperature
 
 
 class TwoTower(ModuleState):
@@ -84,7 +90,7 @@ class TwoTower(ModuleState):
 
     takes = "history"
 
-    class Config(Group):
+    class Config(ContentConfig):
         embedding_dim: int = Field(64, ge=1)
         hidden_dim: int = Field(128, ge=1, description="width of the hidden layer of each tower")
         max_history: int = Field(20, ge=1, description="last events of a user that are looked at")
@@ -105,9 +111,13 @@ class TwoTower(ModuleState):
         warmup_steps: int = Field(50, ge=0)
 
     def __init__(self, config: Config, num_users: int, num_items: int, seed: int) -> None:
-        self.config, self.num_items = config, num_items
+        self.config, self.num_items, self._seed = config, num_items, seed
         self.module = _Towers(num_items, config.embedding_dim, config.hidden_dim, config.max_history, config.dropout)
         self.module.initialise(torch.Generator().manual_seed(seed))
+
+    def attach_content(self, content: ItemContent | None) -> None:
+        blocks = content_blocks(content, self.config.content)
+        self.module.attach_content(blocks, self.config, torch.Generator().manual_seed(self._seed))
 
     def prepare(self, train: Interactions) -> None:
         """Each event with one before it is to be predicted, without `learn_repeats` only the user's first of an item.
@@ -163,15 +173,23 @@ class TwoTower(ModuleState):
         return found, float(found["weight"].sum() / batch["weight"].sum().clamp(min=1e-12))
 
     def loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        users_BD = self.module(batch["history"]) / self.config.temperature
-        vectors_RD = self.module.item_vectors(batch["candidate"])
+        table_ND = self.module.table()
+        users_BD = self.module(batch["history"], table_ND) / self.config.temperature
+        vectors_RD = self.module.item_tower(F.embedding(batch["candidate"], table_ND))
         return sampled_cross_entropy(
             users_BD, vectors_RD, batch["target"], batch["negative"], batch["log_q"], batch["weight"]
         )
 
     @torch.no_grad()
     def parts(self) -> ServingParts:
-        module = self.module.eval().cpu()
-        vectors_ND = module.item_vectors(torch.arange(self.num_items + 1)) / self.config.temperature
+        self.module.cpu()
+        network, projection = self.module.settled(), self.module.projection
+        vectors_ND = network.item_tower(network.items.weight) / self.config.temperature
         vectors_ND[0] = 0
-        return ServingParts(encoder=module, item_vectors=vectors_ND.numpy(), max_history=self.config.max_history)
+        return ServingParts(
+            encoder=network,
+            item_vectors=vectors_ND.numpy(),
+            projection=projection and _ItemSide(projection, network.item_tower, self.config.temperature),
+            content=tuple(self.config.content),
+            max_history=self.config.max_history,
+        )

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from recops import bundle as files
+from recops.data.content import ItemContent
 from recops.errors import RefusedError
 from recops.protocols import ServingParts
 from recops.release.onnx_graph import Dims, save_graph, to_onnx
@@ -30,16 +31,14 @@ ITEM_COLUMNS = ("item_id", "title", "categories", "price", "available", "publish
 FACTS = ("model", "params", "metrics", "validation", "inputs", "data_watermark", "remove_seen")
 
 
-def torch_scorer(
-    parts: ServingParts, num_items: int, fallback: np.ndarray | None = None, ratings: RatingScale | None = None
-) -> Scorer:
+def torch_scorer(parts: ServingParts, fallback: np.ndarray | None = None, ratings: RatingScale | None = None) -> Scorer:
     """Scores with the torch modules as they are, gradients off: for validation while training, and evaluation.
 
     `fallback` float32 [N+1] scores those that the model cannot answer itself, as a bundle does; `ratings` is given
     where the scores are ratings.
     """
     return Scorer(
-        num_items=num_items,
+        num_items=parts.num_items,
         encode=None if parts.encoder is None else _numpy_call(parts.encoder),
         item_vectors=parts.item_vectors,
         rank=None if parts.ranker is None else _numpy_call(parts.ranker),
@@ -48,7 +47,7 @@ def torch_scorer(
         else Links(*parts.links, parts.link_decay, parts.link_floor, parts.link_window),
         item_scores=parts.item_scores,
         user_table=parts.user_table,
-        members=tuple(torch_scorer(member, num_items) for _, member in parts.members),
+        members=tuple(torch_scorer(member) for _, member in parts.members),
         fusion=parts.fusion,
         reranker=None
         if parts.reranker is None
@@ -58,6 +57,8 @@ def torch_scorer(
         needs_history=parts.needs_history,
         fallback=fallback,
         ratings=ratings,
+        project=None if parts.projection is None else _numpy_call(parts.projection),
+        content=parts.content,
     )
 
 
@@ -84,6 +85,7 @@ def export_bundle(
     users: Sequence[str] = (),
     fallback: np.ndarray,
     ratings: RatingScale | None = None,
+    content: ItemContent | None = None,
     profile: dict[str, Any],
     facts: dict[str, Any],
     opset: int,
@@ -92,12 +94,13 @@ def export_bundle(
 ) -> str:
     """Writes the bundle to `out`, replacing what is there only when all went well; returns its id.
 
-    `items` maps ITEM_COLUMNS to lists in row order (entry 0 is row 1), ids sorted, times ISO text, None for unknown;
+    `items` maps ITEM_COLUMNS to lists in row order (entry 0 is row 1), ids sorted (those that only content knows
+    after the others), times ISO text, None for unknown;
     `users` are the ids of the rows of a `user_table` from row 1 on; `fallback` is float32 [N+1]; `ratings` is given for
-    a model whose scores are ratings, with the same users; `facts` are the
-    manifest's entries named in FACTS and any more. `scoring`, `opset` and `signature` are added here. `check`
-    (such as `parity.check_parity`) judges the finished bundle, its figures become the manifest's `parity`; when it
-    raises, nothing is written. Raises RefusedError for weights that are not finite.
+    a model whose scores are ratings, with the same users; `content` is needed where a model takes any, and what none
+    takes is left out; `facts` are the manifest's entries named in FACTS and any more. `scoring`, `opset` and
+    `signature` are added here. `check` (such as `parity.check_parity`) judges the finished bundle, its figures become
+    the manifest's `parity`; when it raises, nothing is written. Raises RefusedError for weights that are not finite.
     """
     num_items = len(items["item_id"])
     _check_inputs(parts, items, fallback, facts)
@@ -106,7 +109,7 @@ def export_bundle(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        signature, scoring = _write_parts(parts, temporary, opset)
+        signature, scoring = _write_parts(parts, temporary, opset, content)
         if ratings is not None:
             scoring["ratings"] = {"lowest": ratings.lowest, "highest": ratings.highest}
             np.save(temporary / files.USER_MEANS, ratings.user_means.astype(np.float32), allow_pickle=False)
@@ -116,6 +119,9 @@ def export_bundle(
         # Six digits: the order of a fallback list needs no more, and the last bits of a sum differ between machines.
         _write_json(temporary / files.FALLBACK, {"scores": [float(f"{score:.6g}") for score in fallback[1:].tolist()]})
         (temporary / files.PROFILE).write_text(files.canonical_json(profile), encoding="utf-8")
+        if encoders := list(dict.fromkeys(name for _, part, _ in _laid_out(parts) for name in part.content)):
+            assert content is not None
+            scoring[files.CONTENT] = _write_content(content, encoders, num_items, temporary)
         scoring["max_links"] = max_links
         facts = {**facts, "scoring": scoring, "num_items": num_items, "opset": opset, "signature": signature}
         release = files.write_manifest(temporary, facts)
@@ -131,14 +137,18 @@ def _check_inputs(parts: ServingParts, items: dict[str, list], fallback: np.ndar
     ids = items["item_id"]
     assert set(items) == set(ITEM_COLUMNS), f"items need the columns {ITEM_COLUMNS}, found {sorted(items)}"
     assert {len(values) for values in items.values()} == {len(ids)}, "the columns of items differ in length"
-    assert all(a < b for a, b in itertools.pairwise(ids)), "item ids are not sorted, or not unique"
+    # Those that only content knows begin anew, after those trained on.
+    num_falls = sum(a >= b for a, b in itertools.pairwise(ids))
+    has_content = any(part.content for _, part, _ in _laid_out(parts))
+    assert num_falls <= has_content and len(set(ids)) == len(ids), "item ids are not sorted, or not unique"
+    assert len(ids) == parts.num_items, f"{len(ids)} items for a model of {parts.num_items}"
     assert len(fallback) == len(ids) + 1, f"fallback has {len(fallback)} rows for {len(ids)} items and padding"
     assert not (missing := set(FACTS) - set(facts)), f"facts lack {sorted(missing)}"
     arrays: dict[str, np.ndarray | None] = {"fallback": fallback}
     for folder, part, _ in _laid_out(parts):
         arrays |= {f"{folder}item_vectors": part.item_vectors, f"{folder}item_scores": part.item_scores}
         arrays |= {f"{folder}user_table": part.user_table, f"{folder}links": part.links and part.links[2]}
-        for module in (part.encoder, part.ranker):
+        for module in (part.encoder, part.ranker, part.projection):
             values = {} if module is None else module.state_dict()
             arrays |= {f"{folder}{name}": value.detach().cpu().float().numpy() for name, value in values.items()}
     if parts.reranker is not None:
@@ -160,13 +170,15 @@ def _laid_out(parts: ServingParts) -> list[tuple[str, ServingParts, str | None]]
     return [("" if name == main else f"members/{name}/", member, name) for name, member in parts.members]
 
 
-def _write_parts(parts: ServingParts, folder: Path, opset: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def _write_parts(
+    parts: ServingParts, folder: Path, opset: int, content: ItemContent | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Networks and arrays of every model; returns the networks' signatures and the manifest's `scoring`."""
     signature: dict[str, Any] = {}
     scoring = []
     for place, part, name in _laid_out(parts):
         (folder / place).mkdir(parents=True, exist_ok=True)
-        found = _write_networks(part, folder / place, opset)
+        found = _write_networks(part, folder / place, opset, content)
         signature |= {place + file: described for file, described in found.items()}
         arrays = {files.VECTORS: part.item_vectors, files.SCORES: part.item_scores, files.USER_VECTORS: part.user_table}
         if part.links is not None:
@@ -176,7 +188,7 @@ def _write_parts(parts: ServingParts, folder: Path, opset: int) -> tuple[dict[st
             if array is not None:
                 contiguous = np.ascontiguousarray(array, types.get(file, np.float32))
                 np.save(folder / place / file, contiguous, allow_pickle=False)
-        settings = {
+        settings: dict[str, Any] = {
             "max_history": part.max_history,
             "link_decay": part.link_decay,
             "link_floor": part.link_floor,
@@ -184,6 +196,10 @@ def _write_parts(parts: ServingParts, folder: Path, opset: int) -> tuple[dict[st
             "needs_history": part.needs_history,
             "uses_time": part.uses_time,
         }
+        if part.content:
+            settings[files.ENCODERS] = list(part.content)
+        if name is not None and part.num_items != parts.num_items:
+            settings["num_items"] = part.num_items
         scoring.append(settings if name is None else {"name": name, "folder": place, **settings})
     if parts.fusion is None:
         return signature, scoring[0]
@@ -198,6 +214,16 @@ def _write_parts(parts: ServingParts, folder: Path, opset: int) -> tuple[dict[st
         "members": scoring,
         **reranking,
     }
+
+
+def _write_content(content: ItemContent, encoders: list[str], num_items: int, folder: Path) -> list[dict[str, Any]]:
+    """The vectors [N+1, D] of each encoder; returns for the manifest which encoders made them, and their files."""
+    found = []
+    for number, name in enumerate(encoders):
+        file = f"content_{number}.npy"
+        np.save(folder / file, content.vectors[name][: num_items + 1], allow_pickle=False)
+        found.append({**content.facts.get(name, {}), "name": name, "dim": content.vectors[name].shape[1], "file": file})
+    return found
 
 
 def _write_reranker(reranker: Reranker, folder: Path, opset: int) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -215,8 +241,8 @@ def _write_reranker(reranker: Reranker, folder: Path, opset: int) -> tuple[dict[
     return save_graph(model, folder / files.RERANKER, {"added": ("batch", "candidates")}), settings
 
 
-def _write_networks(parts: ServingParts, folder: Path, opset: int) -> dict[str, Any]:
-    """`model.onnx` and `rank.onnx` where the model has them; returns their signature by file name."""
+def _write_networks(parts: ServingParts, folder: Path, opset: int, content: ItemContent | None) -> dict[str, Any]:
+    """`model.onnx`, `content.onnx` and `rank.onnx` where the model has them; returns their signature by file name."""
     signature = {}
     # Sizes 0 and 1 would be taken for constants, and equal sizes for one dimension.
     if parts.encoder is not None:
@@ -226,6 +252,12 @@ def _write_networks(parts: ServingParts, folder: Path, opset: int) -> dict[str, 
         inputs: dict[str, tuple[torch.Tensor, Dims]] = {n: (history.clone(), ("batch", "history")) for n in names}
         model = to_onnx(parts.encoder, inputs, "user_vector", opset)
         signature[files.ENCODER] = save_graph(model, folder / files.ENCODER, {"user_vector": ("batch", None)})
+    if parts.projection is not None:
+        assert content is not None, "a model with content is exported with it"
+        width = sum(content.vectors[name].shape[1] for name in parts.content)
+        inputs = {"content": (torch.zeros((3, width)), ("items", None))}
+        model = to_onnx(parts.projection, inputs, "item_vectors", opset)
+        signature[files.PROJECTION] = save_graph(model, folder / files.PROJECTION, {"item_vectors": ("items", None)})
     if parts.ranker is not None:
         assert parts.item_vectors is not None, "a ranker needs item_vectors"
         if parts.user_table is not None:

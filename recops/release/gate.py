@@ -161,8 +161,7 @@ def judge_scorer(
     assert (first_seen is None) == (at_time is None)
     user_ids = sorted(targets)
     past = [list(histories.get(user_id, ())) for user_id in user_ids]
-    own = Vocabulary(item_ids)
-    assert own.ids == list(item_ids), "item ids are not sorted, or not unique"
+    own = Vocabulary.in_order(item_ids)
     known = [own.to_idx(history) for history in past]
     row_of_user = {user_id: row for row, user_id in enumerate(user_table, start=1)}
     asked = Histories(

@@ -41,7 +41,7 @@ def measure_parity(
     """
     histories = Histories.of(histories)
     parts = cut_links(parts, bundle.manifest["scoring"]["max_links"])
-    scorer = torch_scorer(parts, bundle.num_items, bundle.fallback)
+    scorer = torch_scorer(parts, bundle.fallback)
     difference, num_equal = 0.0, 0
     for start in range(0, len(histories), _BATCH):
         batch = histories[start : start + _BATCH]

@@ -104,12 +104,16 @@ class Reasons:
             if everybody is None or not part.answers(account.asked)[0]:
                 found.append(None)
                 continue
-            more_N = said_N - everybody.said(replace(account.asked, users=np.array([1])))[0, 0]
-            found.append(more_N - (more_N[account.judged].mean() if account.judged.any() else 0.0))
+            usual = everybody.said(replace(account.asked, users=np.array([1])))[0, 0]
+            more_N = np.full_like(said_N, np.nan)  # of items that this model does not have
+            more_N[: len(usual)] = said_N[: len(usual)] - usual
+            judged = account.judged & ~np.isnan(more_N)
+            found.append(more_N - (more_N[judged].mean() if judged.any() else 0.0))
         return found
 
     def _taste(self, part: Scorer, row: int) -> Reason:
-        history = self.account.items[self.account.items != row]
+        items = self.account.items
+        history = items[(items != row) & (items <= part.num_items)]
         assert part.item_vectors is not None, "a table of users needs item_vectors"
         alike = cosines(part.item_vectors[history], part.item_vectors[[row]])[:, 0]
         if not len(history) or alike.max() <= 0:
@@ -119,8 +123,8 @@ class Reasons:
         return {"type": "taste", **named, "similarity": float(alike.max()), "text": text}
 
     def _popular(self, scores: np.ndarray, row: int) -> list[Reason]:
-        others = scores[self.account.judged]
-        if not len(others) or scores[row] <= others.mean():
+        others = scores[self.account.judged & ~np.isnan(scores)]
+        if not len(others) or not scores[row] > others.mean():
             return []
         is_rated = self.release.bundle.scorer.ratings is not None
         return [{"type": "popular", "text": "Many rate it well" if is_rated else "Many choose it"}]

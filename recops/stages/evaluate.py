@@ -30,7 +30,7 @@ def evaluate(project: Project) -> dict[str, Any]:
     for name in names:
         model = load_model(project.model / name, interactions, params.train.seed)
         # As they will be served: neighbours beyond `export.max_links` speak for nothing.
-        scorer = torch_scorer(cut_links(model.parts(), params.export.max_links), interactions.num_items)
+        scorer = torch_scorer(cut_links(model.parts(), params.export.max_links))
         curves[name] = json.loads((project.model / name / "fit.json").read_text(encoding="utf-8"))
         # What an ensemble learnt from validation must not be judged there again: its own figure is cross-fitted.
         is_ensemble = hasattr(model, "blend")

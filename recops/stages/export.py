@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,8 +36,9 @@ def export(project: Project) -> dict[str, Any]:
         model = load_model(project.model / name, interactions, params.train.seed)
     parts = model.parts()
     sample = someone(interactions, params.export.parity_users, params.evaluate.seed)
-    scorer = torch_scorer(parts, interactions.num_items)
-    fallback, ratings = for_unknown(params, interactions)
+    scorer = torch_scorer(parts)
+    fallback, ratings = for_unknown(params, interactions, parts.num_items)
+    item_ids = interactions.all_items.ids[: parts.num_items]
     facts = {
         "model": name,
         "params": params.model_dump(mode="json", by_alias=True, exclude={"serve", "gate", "drift", "retrain"}),
@@ -58,15 +59,16 @@ def export(project: Project) -> dict[str, Any]:
         "opset": params.export.opset,
     }
     remove_seen = params.recommend.remove_seen
-    scoring = Scoring(scorer, interactions.items.ids, interactions.users.ids, remove_seen)
+    scoring = Scoring(scorer, item_ids, interactions.users.ids, remove_seen)
     positive = [kind for kind, meaning in params.ingest.events.items() if meaning.signal == "positive"]
     release = export_bundle(
         parts,
         project.bundle,
-        items=catalogue(project, interactions),
+        items=catalogue(project, item_ids),
         users=interactions.users.ids,
         fallback=fallback,
         ratings=ratings,
+        content=interactions.content,
         profile=reference_profile(
             project.tables / "events.parquet", project.tables / "items.parquet", scoring, history_events=positive
         ),
@@ -94,9 +96,9 @@ def someone(interactions: Interactions, num_users: int, seed: int) -> Histories:
     return Histories([interactions.history(user).astype(np.int64) for user in users], ages, users, asked_at)
 
 
-def catalogue(project: Project, interactions: Interactions) -> dict[str, list[Any]]:
-    """Columns of the items table for the vocabulary, in row order; null where the table has no such item."""
-    items = pl.DataFrame({"item_id": interactions.items.ids}, schema={"item_id": pl.String}).join(
+def catalogue(project: Project, item_ids: Sequence[str]) -> dict[str, list[Any]]:
+    """Columns of the items table for those items, in their order; null where the table has no such item."""
+    items = pl.DataFrame({"item_id": item_ids}, schema={"item_id": pl.String}).join(
         pl.read_parquet(project.tables / "items.parquet"), on="item_id", how="left", maintain_order="left"
     )
     columns = items.select(

@@ -39,7 +39,7 @@ ABOUT = {
     "source": "Where the events come from, and how its files are to be read.",
     "ingest": "What each kind of event means: positive, negative, exposure (shown only) or ignored.",
     "validate": "Whether expectations/ may stop the thread.",
-    "split": "Which events train, which validate, which test: leave_last_out, global_time or random.",
+    "split": "Which events train, which validate, which test: leave_last_out, global_time, cold_items or random.",
     "encode": "Encoders of item content (text, image, audio, attributes); each may have options under its name.",
     "train": "The model, the baselines it has to beat, and how they are fitted.",
     "tune": "What `recops tune` tries; no stage reads it.",

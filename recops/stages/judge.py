@@ -15,7 +15,7 @@ import yaml
 from recops.bundle import Bundle, load_bundle, read_manifest, release_folder
 from recops.data.interactions import Interactions
 from recops.errors import RecopsError
-from recops.evaluation.judging import refused_items
+from recops.evaluation.judging import CONTEXT, before_first, refused_items
 from recops.params import Params, checked
 from recops.protocols import Recommender
 from recops.release.export import cut_links, torch_scorer
@@ -86,7 +86,11 @@ def test_users(project: Project, after: datetime | None = None) -> dict[str, Any
     targets = part(project, "test")
     if after is not None:
         targets = targets.filter(pl.col("timestamp") > after)
+    asked = targets.group_by("user_id").agg(first=pl.col("timestamp").cast(pl.Int64).min())
     earlier = pl.concat([part(project, "train"), part(project, "valid")])
+    if (project.split / CONTEXT).exists():
+        known = pl.concat([earlier, part(project, "context")]).join(asked, on="user_id")
+        earlier = before_first(known).drop("first")
     timed = targets["timestamp"].null_count() == 0 and project.params.evaluate.catalogue == "at_time"
     grouped = targets.group_by("user_id", maintain_order=True).agg("item_id", pl.col("timestamp").cast(pl.Int64).max())
     first_seen = pl.read_parquet(project.split / "first_seen.parquet")
@@ -95,7 +99,6 @@ def test_users(project: Project, after: datetime | None = None) -> dict[str, Any
     )
     past = list(histories.agg("item_id", pl.col("timestamp").cast(pl.Int64)).iter_rows())
     first: dict[str, int] = {}
-    asked = targets.group_by("user_id").agg(first=pl.col("timestamp").cast(pl.Int64).min())
     if earlier["timestamp"].null_count() == targets["timestamp"].null_count() == 0:
         first = dict(asked.iter_rows())
     counts = part(project, "train")["item_id"].value_counts()
@@ -169,13 +172,15 @@ def _judge_model(
 ) -> Judged:
     """A model fitted on the train part, as it would be served."""
     params = project.params
-    fallback, ratings = for_unknown(params, train)
-    scorer = torch_scorer(cut_links(model.parts(), max_links), train.num_items, fallback, ratings)
+    parts = cut_links(model.parts(), max_links)
+    fallback, ratings = for_unknown(params, train, parts.num_items)
+    scorer = torch_scorer(parts, fallback, ratings)
+    item_ids = train.all_items.ids[: parts.num_items]
     if ratings is not None:
-        return judge_ratings(scorer, train.items.ids, user_table=train.users.ids, **users)
+        return judge_ratings(scorer, item_ids, user_table=train.users.ids, **users)
     return judge_scorer(
         scorer,
-        train.items.ids,
+        item_ids,
         fallback,
         user_table=train.users.ids,
         metric=params.evaluate.metric,

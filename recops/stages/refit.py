@@ -6,13 +6,12 @@ is judged, since there is nothing left that it has not seen: the metrics of a re
 
 import json
 import shutil
-from dataclasses import replace
 
 import polars as pl
 from safetensors.numpy import load_file
 
 from recops.data.dislikes import without_turned_down
-from recops.data.interactions import Interactions, make_interactions, read_catalogue
+from recops.data.interactions import Interactions, make_interactions, with_facts
 from recops.data.split import with_signal
 from recops.errors import RefusedError, TooLargeError
 from recops.protocols import Recommender
@@ -27,7 +26,7 @@ def whole_log(project: Project) -> Interactions:
     events = pl.read_parquet(path, columns=["user_id", "item_id", "timestamp", "event", "value"])
     kinds = project.params.ingest.events
     whole = make_interactions(without_turned_down(with_signal(events, kinds, path), kinds, is_past=True))
-    return replace(whole, catalogue=read_catalogue(project.tables / "items.parquet", whole.items))
+    return with_facts(whole, project.tables / "items.parquet", project.encoded)
 
 
 def refit(project: Project, name: str) -> tuple[Recommender, Interactions]:

@@ -61,7 +61,7 @@ def read_train(project: Project) -> Interactions:
     path = project.split / "train.parquet"
     if project.params.train.task == "rating":
         read_rated(path)
-    return read_interactions(path, project.tables / "items.parquet")
+    return read_interactions(path, project.tables / "items.parquet", project.encoded)
 
 
 def read_part(project: Project, part: Literal["valid", "test"], train: Interactions, with_items: bool = False) -> Judge:
@@ -87,16 +87,16 @@ def validation_users(project: Project, train: Interactions, params: TrainParams,
     return replace(valid, impressions=shown)
 
 
-def for_unknown(params: Params, train: Interactions) -> tuple[np.ndarray, RatingScale | None]:
-    """What a model fitted on `train` is served with: float32 [N+1] scores for those that it cannot answer (what is
-    popular, or the means of ratings), and the scale of ratings where it predicts them."""
+def for_unknown(params: Params, train: Interactions, num_items: int) -> tuple[np.ndarray, RatingScale | None]:
+    """What a model of `num_items` that was fitted on `train` is served with: float32 [N+1] scores for those that it
+    cannot answer (what is popular, or the means of ratings), and the scale of ratings where it predicts them."""
     if params.train.task == "rating":
         return means_for_unknown(train)
     popular = MostPopular(MostPopular.Config(), train.num_users, train.num_items, params.train.seed)
     popular.fit(train)
     fallback = popular.parts().item_scores
     assert fallback is not None
-    return fallback, None
+    return np.pad(fallback, (0, num_items - train.num_items)), None
 
 
 def best(values: dict[str, float], lower_is_better: bool, preferred: str) -> str:

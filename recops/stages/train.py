@@ -23,12 +23,13 @@ from recops.release.export import torch_scorer
 from recops.stages.project import Project
 from recops.stages.task import check_models, model_config, read_train, validation_users
 from recops.training.distributed import fit_by_workers
+from recops.training.loop import new_model
 
 
 def make_model(name: str, train: Interactions, params: TrainParams, remove_seen: bool) -> Recommender:
     """An unfitted model with the settings of `model_config`."""
     kind, config = model_config(name, params, remove_seen)
-    return kind(config, train.num_users, train.num_items, params.seed)
+    return new_model(kind, config, train, params.seed)
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,9 @@ class _ValidMetric:
 
     valid: Judge
     metric: str
-    num_items: int
 
     def __call__(self, fitted: Recommender) -> float:
-        return self.valid.mean(torch_scorer(fitted.parts(), self.num_items), self.metric)
+        return self.valid.mean(torch_scorer(fitted.parts()), self.metric)
 
 
 def fit(
@@ -65,7 +65,7 @@ def fit(
         report = fit_by_workers(
             model,
             train,
-            _ValidMetric(valid, metric, train.num_items) if valid is not None and len(valid) else None,
+            _ValidMetric(valid, metric) if valid is not None and len(valid) else None,
             workers=params.workers,
             launcher=params.launcher,
             folder=checkpoints / name if checkpoints else None,
@@ -105,7 +105,7 @@ def _fit_ensemble(
     report = FitReport()
     if valid is not None and len(valid):
         assert isinstance(valid, Judging), "an ensemble ranks"
-        report = model.blend({n: torch_scorer(part, train.num_items) for n, part in members.items()}, valid)
+        report = model.blend({n: torch_scorer(part) for n, part in members.items()}, valid)
     report.left_out = left_out
     return report
 
@@ -163,7 +163,7 @@ def unfitted_model(folder: Path, train: Interactions, seed: int) -> Recommender:
     """A new model with the settings of the one that `save_model` wrote, and what that one settled while fitting."""
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     kind = plugins.load("models", settings.pop("model"))
-    return kind(checked(kind.Config, settings, f"{folder}"), train.num_users, train.num_items, seed)
+    return new_model(kind, checked(kind.Config, settings, f"{folder}"), train, seed)
 
 
 def load_model(folder: Path, train: Interactions, seed: int) -> Recommender:

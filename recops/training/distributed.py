@@ -33,11 +33,12 @@ from safetensors.torch import load_file, save_file
 from torch import distributed
 
 from recops import errors
+from recops.data.content import ItemContent
 from recops.data.interactions import Interactions
 from recops.data.vocabulary import Vocabulary
 from recops.errors import CallError, RecopsError, RefusedError
 from recops.protocols import FitReport, Recommender
-from recops.training.loop import fit_model
+from recops.training.loop import fit_model, new_model
 
 MAX_RESTARTS = 3
 # The first worker judges while the others wait for what it tells them.
@@ -124,7 +125,13 @@ def _write_train(train: Interactions, space: Path) -> None:
         array = getattr(train, name)
         if array is not None:
             np.save(space / f"{name}.npy", array, allow_pickle=False)
-    (space / "ids.json").write_text(json.dumps({"users": train.users.ids, "items": train.items.ids}), encoding="utf-8")
+    ids: dict[str, Any] = {"users": train.users.ids, "items": train.items.ids}
+    if train.content is not None:
+        ids["new_items"] = train.content.items.ids[train.num_items :]
+        ids["encoders"] = list(train.content.vectors)
+        for number, vectors in enumerate(train.content.vectors.values()):
+            np.save(space / f"content_{number}.npy", vectors, allow_pickle=False)
+    (space / "ids.json").write_text(json.dumps(ids), encoding="utf-8")
 
 
 def _read_train(space: Path) -> Interactions:
@@ -132,7 +139,12 @@ def _read_train(space: Path) -> Interactions:
     ids = json.loads((space / "ids.json").read_text(encoding="utf-8"))
     files = {name: space / f"{name}.npy" for name in _ARRAYS}
     arrays = {name: np.load(file, mmap_mode="c") if file.exists() else None for name, file in files.items()}
-    return Interactions(**arrays, users=Vocabulary(ids["users"]), items=Vocabulary(ids["items"]))  # type: ignore[arg-type]
+    users, items, content = Vocabulary(ids["users"]), Vocabulary(ids["items"]), None
+    if "encoders" in ids:
+        files = {name: space / f"content_{number}.npy" for number, name in enumerate(ids["encoders"])}
+        vectors = {name: np.load(file, mmap_mode="c") for name, file in files.items()}
+        content = ItemContent(items.followed_by(ids["new_items"]), vectors, {})
+    return Interactions(**arrays, users=users, items=items, content=content)  # type: ignore[arg-type]
 
 
 def _read_result(space: Path, model: Recommender) -> FitReport:
@@ -183,7 +195,7 @@ def _work(job: _Job) -> None:
     if team.rank == 0:
         _tell_restart(job)
     train = _read_train(job.folder)
-    model = job.kind(job.config, train.num_users, train.num_items, job.seed)
+    model = new_model(job.kind, job.config, train, job.seed)
     told: dict[str, Any]
     try:
         told = asdict(fit_model(model, train, job.valid_metric, seed=job.seed, team=team, **job.options))

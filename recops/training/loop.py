@@ -46,6 +46,17 @@ class Team(Protocol):
         ...
 
 
+def new_model(kind: type[Recommender], config: Any, train: Interactions, seed: int) -> Recommender:
+    """An unfitted model for `train`, with the content of its items where its config asks for any.
+
+    Raises RefusedError where nothing was encoded, CallError for an encoder that was not run.
+    """
+    model = kind(config, train.num_users, train.num_items, seed)
+    if getattr(config, "content", None):
+        model.attach_content(train.content)  # type: ignore[attr-defined]
+    return model
+
+
 def fit_model(
     model: Recommender,
     train: Interactions,
@@ -357,4 +368,7 @@ def _fingerprint(
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode())
     for column in (train.user_idx, train.item_idx, train.timestamp, train.value, train.weight, train.offsets):
         digest.update(b"-" if column is None else np.ascontiguousarray(column).data)
+    for name in getattr(model.config, "content", ()):
+        assert train.content is not None
+        digest.update(np.ascontiguousarray(train.content.vectors[name]).data)
     return digest.hexdigest()

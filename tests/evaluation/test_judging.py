@@ -1,5 +1,6 @@
 """Who is judged with what history, on a split small enough to know."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from recops.data.content import item_content
 from recops.data.interactions import read_interactions
 from recops.data.split import split_events
 from recops.errors import CallError
@@ -171,3 +173,37 @@ def test_models_are_not_chosen_by_a_figure_that_nobody_here_has(tmp_path: Path, 
 def test_a_metric_without_a_length_is_refused(metric: str):
     with pytest.raises(CallError, match="such as ndcg@10"):
         metric_k(metric)
+
+
+def test_new_items_are_candidates_where_something_is_known_of_them(tmp_path: Path):
+    """c comes after the cut: a model that has no row for it misses, one that has finds it; histories hold what was
+    neither trained on nor judged, up to the first target."""
+    rows = ["ua", "va", "ub", "wb", "ub", "vb", "wa", "wc", "vc", "va", "ud"]
+    pl.DataFrame(
+        {
+            "user_id": [row[0] for row in rows],
+            "item_id": [row[1] for row in rows],
+            "timestamp": [START + timedelta(hours=n) for n in range(len(rows))],
+            "event": ["click"] * len(rows),
+            "value": pl.Series([None] * len(rows), dtype=pl.Float32),
+        },
+        schema_overrides={"timestamp": TIME},
+    ).write_parquet(tmp_path / "events.parquet")
+    split = SplitParams(name="cold_items", valid_fraction=0.45, test_fraction=0.1)
+    split_events(tmp_path / "events.parquet", tmp_path / "split", split, IngestParams().events, True)
+    train = read_interactions(tmp_path / "split" / "train.parquet")
+    text = np.ones((4, 2), np.float16)
+    train = replace(train, content=item_content(["d", "a", "c", "z"], {"text": text}, train.items))
+    assert train.items.ids == ["a", "b"] and train.all_items.ids == ["a", "b", "c", "d", "z"]
+    judging = read_judging(tmp_path / "split", "valid", train, EvaluateParams(), True)
+    assert lists(judging) == {"w": ([2, 1], [3]), "v": ([1, 2], [3])}
+    assert judging.item_counts.tolist() == [0, 2, 2, 0, 0, 0]
+    # d was not there yet; z, which has no event at all, always was.
+    assert judging.first_seen is not None and judging.at_time is not None
+    assert [bool(seen <= judging.at_time[0]) for seen in judging.first_seen[1:]] == [True, True, True, False, True]
+    scores = np.array([0, 1, 2, 3, 4, 0], np.float32)
+    knows, does_not = (Scorer(n, item_scores=scores[: n + 1], needs_history=False) for n in (5, 2))
+    assert judging.rank(knows, 3).top_idx.tolist() == [[3, 5, 0], [3, 5, 0]]
+    assert judging.rank(does_not, 3).top_idx.tolist() == [[0, 0, 0], [0, 0, 0]]
+    assert (judging.mean(knows, "recall@1"), judging.mean(does_not, "recall@1")) == (1, 0)
+    assert lists(read_judging(tmp_path / "split", "test", train, EvaluateParams(), True)) == {"u": ([1, 2], [4])}

@@ -1,5 +1,6 @@
 """What every file of recops/models must do (protocols.Recommender). A new model is found here by itself."""
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -10,7 +11,8 @@ import torch
 from pydantic import ValidationError
 
 from recops.bundle import load_bundle
-from recops.data.interactions import Interactions, make_interactions
+from recops.data.content import item_content
+from recops.data.interactions import Catalogue, Interactions, make_interactions
 from recops.evaluation.judging import Judging
 from recops.evaluation.ratings import predictions, rating_figures, ratings_of
 from recops.models.rating_means import RatingMeans
@@ -19,7 +21,7 @@ from recops.plugins import load, names
 from recops.protocols import ServingParts
 from recops.release.export import FACTS, ITEM_COLUMNS, export_bundle, torch_scorer
 from recops.runtime import Histories, Scorer
-from recops.training.loop import fit_model
+from recops.training.loop import fit_model, new_model
 
 MODELS = names("models")
 SHORT = {
@@ -63,11 +65,25 @@ def planted() -> tuple[Interactions, np.ndarray]:
             "weight": pl.Series([1.0] * len(rows), dtype=pl.Float32),
         }
     )
-    train = make_interactions(frame)
+    train = with_groups(make_interactions(frame))
     target = np.zeros(train.num_users + 1, np.int64)
     for user_id, item_id in withheld.items():
         target[train.users.to_idx([user_id])[0]] = train.items.to_idx([item_id])[0]
     return train, target
+
+
+def with_groups(train: Interactions) -> Interactions:
+    """With the group of each item as its category and, with some noise, as its content."""
+    group = np.arange(train.num_items) // CLUSTER_SIZE
+    unknown = np.full(train.num_items + 1, np.nan)
+    offsets = np.concatenate([[0], np.arange(train.num_items + 1)])
+    noise = np.random.default_rng(1).normal(0, 0.1, (train.num_items, max(CLUSTER_OF_USER) + 3))
+    text = (np.eye(noise.shape[1])[group] + noise).astype(np.float16)
+    return replace(
+        train,
+        catalogue=Catalogue(unknown, unknown.astype(np.float32), offsets, group.astype(np.int32)),
+        content=item_content(train.items.ids, {"text": text}, train.items),
+    )
 
 
 def shortened(model_class: Any, **changes: Any) -> Any:
@@ -81,7 +97,7 @@ def make(name: str, **changes: Any) -> Any:
     """A model with its defaults, shortened where it has the keys for it; an ensemble with its members fitted."""
     model_class = load("models", name)
     train, _ = planted()
-    model = model_class(shortened(model_class, **changes), train.num_users, train.num_items, seed=3)
+    model = new_model(model_class, shortened(model_class, **changes), train, seed=3)
     if hasattr(model, "attach"):
         model.attach({member: fitted(member).parts() for member in MEMBERS}, train)
     return model
@@ -118,7 +134,7 @@ def fitted(name: str) -> Any:
 
 
 def scorer_of(model: Any) -> Scorer:
-    return torch_scorer(model.parts(), planted()[0].num_items)
+    return torch_scorer(model.parts())
 
 
 def histories(num: int) -> list[np.ndarray]:
@@ -202,7 +218,7 @@ def test_who_can_be_answered(name: str) -> None:
     others get the fallback."""
     train, _ = planted()
     fallback = np.arange(train.num_items + 1, dtype=np.float32)
-    scorer = torch_scorer(fitted(name).parts(), train.num_items, fallback)
+    scorer = torch_scorer(fitted(name).parts(), fallback)
     someone = Histories([np.array([3, 9])] * 2 + [np.zeros(0, np.int64)], users=np.array([4, 0, 4]))
     expected = {"history": [True, True, False], "user": [True, False, True]}[fitted(name).takes]
     if not fitted(name).parts().needs_history:
@@ -287,7 +303,7 @@ def test_predicts_planted_ratings(name: str) -> None:
     means = RatingMeans(RatingMeans.Config(), train.num_users, train.num_items, seed=3)
     means.fit(train)
     by_model, by_means = (
-        rating_figures(predictions(torch_scorer(one.parts(), train.num_items), withheld), withheld, samples=0, seed=0)
+        rating_figures(predictions(torch_scorer(one.parts()), withheld), withheld, samples=0, seed=0)
         for one in (model, means)
     )
     if name == "rating_means":

@@ -46,7 +46,7 @@ def judging(histories: list[np.ndarray], targets: list[int], **changes) -> Judgi
 def blended(members: dict[str, ServingParts], valid: Judging, **options):
     model = Fusion(Fusion.Config(members=list(members), **options), 5, NUM_ITEMS, seed=1)
     model.attach(members)
-    report = model.blend({name: torch_scorer(parts, NUM_ITEMS) for name, parts in members.items()}, valid)
+    report = model.blend({name: torch_scorer(parts) for name, parts in members.items()}, valid)
     return model, report
 
 
@@ -70,7 +70,7 @@ def test_noise_gets_no_weight_worth_speaking_of(weights: str, calibration: str) 
         {"noise": noise, "right": right}, judging(histories, targets), weights=weights, calibration=calibration
     )
     assert report.best_metric == pytest.approx(1)
-    scorer = torch_scorer(model.parts(), NUM_ITEMS)
+    scorer = torch_scorer(model.parts())
     assert judging(histories, targets).mean(scorer, "ndcg@10") == pytest.approx(1)
     assert model.state()["weights"].sum() == pytest.approx(1)
 
@@ -86,7 +86,7 @@ def test_two_halves_of_the_truth_are_better_than_either(weights: str) -> None:
     place = (items[None] % 10 == (items[:, None] + 3) % 10) + 0.001
     valid = judging([np.array([item + 1]) for item in last], [int(t) + 1 for t in target])
     members = {"block": links_to(block), "place": links_to(place)}
-    alone = [valid.mean(torch_scorer(parts, NUM_ITEMS), "ndcg@10") for parts in members.values()]
+    alone = [valid.mean(torch_scorer(parts), "ndcg@10") for parts in members.values()]
     _, report = blended(members, valid, weights=weights)
     assert report.best_metric is not None and report.best_metric > 0.95 > max(alone)
 
@@ -98,7 +98,7 @@ def test_the_figure_is_cross_fitted() -> None:
     histories = [np.array([1 + user % NUM_ITEMS]) for user in range(60)]
     valid = judging(histories, generator.integers(1, NUM_ITEMS + 1, 60).tolist())
     model, report = blended(members, valid, edges=[])
-    fitted = valid.mean(torch_scorer(model.parts(), NUM_ITEMS), "ndcg@10")
+    fitted = valid.mean(torch_scorer(model.parts()), "ndcg@10")
     assert report.best_metric is not None and report.best_metric < fitted - 0.01
 
 
@@ -112,7 +112,7 @@ def test_whom_no_weighted_member_answers_is_judged_by_the_fallback() -> None:
     valid = replace(judging(some, wanted), fallback=fallback)
     noise = by_item(np.where(np.arange(1, NUM_ITEMS + 1) == 7, -9, np.random.default_rng(0).normal(size=NUM_ITEMS)))
     model, report = blended({"right": right, "noise": noise}, valid, edges=[])
-    found = _candidates([torch_scorer(right, NUM_ITEMS), torch_scorer(noise, NUM_ITEMS)], valid, "zscore", 10)
+    found = _candidates([torch_scorer(right), torch_scorer(noise)], valid, "zscore", 10)
     alone = np.tile(np.array([1, 0], np.float32), (NUM_USERS, 1))
     assert model._judged(found, alone, valid, "ndcg@10") == pytest.approx(1)
     assert report.best_metric is not None
@@ -129,7 +129,7 @@ def test_weights_by_length_of_history_where_that_helps() -> None:
     model, report = blended({"right": right, "popular": popular}, valid, min_segment_users=50)
     assert model.parts().fusion.edges == (10, 50)
     assert report.best_metric is not None and report.best_metric > 0.9
-    lists = torch_scorer(model.parts(), NUM_ITEMS).scores([np.array([20]), np.full(12, 20)]).argmax(1)
+    lists = torch_scorer(model.parts()).scores([np.array([20]), np.full(12, 20)]).argmax(1)
     assert lists.tolist() == [1, 21]
     common, worse = blended({"right": right, "popular": popular}, valid, edges=[])
     assert common.parts().fusion.edges == () and worse.best_metric < report.best_metric
@@ -178,7 +178,7 @@ def test_ndcg_of_candidates_is_that_of_lists() -> None:
     targets = [np.unique(generator.integers(0, NUM_ITEMS + 1, 1 + user % 4)) for user in range(30)]
     valid = judging(histories, [1] * 30)
     valid = Judging(**{**vars(valid), "targets": targets})
-    scorers = {name: torch_scorer(parts, NUM_ITEMS) for name, parts in members.items()}
+    scorers = {name: torch_scorer(parts) for name, parts in members.items()}
     found = _candidates(list(scorers.values()), valid, "zscore", 10)
     for name, scorer in scorers.items():
         weights = np.array([name == "a", name == "b"], np.float64)
@@ -194,7 +194,7 @@ def test_users_whom_no_member_answers_are_judged_by_the_fallback(weights: str) -
     popular[7] = 1
     valid = replace(judging([*histories[:100], *newcomers], [*targets[:100], *[7] * 100]), fallback=popular)
     model, report = blended({"right": right}, valid, weights=weights)
-    scorer = torch_scorer(model.parts(), NUM_ITEMS)
+    scorer = torch_scorer(model.parts())
     assert report.best_metric == pytest.approx(valid.mean(scorer, "ndcg@10")) == pytest.approx(1)
 
 

@@ -28,8 +28,8 @@ def test_the_last_item_votes_most_and_the_others_by_age() -> None:
     recent = RecencyEase(RecencyEase.Config(regularization=2.0), TRAIN.num_users, TRAIN.num_items, 0)
     for model in (plain, recent):
         model.fit(TRAIN)
-    of_first, of_last = torch_scorer(plain.parts(), TRAIN.num_items).scores([np.array([2]), np.array([5])])[:, 1:]
-    both = torch_scorer(recent.parts(), TRAIN.num_items).scores([np.array([2, 5])])[0, 1:]
+    of_first, of_last = torch_scorer(plain.parts()).scores([np.array([2]), np.array([5])])[:, 1:]
+    both = torch_scorer(recent.parts()).scores([np.array([2, 5])])[0, 1:]
     np.testing.assert_allclose(both, 0.868731 * of_first + 1.05 * of_last, rtol=1e-4, atol=1e-6)
 
 

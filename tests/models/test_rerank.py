@@ -97,7 +97,7 @@ def unfitted(train: Interactions, some: dict[str, ServingParts], **changes: Any)
 def blended(train: Interactions, valid: Judging, **changes: Any) -> tuple[Rerank, FitReport]:
     some = members()
     model = unfitted(train, some, **changes)
-    return model, model.blend({name: torch_scorer(parts, NUM_ITEMS) for name, parts in some.items()}, valid)
+    return model, model.blend({name: torch_scorer(parts) for name, parts in some.items()}, valid)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def test_learns_from_features_what_no_member_knows(fitted: tuple[Rerank, FitRepo
     model, report, _, valid = fitted
     assert report.figures["stage_one"] < 0.2 and report.figures["reranked"] > 0.6
     assert report.best_metric == report.figures["reranked"] and "reranked" in report.note
-    scorer = torch_scorer(model.parts(), NUM_ITEMS)
+    scorer = torch_scorer(model.parts())
     assert valid.mean(scorer, "ndcg@10") > 0.6
     # Whoever has no history is still answered, by what the members say.
     assert np.isfinite(scorer.scores(Histories([np.zeros(0, np.int64)]))[:, 1:]).all()
@@ -217,7 +217,7 @@ def test_features_of_another_recops_are_refused(bundle: Bundle, tmp_path: Path) 
 def test_filters_still_hold_after_it(fitted: tuple[Rerank, FitReport, Interactions, Judging]) -> None:
     """Every item has a score, whatever its place, so that a mask leaves the order of all others as it was."""
     model, _, _, valid = fitted
-    scores = torch_scorer(model.parts(), NUM_ITEMS).scores(valid.asked[:1])[0]
+    scores = torch_scorer(model.parts()).scores(valid.asked[:1])[0]
     assert np.isfinite(scores[1:]).all()
     allowed = np.arange(NUM_ITEMS + 1) % 3 == 1
     order = [row for row in np.argsort(-scores, kind="stable") if allowed[row]]
@@ -250,7 +250,7 @@ def test_seen_items_are_candidates_only_where_they_may_be_shown() -> None:
     again = unfitted(train, members())
     again.load_state(model.state())
     assert again.parts().reranker is not None and not again.parts().reranker.remove_seen
-    scorer = torch_scorer(again.parts(), NUM_ITEMS)
+    scorer = torch_scorer(again.parts())
     assert (scorer.scores(back.asked).argmax(1) == [history[-1] for history in back.histories]).mean() > 0.5
 
 
@@ -273,14 +273,14 @@ def test_weights_stay_and_facts_are_of_what_it_is_attached_to(
     assert len(reranker.facts.event_times) == len(train) + 1
     found = {name: value for name, value in again.state().items() if name.startswith("reranker.")}
     assert found and all(np.array_equal(value, state[name]) for name, value in found.items())
-    scores = torch_scorer(again.parts(), NUM_ITEMS).scores([np.array([1, 13])])
+    scores = torch_scorer(again.parts()).scores([np.array([1, 13])])
     assert np.isfinite(scores[:, 1:]).all()
 
 
 def test_a_log_without_times_or_catalogue_is_no_hindrance() -> None:
     train, valid = taste()
     bare = replace(train, timestamp=None, catalogue=None)
-    facts = item_facts(bare)
+    facts = item_facts(bare, bare.num_items)
     assert not len(facts.event_times) and np.diff(facts.offsets).sum() == len(bare)
     _, report = blended(bare, replace(valid, ages=None, asked_at=None))
     assert np.isfinite(report.best_metric or np.nan)
@@ -374,7 +374,7 @@ def test_members_scores_reach_the_columns(fitted: tuple[Rerank, FitReport, Inter
     assert reranker is not None
     named = [name for name, _ in fitted[0].parts().members]
     assert [named[m] for m in reranker.members if m >= 0] == [n for n in ("a", "b") if n in named]
-    assert isinstance(torch_scorer(fitted[0].parts(), NUM_ITEMS), Scorer)
+    assert isinstance(torch_scorer(fitted[0].parts()), Scorer)
 
 
 @pytest.mark.parametrize("there", [np.nan, 0.3])

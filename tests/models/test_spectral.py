@@ -40,7 +40,7 @@ def scores_of(train: Interactions, history: list[int], **config: float | None) -
     """Without the items of the history themselves and padding, for which links hold nothing: 0."""
     model = Spectral(Spectral.Config(**config), train.num_users, train.num_items, seed=1)
     model.fit(train)
-    scores = torch_scorer(model.parts(), train.num_items).scores([np.array(history)])[0]
+    scores = torch_scorer(model.parts()).scores([np.array(history)])[0]
     scores[[0, *history]] = 0
     return scores
 
@@ -125,4 +125,4 @@ def test_links_are_the_strongest_few() -> None:
 def test_no_events() -> None:
     model = Spectral(Spectral.Config(), 0, 0, seed=0)
     model.fit(interactions([]))
-    assert torch_scorer(model.parts(), 0).scores([np.array([], int)]).tolist() == [[-np.inf]]
+    assert torch_scorer(model.parts()).scores([np.array([], int)]).tolist() == [[-np.inf]]

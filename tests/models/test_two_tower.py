@@ -70,7 +70,7 @@ def test_in_batch_loss_divides_each_negative_by_its_frequency() -> None:
     model.prepare(log([[1, 2, 3], [4, 3]]))
     (batch,) = model.batches(torch.Generator().manual_seed(0))
     users_BD = model.module(batch["history"]).detach().double().numpy()
-    items_ND = model.module.item_vectors(torch.arange(5)).detach().double().numpy()
+    items_ND = model.module.item_tower(model.module.items.weight).detach().double().numpy()
     share = {2: 1 / 5, 3: 2 / 5}
     targets, costs = batch["candidate"][batch["target"]].tolist(), []
     for user, target in zip(users_BD, targets, strict=True):

@@ -93,7 +93,7 @@ def histories(num_users: int, length: int, seed: int = 0) -> list[np.ndarray]:
 
 @pytest.mark.parametrize(("num_users", "length"), [(1, 0), (1, 1), (2, 3), (7, 5), (64, 9)])
 def test_the_bundle_scores_as_the_modules_do(exported, num_users, length):
-    scorer = torch_scorer(cut_links(parts(), 2), NUM_ITEMS, np.arange(NUM_ITEMS + 1, dtype=np.float32))
+    scorer = torch_scorer(cut_links(parts(), 2), np.arange(NUM_ITEMS + 1, dtype=np.float32))
     batch = histories(num_users, length)
     np.testing.assert_allclose(exported.scorer.scores(batch), scorer.scores(batch), atol=1e-5)
     rows = np.array([3, 1])
@@ -256,5 +256,5 @@ def test_members_lie_in_their_folders_and_their_weights_are_whole(tmp_path):
     assert {"model.onnx", "item_vectors.npy", "members/by_links/links_indptr.npy"} <= names
     assert bundle.scorer.fusion.weights.tolist() == weights.tolist()
     batch = histories(3, 4)
-    scorer = torch_scorer(cut_links(both, 2), NUM_ITEMS, fallback)
+    scorer = torch_scorer(cut_links(both, 2), fallback)
     np.testing.assert_allclose(bundle.scorer.scores(batch), scorer.scores(batch), atol=1e-5)

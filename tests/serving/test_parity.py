@@ -81,7 +81,7 @@ def served(tmp_path_factory, parts):
 def test_a_thousand_users_get_the_same_list_from_torch_onnx_and_the_service(parts, histories, served):
     client, bundle = served
     ids = bundle.items["item_id"]
-    torch_BN = torch_scorer(parts, NUM_ITEMS).scores(histories)
+    torch_BN = torch_scorer(parts).scores(histories)
     onnx_BN = bundle.scorer.scores(histories)
     assert np.abs(torch_BN[:, 1:] - onnx_BN[:, 1:]).max() <= 1e-4
     answers = []

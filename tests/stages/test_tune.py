@@ -132,7 +132,7 @@ def test_values_are_those_of_a_fit_judged_on_validation(project: Project) -> Non
 
     def values(settings: dict[str, Any]) -> np.ndarray:
         model, _ = module.fit("item_knn", train, TrainParams(models={"item_knn": settings}), None, "ndcg@10")
-        return metric_values(valid.rank(torch_scorer(model.parts(), train.num_items), 10), "ndcg@10")
+        return metric_values(valid.rank(torch_scorer(model.parts()), 10), "ndcg@10")
 
     assert found.trials[0].value == pytest.approx(values({}).mean())
     assert found.best.value == pytest.approx(values(found.best.settings).mean())

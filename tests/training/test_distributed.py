@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 from recops import plugins
+from recops.data.content import item_content
 from recops.data.interactions import Interactions
 from recops.data.vocabulary import Vocabulary
 from recops.errors import CallError, RefusedError
@@ -48,6 +50,22 @@ def walks(num_users: int = 13, num_items: int = 7, num_events: int = 9) -> Inter
         users=Vocabulary(f"u{user:03d}" for user in range(num_users)),
         items=Vocabulary(f"i{item:03d}" for item in range(num_items)),
     )
+
+
+def test_workers_read_the_train_part_that_was_written(tmp_path: Path) -> None:
+    """With the content of its items, new ones after those trained on."""
+    train = walks()
+    text = np.arange(16, dtype=np.float16).reshape(8, 2)
+    content = item_content([*train.items.ids, "a"], {"text": text, "image": text + 1}, train.items)
+    distributed._write_train(replace(train, content=content), tmp_path)
+    found = distributed._read_train(tmp_path)
+    np.testing.assert_array_equal(found.item_idx, train.item_idx)
+    assert found.all_items.ids == content.items.ids and found.all_items.ids[-1] == "a"
+    assert found.content is not None and list(found.content.vectors) == ["text", "image"]
+    for name, vectors in content.vectors.items():
+        np.testing.assert_array_equal(found.content.vectors[name], vectors)
+    distributed._write_train(train, tmp_path / ".")
+    assert distributed._read_train(tmp_path).content is None
 
 
 @pytest.mark.parametrize(

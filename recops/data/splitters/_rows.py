@@ -6,8 +6,8 @@ Row order is the order of time. Knows nothing about how a log is divided.
 import numpy as np
 import polars as pl
 
-PART = pl.Enum(["train", "valid", "test", "unused"])
-TRAIN, VALID, TEST, UNUSED = range(4)
+PART = pl.Enum(["train", "valid", "test", "unused", "context"])
+TRAIN, VALID, TEST, UNUSED, CONTEXT = range(5)
 
 
 def codes(ids: pl.Series) -> np.ndarray:

@@ -24,15 +24,9 @@ class GlobalTime:
     """
 
     def split(self, events: pl.DataFrame, *, remove_seen: bool, params: SplitParams) -> pl.Series:
-        missing = events["timestamp"].null_count()
-        if missing:
-            raise CallError(
-                f"events: column timestamp is empty in {missing} of {len(events)} rows, which split.name: global_time "
-                "cannot use; use leave_last_out for an ordered log, random for an unordered one"
-            )
-        time = events["timestamp"].cast(pl.Int64).to_numpy()
+        time = times_of(events, "global_time")
         positive = (events["signal"] == "positive").to_numpy()
-        valid_from, test_from = _cuts(np.sort(time[positive]), params)
+        valid_from, test_from = cuts(np.sort(time[positive]), params)
 
         judged = positive
         if remove_seen:
@@ -42,7 +36,18 @@ class GlobalTime:
         return _rows.as_parts(part)
 
 
-def _cuts(time: np.ndarray, params: SplitParams) -> tuple[int, int]:
+def times_of(events: pl.DataFrame, splitter: str) -> np.ndarray:
+    """Microseconds of each row, int64 [E]. Raises CallError where one has none, in the name of the splitter."""
+    missing = events["timestamp"].null_count()
+    if missing:
+        raise CallError(
+            f"events: column timestamp is empty in {missing} of {len(events)} rows, which split.name: {splitter} "
+            "cannot use; use leave_last_out for an ordered log, random for an unordered one"
+        )
+    return events["timestamp"].cast(pl.Int64).to_numpy()
+
+
+def cuts(time: np.ndarray, params: SplitParams) -> tuple[int, int]:
     """When validation and test begin (microseconds), from the sorted times of all positives."""
     # Counted from the start and rounded up, so that a longer log never moves a cut back.
     first_test = math.ceil(round(len(time) * (1 - params.test_fraction), 6))

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recops import plugins
+from recops.data.splitters.cold_items import ColdItems
 from recops.data.splitters.global_time import GlobalTime
 from recops.data.splitters.leave_last_out import LeaveLastOut
 from recops.data.splitters.random import Random
@@ -104,6 +105,30 @@ def test_global_time_without_timestamps_says_what_to_use():
 def test_global_time_needs_enough_moments():
     with pytest.raises(CallError, match="10 positives at 1 different times"):
         parts(GlobalTime(), log(*["u a +"] * 10, hours=[1] * 10), valid_fraction=0.2, test_fraction=0.2)
+
+
+def test_cold_items_judges_what_nobody_had_met_before_the_cut():
+    events = log(
+        *("u a +", "v b +", "v c o", "w a +"),  # trained on; c was met, if not chosen
+        *("u c +", "v d o", "w b +", "v d +", "v d +"),  # from the first cut on
+        *("u d +", "u e +", "v a +", "w e -", "w e +"),  # from the second
+    )
+    found = parts(ColdItems(), events, valid_fraction=0.364, test_fraction=0.364)
+    assert found[:4] == ["train"] * 4
+    assert found[4:9] == ["context", "unused", "context", "valid", "context"]
+    # d is not new any more, and no model knows it: of neither part.
+    assert found[9:] == ["context", "test", "context", "unused", "test"]
+    kept = parts(ColdItems(), events, valid_fraction=0.364, test_fraction=0.364, remove_seen=False)
+    assert kept[7:9] == ["valid", "valid"]
+
+
+def test_cold_items_trains_on_what_global_time_trains_on():
+    generator = np.random.default_rng(4)
+    rows = zip(generator.integers(0, 9, 300), generator.integers(0, 40, 300), strict=True)
+    events = log(*[f"u{user} i{item + n // 10} +" for n, (user, item) in enumerate(rows)])
+    cold, all_items = (np.array(parts(splitter, events)) for splitter in (ColdItems(), GlobalTime()))
+    assert ((cold == "train") == (all_items == "train")).all() and (cold == "test").any()
+    assert (all_items[cold == "test"] == "test").all() and (all_items[cold == "valid"] == "valid").all()
 
 
 def test_random_depends_on_ids_and_seed_alone():

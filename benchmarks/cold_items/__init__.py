@@ -1,0 +1,1 @@
+"""How new items fare without any training: see `__main__.py`."""
