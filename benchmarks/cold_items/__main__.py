@@ -3,8 +3,8 @@
 For each data set: Recall@10 and NDCG@10 on items first seen after the last cut, over the whole catalogue of the moment
 (and among new items alone), of random lists, popularity by category, content k-NN, the content models by each encoder
 and by all, the same models without content, and a fusion of the best of each. Then NDCG@10 on items that were trained
-on, of the best network with content against without, as a paired difference; and NDCG@10 by the length of the history, over everything after the cut. Users judged
-on new items have a history; how many had none is told.
+on, of the best network with content against without, as a paired difference; and NDCG@10 by the length of the history,
+over everything after the cut. Users judged on new items have a history; how many had none is told.
 
 Neighbours, power and decay of content k-NN, and the id dropout of the content model, are chosen by NDCG@10 on the
 validation part of the new items; epochs of both networks by the items withheld for that. The test parts choose nothing.
@@ -255,8 +255,8 @@ def told(numbers: Mapping[str, Any]) -> list[str]:
     lines = [
         f"  {numbers['model']} above {numbers['rival']}: {spread.format(**numbers['above_rival'])}, paired; intervals "
         f"{'apart' if reached else 'not apart'}",
-        f"  {numbers['network']} on trained items, {CHOICE}: {warm['with']:.4f}, without content {warm['without']:.4f}: "
-        f"{spread.format(**warm)}, paired, {numbers['warm_users']} users",
+        f"  {numbers['network']} on trained items, {CHOICE}: {warm['with']:.4f}, without content "
+        f"{warm['without']:.4f}: {spread.format(**warm)}, paired, {numbers['warm_users']} users",
     ]
     for label, found in numbers["by_length"].items():
         lines.append(
