@@ -3,8 +3,8 @@
 Sentence-BERT (Reimers, Gurevych, 2019): a small transformer whose token vectors are averaged. It runs on ONNX Runtime
 from `model.onnx` and `tokenizer.json`; or it is a server that speaks OpenAI's protocol of embeddings (`url`).
 
-The same text has the same vector to the last bit, whatever it was encoded with: tokens are padded to multiples of four
-and no batch holds a single text, since the routines for other shapes add up in another order.
+The same text has the same vector to the last bit, whatever it was encoded with: a batch holds texts of one length, so
+that nothing is padded, and never a single text, which other routines would add up in another order.
 """
 
 import json
@@ -28,8 +28,7 @@ from recops.runtime import OnnxNetwork
 
 TOKENIZER = "tokenizer.json"
 MAX_CHARACTERS = 16_384  # of one text; models read a few hundred words
-TOKENS_AT_ONCE, TEXTS_AT_ONCE = 1024, 64
-TOKEN_MULTIPLE = 4
+TOKENS_AT_ONCE = 1024
 TEXTS_A_CALL, TRIES = 64, 4
 RETRIED = {408, 429, 500, 502, 503, 504}
 MAX_ANSWER_BYTES = 64 << 20
@@ -110,18 +109,17 @@ class Text(ItemEncoder):
 
     def _by_network(self, texts: list[str]) -> np.ndarray:
         ids = [encoding.ids for encoding in self._tokenizer.encode_batch(texts)]
+        rows_of: dict[int, list[int]] = {}  # by number of tokens; a text of which none are left stays zeros
+        for row, tokens in enumerate(ids):
+            if tokens:
+                rows_of.setdefault(len(tokens), []).append(row)
         vectors_BD = np.zeros((len(texts), self.dim), np.float32)
-        order = sorted(range(len(ids)), key=lambda row: -len(ids[row]))  # stable; the longest first
-        start = 0
-        while start < len(order):
-            length = -(-len(ids[order[start]]) // TOKEN_MULTIPLE) * TOKEN_MULTIPLE
-            rows = order[start : start + min(TEXTS_AT_ONCE, max(2, TOKENS_AT_ONCE // length))]
-            shape = (max(2, len(rows)), length)
-            token_idx, is_token = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-            for place, row in enumerate(rows if len(rows) > 1 else rows * 2):
-                token_idx[place, : len(ids[row])], is_token[place, : len(ids[row])] = ids[row], 1
-            vectors_BD[rows] = self._network(token_idx, is_token)[: len(rows)]
-            start += len(rows)
+        for length, rows in rows_of.items():
+            at_once = max(2, TOKENS_AT_ONCE // length)
+            for start in range(0, len(rows), at_once):
+                some = rows[start : start + at_once]
+                token_idx = np.array([ids[row] for row in (some if len(some) > 1 else some * 2)], np.int64)
+                vectors_BD[some] = self._network(token_idx, np.ones_like(token_idx))[: len(some)]
         return vectors_BD
 
 
