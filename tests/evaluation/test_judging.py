@@ -197,7 +197,7 @@ def test_new_items_are_candidates_where_something_is_known_of_them(tmp_path: Pat
     assert train.items.ids == ["a", "b"] and train.all_items.ids == ["a", "b", "c", "d", "z"]
     judging = read_judging(tmp_path / "split", "valid", train, EvaluateParams(), True)
     assert lists(judging) == {"w": ([2, 1], [3]), "v": ([1, 2], [3])}
-    assert judging.item_counts.tolist() == [0, 2, 2, 0, 0, 0]
+    assert judging.item_counts.tolist() == [0, 2, 3, 0, 0, 0]
     # d was not there yet; z, which has no event at all, always was.
     assert judging.first_seen is not None and judging.at_time is not None
     assert [bool(seen <= judging.at_time[0]) for seen in judging.first_seen[1:]] == [True, True, True, False, True]
@@ -206,4 +206,4 @@ def test_new_items_are_candidates_where_something_is_known_of_them(tmp_path: Pat
     assert judging.rank(knows, 3).top_idx.tolist() == [[3, 5, 0], [3, 5, 0]]
     assert judging.rank(does_not, 3).top_idx.tolist() == [[0, 0, 0], [0, 0, 0]]
     assert (judging.mean(knows, "recall@1"), judging.mean(does_not, "recall@1")) == (1, 0)
-    assert lists(read_judging(tmp_path / "split", "test", train, EvaluateParams(), True)) == {"u": ([1, 2], [4])}
+    assert lists(read_judging(tmp_path / "split", "test", train, EvaluateParams(), True)) == {"u": ([1, 2, 2], [4])}
