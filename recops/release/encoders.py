@@ -169,6 +169,7 @@ def _export_pictures(source: Path, sample: np.ndarray, folder: Path) -> dict[str
 
 
 def _audio(options: Audio.Options, root: Path) -> Plan:
+    _package("soundfile")  # decodes, whatever makes the vector
     if options.model is None:
         return Plan(lambda folder: {"dim": statistics_dim(options)})
     sample = np.zeros((1, options.sample_rate), np.float32)

@@ -43,7 +43,8 @@ def encode(project: Project) -> dict[str, Any]:
     """Writes items.json, <encoder>.npy, <encoder>/ and encoders.json, and returns what encoders.json says.
 
     A log without a table of items, or a table without rows, gives no matrix. Raises CallError where ingest has
-    not run, for an encoder or an option that does not exist, and for weights that are missing.
+    not run (or split, for an encoder that learns), for an encoder or an option that does not exist, and for weights
+    that are missing.
     """
     params = project.params
     options = encoder_options(params.encode)
@@ -116,8 +117,12 @@ def source_folder(project: Project) -> Path:
 
 
 def train_items(project: Project, items: pl.DataFrame) -> pl.DataFrame:
-    """The items that the train part has an event of: what an encoder may learn from."""
-    events = pl.scan_parquet(project.split / "train.parquet")
+    """The items that the train part has an event of: what an encoder may learn from. Raises CallError where split
+    has not run."""
+    part = project.split / "train.parquet"
+    if not part.exists():
+        raise CallError(f"{part}: no such file; `recops run` or `dvc repro split` makes it")
+    events = pl.scan_parquet(part)
     seen = events.select(pl.col("item_id").unique()).collect()
     return items.join(seen, on="item_id", how="semi", maintain_order="left")
 

@@ -150,13 +150,15 @@ def judge_candidate(project: Project, users: dict[str, Any]) -> Judged:
 
 def judge_recipe(project: Project, champion: str, users: dict[str, Any]) -> Judged:
     """The champion's model and hyper-parameters, fitted on the candidate's train part. Raises IncomparableError where
-    that is refused: the catalogue has outgrown the model, or a log that it learns from is gone."""
+    that is refused: the catalogue has outgrown the model, a log that it learns from is gone, or its parameters are none
+    any more."""
     params = project.params
-    recipe = checked(Params, yaml.safe_load(read_record(project.releases, champion)["params"]) or {}, "params")
+    settings = yaml.safe_load(read_record(project.releases, champion)["params"]) or {}
     name = read_manifest(release_folder(project.releases, champion))["model"]
     train = read_train(project)
     folder = project.state / "checkpoints" / "champion"
     try:
+        recipe = checked(Params, settings, "params")
         valid = validation_users(project, train, recipe.train, [name])
         model, _ = fit(name, train, recipe.train, valid, params.evaluate.metric, folder)
     except RecopsError as error:

