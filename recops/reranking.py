@@ -189,8 +189,9 @@ def _recency(asked: Asked) -> np.ndarray:
     if len(asked.facts.event_times):
         first = np.minimum(asked.facts.offsets[asked.rows_BC], len(asked.facts.event_times) - 1)
         born = np.fmin(born, np.where(asked.counted_BC > 0, asked.facts.event_times[first], np.nan))
-    days = (asked.at_B[:, None] - born) / DAY_S
-    return np.log1p(np.where(days >= 0, days, np.nan))
+    # As old as when the log ended: else a release that is asked long after it finds all items equally old.
+    days = np.maximum(asked.facts.known_until(asked.at_B)[:, None] - born, 0) / DAY_S
+    return np.log1p(np.where(born <= asked.at_B[:, None], days, np.nan))
 
 
 def _content(asked: Asked) -> np.ndarray:

@@ -60,8 +60,15 @@ def test_counts_are_of_events_before_the_request() -> None:
 def test_recency_is_the_age_since_published_or_first_seen() -> None:
     published = np.array([NAN, NAN, START, START + 90 * DAY_S, NAN])
     known = facts([(1, 6), (1, 8), (2, 9), (3, 2)], published=published)
-    days = np.expm1(feature("recency", known, someone(at_day=10)))[:, 0]
-    np.testing.assert_allclose(days, [4, 10, 8, NAN], rtol=1e-5)
+    days = np.expm1(feature("recency", known, someone(at_day=9.5)))[:, 0]
+    np.testing.assert_allclose(days, [3, 9, 7, NAN], rtol=1e-3)  # at the last event before, on the ninth
+
+
+def test_a_log_that_ended_long_ago_tells_new_items_from_old_ones_as_it_did() -> None:
+    known = facts([(1, 0), (2, 9)], published=np.array([NAN, NAN, NAN, START + 20 * DAY_S, START + 5_000 * DAY_S]))
+    soon, late = (np.expm1(feature("recency", known, someone(at_day=at)))[:, 0] for at in (9.5, 3_650))
+    np.testing.assert_allclose(soon, [9, 0, NAN, NAN], atol=1e-3)
+    np.testing.assert_allclose(late, [9, 0, 0, NAN], atol=1e-3)
 
 
 def test_content_is_the_share_of_the_last_events_with_the_same_categories() -> None:

@@ -119,7 +119,8 @@ class Judging:
             digest.update(np.array([len(array) for array in arrays], np.int64).tobytes())
             for array in arrays:
                 digest.update(np.ascontiguousarray(array).tobytes())
-        for times in (self.first_seen, self.at_time, None if self.ages is None else np.concatenate(self.ages)):
+        ages = None if self.ages is None else np.concatenate([np.empty(0, np.int64), *self.ages])
+        for times in (self.first_seen, self.at_time, ages):
             digest.update(b"-" if times is None else times.tobytes())
         return digest.hexdigest()
 

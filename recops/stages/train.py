@@ -128,6 +128,8 @@ def train(project: Project) -> dict[str, Any]:
     fitted: dict[str, tuple[Recommender, FitReport]] = {}
     for name in names:
         fit(name, interactions, params.train, valid, params.evaluate.metric, checkpoints, True, fitted)
+    # What an earlier call left, where DVC did not delete it, would be loaded as a member that was left out now.
+    shutil.rmtree(project.model, ignore_errors=True)
     for name, (model, report) in fitted.items():
         save_model(model, report, project.model / name)
         for member, reason in report.left_out.items():

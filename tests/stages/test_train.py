@@ -7,7 +7,8 @@ from recops.data.interactions import SPLIT_COLUMNS, make_interactions
 from recops.errors import CallError, RefusedError
 from recops.params import TrainParams
 from recops.stages.project import Project
-from recops.stages.train import fit, load_model, make_model, save_model, validation_users
+from recops.stages.train import fit, fitted_models, load_model, make_model, save_model, validation_users
+from recops.stages.train import train as train_stage
 
 
 @pytest.fixture
@@ -102,3 +103,30 @@ def test_an_ensemble_is_no_member_under_whatever_name(train):
     params = TrainParams(models={"inner": {"model": "fusion"}, "fusion": {"members": ["inner"]}})
     with pytest.raises(CallError, match="the member inner is an ensemble itself"):
         fit("fusion", train, params, None, "ndcg@10")
+
+
+def test_what_an_earlier_call_left_is_no_member(tmp_path):
+    """Without DVC, which deletes what a stage wrote before: the first call fits `ease`, the second leaves it out."""
+    project = Project(tmp_path)
+    for folder in (project.tables, project.split):
+        folder.mkdir(parents=True)
+    events = [("u", "a", 1), ("u", "b", 2), ("v", "b", 3), ("v", "a", 4)]
+    frame = pl.DataFrame(events, schema=["user_id", "item_id", "timestamp"], orient="row").with_columns(
+        pl.col("timestamp").cast(pl.Datetime("us", "UTC")),
+        event=pl.lit("click"),
+        value=pl.lit(None, pl.Float32),
+        signal=pl.lit("positive"),
+        weight=pl.lit(1.0),
+    )
+    for part in ("train", "valid"):
+        frame.select(SPLIT_COLUMNS).filter(pl.lit(part == "train")).write_parquet(project.split / f"{part}.parquet")
+    frame.group_by("item_id").agg(pl.col("timestamp").min()).write_parquet(project.split / "first_seen.parquet")
+    for max_items in (2, 1):
+        project.params_file.write_text(
+            "train: {model: fusion, baselines: [], "
+            f"models: {{ease: {{max_items: {max_items}}}, fusion: {{members: [ease, item_knn]}}}}}}\n"
+        )
+        train_stage(Project(tmp_path))
+    assert fitted_models(Project(tmp_path)) == ["fusion", "item_knn"]
+    again = load_model(project.model / "fusion", make_interactions(frame), 42)
+    assert [name for name, _ in again.parts().members] == ["item_knn"]
