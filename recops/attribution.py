@@ -18,9 +18,11 @@ import numpy as np
 
 from recops.runtime import Histories, Links, Scorer
 
-# Items left out at once, so that an answer with reasons costs at most five times one without. An encoder's time grows
-# with the events of the batch, a reranker's with the histories.
+# Items left out at once, so that an answer with reasons costs a few times one without. An encoder's time grows with the
+# events of the batch, a reranker's with the histories.
 MOST, MOST_ENCODED, LEAST_ENCODED, EVENTS_ENCODED, MOST_RERANKED = 32, 16, 4, 1_000, 6
+# The latest items of a history and the first rows of a list that are looked at to choose them.
+LOOKED_AT, ROWS_LOOKED_AT = 1_000, 20
 NOISE = 1e-4  # of the deviation of the scores: less is rounding, not a reason
 
 
@@ -116,13 +118,15 @@ class Account:
         """Items of the history worth leaving out, int64 [H], latest first: all of them where they are few.
 
         Otherwise half of those that there is time for are the latest and half those nearest to any of `rows`: by the
-        links of the heaviest model that has any, else by the cosine of item vectors.
+        links of the heaviest model that has any, else by the cosine of item vectors. Of a very long history or list only
+        the latest items and the first rows are looked at.
         """
         num = self._room()
         if len(self.items) <= num:
             return self.items
-        near = self.nearness(self.items, rows)
-        order = np.arange(len(self.items))
+        latest = self.items[:LOOKED_AT]
+        near = self.nearness(latest, rows[:ROWS_LOOKED_AT])
+        order = np.arange(len(latest))
         if near is not None:
             strongest = (near / np.maximum(near.max(0, initial=0), 1e-12)).max(1, initial=0)
             nearest = np.argsort(-strongest[num // 2 :], kind="stable") + num // 2

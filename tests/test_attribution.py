@@ -182,6 +182,10 @@ def test_of_a_long_history_the_latest_and_the_nearest_are_left_out(monkeypatch):
     assert about.chosen(np.array([11])).tolist() == [10, 9, 8, 2]  # 2 is linked to 11; of the others the latest
     assert account(scorer, 1, 2, 2, 3).chosen(np.array([11])).tolist() == [3, 2, 1]
     assert account(Scorer(11, item_scores=np.ones(12)), *range(1, 11)).chosen(ROWS).tolist() == [10, 9, 8, 7]
+    monkeypatch.setattr(attribution, "ROWS_LOOKED_AT", 1)
+    assert about.chosen(np.array([1, 11])).tolist() == [10, 9, 8, 7]
+    monkeypatch.setattr(attribution, "LOOKED_AT", 8)
+    assert about.chosen(np.array([11])).tolist() == [10, 9, 8, 7]  # 2 is too long ago
 
 
 def test_a_network_looks_at_as_many_events_whatever_the_length():
