@@ -118,8 +118,8 @@ class Account:
         """Items of the history worth leaving out, int64 [H], latest first: all of them where they are few.
 
         Otherwise half of those that there is time for are the latest and half those nearest to any of `rows`: by the
-        links of the heaviest model that has any, else by the cosine of item vectors. Of a very long history or list only
-        the latest items and the first rows are looked at.
+        links of the heaviest model that has any, else by the cosine of item vectors. Of a very long history or list
+        only the latest items and the first rows are looked at.
         """
         num = self._room()
         if len(self.items) <= num:
