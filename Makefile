@@ -14,7 +14,7 @@ run: setup
 	@$(BIN)/recops run
 
 test: setup
-	@$(BIN)/python -m pytest -n auto --dist loadgroup
+	@$(BIN)/python -m pytest
 
 quick: setup
 	@$(BIN)/python -m pytest -n auto --dist loadgroup -m "not real_data and not process"
