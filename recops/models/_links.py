@@ -1,19 +1,56 @@
-"""What the linear and neighbourhood models share: matrices of the log, their inverse, and the cut to strongest links.
+"""What the linear and neighbourhood models share: their base, matrices of the log, the inverse, the cut to strongest.
 
 In: `Interactions`. Out: scipy sparse matrices and the CSR arrays of `ServingParts.links`. Private to this folder, so
 it is no model of the socket.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
+from pydantic import Field
 from scipy import sparse
 from scipy.linalg import lapack
 
 from recops.data.interactions import Interactions
 from recops.errors import TooLargeError
+from recops.params import Group
+from recops.protocols import ServingParts
 
 Links = tuple[np.ndarray, np.ndarray, np.ndarray]  # indptr int64 [N+2], indices int32, weights float32
+
+
+class VoteConfig(Group):
+    """How the history of a model of links votes."""
+
+    max_history: int = Field(500, ge=1, description="last events of a user that vote")
+    link_decay: float | None = Field(None, gt=0, description="events after which a vote counts 1/e; null: all alike")
+    link_floor: float = Field(0.0, ge=0, description="what a vote counts at least, on top of the decay")
+
+
+class LinkModel:
+    """A model whose links are all that is learnt and served. Without any event nothing votes and every score is 0."""
+
+    takes = "history"
+
+    def __init__(self, config: Any, num_users: int, num_items: int, seed: int) -> None:
+        """`config` is a VoteConfig, but where the model has `parts` of its own."""
+        self.config = config
+        self.links = no_links(num_items)
+
+    def parts(self) -> ServingParts:
+        return ServingParts(
+            links=self.links,
+            max_history=self.config.max_history,
+            link_decay=self.config.link_decay,
+            link_floor=self.config.link_floor,
+        )
+
+    def state(self) -> dict[str, np.ndarray]:
+        return dict(zip(("indptr", "indices", "weights"), self.links, strict=True))
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        self.links = (state["indptr"], state["indices"], state["weights"])
 
 
 def user_item_matrix(train: Interactions, dtype: type = np.float32) -> sparse.csr_array:

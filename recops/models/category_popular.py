@@ -5,26 +5,18 @@ recommendations", SIGIR 2002). In: `Interactions` with a catalogue. Out: `item_s
 mean counts; items without any are one category of their own.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from recops.data.interactions import Interactions
+from recops.models._item_scores import ItemScores
 from recops.params import Group
-from recops.protocols import ServingParts
 
 
-class CategoryPopular:
+class CategoryPopular(ItemScores):
     """Summed weights of train events for each trained item of a category; without any event every item scores 0."""
-
-    takes = "history"
 
     class Config(Group):
         pass
-
-    def __init__(self, config: Config, num_users: int, num_items: int, seed: int) -> None:
-        self.config = config
-        self.item_scores = np.zeros(num_items + 1, np.float32)
 
     def fit(self, train: Interactions) -> None:
         num_rows = len(train.all_items) + 1
@@ -42,12 +34,3 @@ class CategoryPopular:
         total_N = np.bincount(item, mean_C[category], num_rows)
         self.item_scores = (total_N / np.bincount(item, minlength=num_rows)).astype(np.float32)
         self.item_scores[0] = 0
-
-    def parts(self) -> ServingParts:
-        return ServingParts(item_scores=self.item_scores, needs_history=False)
-
-    def state(self) -> dict[str, np.ndarray]:
-        return {"item_scores": self.item_scores}
-
-    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        self.item_scores = state["item_scores"]

@@ -7,7 +7,7 @@ first, without which all pictures look alike. The events themselves do not matte
 (`link_decay`). What several encoders say is put together with the same weight. Works through the items in blocks.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 from pydantic import Field
@@ -16,32 +16,23 @@ from recops.data.content import ItemContent
 from recops.data.interactions import Interactions
 from recops.errors import RefusedError
 from recops.models._content import content_blocks
-from recops.models._links import no_links, pack_links, strongest, turned
-from recops.params import Group
-from recops.protocols import ServingParts
+from recops.models._links import LinkModel, VoteConfig, pack_links, strongest, turned
 
 _BLOCK_CELLS = 8_000_000  # most similarities at a time: 32 MB
 
 
-class ContentKnn:
+class ContentKnn(LinkModel):
     """An item of which nothing is known has no neighbours, and votes for none."""
 
-    takes = "history"
-
-    class Config(Group):
+    class Config(VoteConfig):
         content: list[str] = Field(["text"], min_length=1, description="encoders whose vectors are compared")
         num_neighbors: int = Field(50, ge=1, description="nearest items that vote for an item")
         center: bool = Field(True, description="compare with the mean of the items taken off")
         power: float = Field(1.0, gt=0, description="of the similarity: a vote's weight")
-        max_history: int = Field(500, ge=1, description="last events of a user that vote")
-        link_decay: float | None = Field(
-            None, gt=0, description="events after which a vote counts 1/e; null: all alike"
-        )
-        link_floor: float = Field(0.0, ge=0, description="what a vote counts at least, on top of the decay")
 
     def __init__(self, config: Config, num_users: int, num_items: int, seed: int) -> None:
-        self.config, self._num_trained = config, num_items
-        self.links = no_links(num_items)
+        super().__init__(config, num_users, num_items, seed)
+        self._num_trained = num_items
         self._blocks: list[np.ndarray] = []
 
     def attach_content(self, content: ItemContent | None) -> None:
@@ -72,17 +63,3 @@ class ContentKnn:
                 similar_N[row] = 0
                 nearest = strongest(np.maximum(similar_N, 0), self.config.num_neighbors)
                 yield nearest, similar_N[nearest] ** np.float32(self.config.power)
-
-    def parts(self) -> ServingParts:
-        return ServingParts(
-            links=self.links,
-            max_history=self.config.max_history,
-            link_decay=self.config.link_decay,
-            link_floor=self.config.link_floor,
-        )
-
-    def state(self) -> dict[str, np.ndarray]:
-        return dict(zip(("indptr", "indices", "weights"), self.links, strict=True))
-
-    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        self.links = (state["indptr"], state["indices"], state["weights"])

@@ -6,14 +6,15 @@ weights. The dense items x items matrix bounds the catalogue (`max_items`). Know
 `link_decay` weighs the history when scoring.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from recops.data.interactions import Interactions
 from recops.models._links import (
-    no_links,
+    LinkModel,
+    VoteConfig,
     pack_links,
     refuse_large,
     ridge_inverse,
@@ -21,17 +22,12 @@ from recops.models._links import (
     symmetric_row,
     user_item_matrix,
 )
-from recops.protocols import ServingParts
 
 
-class Ease:
+class Ease(LinkModel):
     """Without any event every score is 0. Raises TooLargeError for a catalogue above `max_items`."""
 
-    takes = "history"
-
-    class Config(BaseModel):
-        model_config = ConfigDict(extra="forbid")
-
+    class Config(VoteConfig):
         regularization: float = Field(200.0, gt=0)
         max_links: int = Field(300, ge=1, description="largest absolute weights kept for each history item")
         max_items: int = Field(
@@ -39,17 +35,11 @@ class Ease:
             ge=1,
             description="memory is 4 bytes x items squared, time grows with their cube: minutes for 15,000",
         )
-        max_history: int = Field(500, ge=1, description="last events of a user that vote")
-        link_decay: float | None = Field(
-            None, gt=0, description="events after which a vote counts 1/e; null: all alike"
-        )
-        link_floor: float = Field(0.0, ge=0, description="what a vote counts at least, on top of the decay")
 
     def __init__(self, config: Config, num_users: int, num_items: int, seed: int) -> None:
         # The name in params.yaml is the file's: recency_ease derives from this class.
         refuse_large(type(self).__module__.rpartition(".")[2], num_items, config.max_items, "item_knn or sasrec")
-        self.config = config
-        self.links = no_links(num_items)
+        super().__init__(config, num_users, num_items, seed)
 
     def fit(self, train: Interactions) -> None:
         if len(train):
@@ -66,17 +56,3 @@ class Ease:
             weights_N[row] = 0
             keep = strongest(weights_N, self.config.max_links)
             yield keep + 1, weights_N[keep]
-
-    def parts(self) -> ServingParts:
-        return ServingParts(
-            links=self.links,
-            max_history=self.config.max_history,
-            link_decay=self.config.link_decay,
-            link_floor=self.config.link_floor,
-        )
-
-    def state(self) -> dict[str, np.ndarray]:
-        return dict(zip(("indptr", "indices", "weights"), self.links, strict=True))
-
-    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        self.links = (state["indptr"], state["indices"], state["weights"])

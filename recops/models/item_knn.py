@@ -8,38 +8,24 @@ memory grows with items x neighbours and never with items x items. Knows nothing
 the history when scoring.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from scipy import sparse
 
 from recops.data.interactions import Interactions
-from recops.models._links import no_links, pack_links, strongest, turned, user_item_matrix
-from recops.protocols import ServingParts
+from recops.models._links import LinkModel, VoteConfig, pack_links, strongest, turned, user_item_matrix
 
 BLOCK_CELLS = 8_000_000  # most entries of one block of the item-item matrix: about 100 MB while it is cut
 
 
-class ItemKnn:
+class ItemKnn(LinkModel):
     """Without any event no item has neighbours and every score is 0."""
 
-    takes = "history"
-
-    class Config(BaseModel):
-        model_config = ConfigDict(extra="forbid")
-
+    class Config(VoteConfig):
         num_neighbors: int = Field(50, ge=1, description="nearest items that vote for an item")
         shrinkage: float = Field(10.0, ge=0, description="added to the denominator: distrusts pairs seen seldom")
-        max_history: int = Field(500, ge=1, description="last events of a user that vote")
-        link_decay: float | None = Field(
-            None, gt=0, description="events after which a vote counts 1/e; null: all alike"
-        )
-        link_floor: float = Field(0.0, ge=0, description="what a vote counts at least, on top of the decay")
-
-    def __init__(self, config: Config, num_users: int, num_items: int, seed: int) -> None:
-        self.config = config
-        self.links = no_links(num_items)
 
     def fit(self, train: Interactions) -> None:
         self.links = turned(pack_links(self._nearest(user_item_matrix(train))))
@@ -60,17 +46,3 @@ class ItemKnn:
                 cosine[others == start + row] = 0
                 keep = strongest(cosine, self.config.num_neighbors)
                 yield others[keep], cosine[keep]
-
-    def parts(self) -> ServingParts:
-        return ServingParts(
-            links=self.links,
-            max_history=self.config.max_history,
-            link_decay=self.config.link_decay,
-            link_floor=self.config.link_floor,
-        )
-
-    def state(self) -> dict[str, np.ndarray]:
-        return dict(zip(("indptr", "indices", "weights"), self.links, strict=True))
-
-    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        self.links = (state["indptr"], state["indices"], state["weights"])

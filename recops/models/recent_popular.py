@@ -5,31 +5,23 @@ After Ji, Sun, Zhang, Li: "A re-visit of the popularity baseline in recommender 
 without time has only the order of each user's events: there an event's age is the number of later events of its user.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from recops.data.interactions import Interactions
-from recops.protocols import ServingParts
+from recops.models._item_scores import ItemScores
 
 MICROSECONDS_PER_DAY = 86_400_000_000
 
 
-class RecentPopular:
+class RecentPopular(ItemScores):
     """Weighted counts with exponential decay; without any event every item scores 0."""
-
-    takes = "history"
 
     class Config(BaseModel):
         model_config = ConfigDict(extra="forbid")
 
         half_life_days: float = Field(30.0, gt=0, description="age at which an event counts half")
         half_life_events: float = Field(10.0, gt=0, description="the same for a log without time, in later events")
-
-    def __init__(self, config: Config, num_users: int, num_items: int, seed: int) -> None:
-        self.config = config
-        self.item_scores = np.zeros(num_items + 1, dtype=np.float32)
 
     def fit(self, train: Interactions) -> None:
         if train.timestamp is None:
@@ -40,12 +32,3 @@ class RecentPopular:
             half_lives = (newest - train.timestamp) / (self.config.half_life_days * MICROSECONDS_PER_DAY)
         counts = np.bincount(train.item_idx, weights=train.weight * 0.5**half_lives, minlength=len(self.item_scores))
         self.item_scores = counts.astype(np.float32)
-
-    def parts(self) -> ServingParts:
-        return ServingParts(item_scores=self.item_scores, needs_history=False)
-
-    def state(self) -> dict[str, np.ndarray]:
-        return {"item_scores": self.item_scores}
-
-    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        self.item_scores = state["item_scores"]

@@ -19,7 +19,7 @@ is exact where an item has 50 events or more on average.
 Shapes: E examples, U users, N items.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -28,7 +28,7 @@ from scipy import sparse
 
 from recops.data.interactions import Interactions
 from recops.models._links import (
-    no_links,
+    LinkModel,
     pack_links,
     refuse_large,
     ridge_inverse,
@@ -47,10 +47,8 @@ _EXACT_FROM = 50  # events an item, where the solver is auto
 _DENSE_ABOVE = 0.1  # share of cells from which a dense product is the faster one
 
 
-class Slist:
+class Slist(LinkModel):
     """Without any event every score is 0. Raises TooLargeError for `solver: exact` and more than `max_items` items."""
-
-    takes = "history"
 
     class Config(Group):
         alpha: float = Field(0.0, ge=0, le=1, description="share of similarity (SLIS); the rest is transition (SLIT)")
@@ -71,8 +69,7 @@ class Slist:
     def __init__(self, config: Config, num_users: int, num_items: int, seed: int) -> None:
         if config.solver == "exact":
             refuse_large("slist", num_items, config.max_items, "solver: diagonal")
-        self.config = config
-        self.links = no_links(num_items)
+        super().__init__(config, num_users, num_items, seed)
 
     def fit(self, train: Interactions) -> None:
         if len(train):
@@ -201,12 +198,6 @@ class Slist:
             link_floor=self.config.floor,
             link_window=self.config.window,
         )
-
-    def state(self) -> dict[str, np.ndarray]:
-        return dict(zip(("indptr", "indices", "weights"), self.links, strict=True))
-
-    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        self.links = (state["indptr"], state["indices"], state["weights"])
 
 
 def _places(train: Interactions) -> tuple[np.ndarray, np.ndarray]:
