@@ -8,15 +8,14 @@ The table of items has no column of its own: the path or address stands in `attr
 """
 
 import io
-from collections.abc import Sequence
 from math import gcd
 from pathlib import Path
 
 import numpy as np
 from pydantic import Field
 
-from recops.encoders.content.files import FileOptions, ItemFiles
-from recops.encoders.content.item_encoder import NETWORK, ItemEncoder, UnreadableError, attributes_of, normalised
+from recops.encoders.content.files import FileEncoder, FileOptions
+from recops.encoders.content.item_encoder import NETWORK, UnreadableError, attributes_of
 from recops.protocols import Item
 from recops.runtime import OnnxNetwork
 
@@ -26,7 +25,7 @@ MAX_RATE = 400_000  # samples a second; no real recording has more
 MAX_CHANNELS = 32
 
 
-class Audio(ItemEncoder):
+class Audio(FileEncoder):
     class Options(FileOptions):
         model: str | None = Field(
             None, description="an ONNX file, sound [1, samples] to [1, width] or [1, time, width]; null: statistics"
@@ -40,29 +39,17 @@ class Audio(ItemEncoder):
 
     def __init__(self, folder: Path, threads: int = 1, source: Path | None = None) -> None:
         super().__init__(folder, threads, source)
-        self._files = ItemFiles(self.options, source)
         self._network = OnnxNetwork(folder / NETWORK, threads) if self.options.model is not None else None
 
-    def content(self, item: Item) -> bytes | None:
-        """The bytes of the file that `attributes.audio` names."""
-        named = attributes_of(item).get("audio")
-        reference = self._files.reference(item, named if isinstance(named, str) else None)
-        return None if reference is None else self._files.read(reference)
+    def named(self, item: Item) -> str | None:
+        found = attributes_of(item).get("audio")
+        return found if isinstance(found, str) else None
 
-    def encode_contents(self, contents: Sequence[bytes]) -> tuple[np.ndarray, list[str | None]]:
-        vectors_BD = np.zeros((len(contents), self.dim), np.float32)
-        reasons: list[str | None] = [None] * len(contents)
-        for row, data in enumerate(contents):
-            try:
-                sound_T = samples(data, self.options.sample_rate, self.options.max_seconds)
-            except UnreadableError as error:
-                reasons[row] = str(error)
-                continue
-            if self._network is not None:
-                vectors_BD[row] = averaged(self._network(sound_T[None]))[0]
-            else:
-                vectors_BD[row] = statistics(sound_T, self.options.sample_rate, self.options.num_bands)
-        return normalised(vectors_BD), reasons
+    def vector(self, data: bytes) -> np.ndarray:
+        sound_T = samples(data, self.options.sample_rate, self.options.max_seconds)
+        if self._network is not None:
+            return averaged(self._network(sound_T[None]))[0]
+        return statistics(sound_T, self.options.sample_rate, self.options.num_bands)
 
 
 def samples(data: bytes, sample_rate: int, max_seconds: float) -> np.ndarray:

@@ -7,7 +7,6 @@ features, averaged over the picture. Pillow decodes; a file that is no picture, 
 
 import io
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,15 +15,15 @@ from PIL import Image as Pillow
 from PIL import ImageOps
 from pydantic import Field
 
-from recops.encoders.content.files import FileOptions, ItemFiles
-from recops.encoders.content.item_encoder import NETWORK, ItemEncoder, UnreadableError, normalised
+from recops.encoders.content.files import FileEncoder, FileOptions
+from recops.encoders.content.item_encoder import NETWORK, UnreadableError
 from recops.protocols import Item
 from recops.runtime import OnnxNetwork
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 
 
-class Image(ItemEncoder):
+class Image(FileEncoder):
     class Options(FileOptions):
         model: str | None = Field(
             None,
@@ -44,29 +43,18 @@ class Image(ItemEncoder):
 
     def __init__(self, folder: Path, threads: int = 1, source: Path | None = None) -> None:
         super().__init__(folder, threads, source)
-        self._files = ItemFiles(self.options, source)
         self._network = OnnxNetwork(folder / NETWORK, threads)
         self._mean = np.array(self.options.mean, np.float32)
         self._std = np.array(self.options.std, np.float32)
 
-    def content(self, item: Item) -> bytes | None:
-        """The bytes of the file that `image` names."""
-        reference = self._files.reference(item, item.get("image"))
-        return None if reference is None else self._files.read(reference)
+    def named(self, item: Item) -> str | None:
+        return item.get("image")
 
-    def encode_contents(self, contents: Sequence[bytes]) -> tuple[np.ndarray, list[str | None]]:
+    def vector(self, data: bytes) -> np.ndarray:
         # One by one: on a CPU quicker than any batch, and kind to files that were exported for one.
-        vectors_BD = np.zeros((len(contents), self.dim), np.float32)
-        reasons: list[str | None] = [None] * len(contents)
-        for row, data in enumerate(contents):
-            try:
-                picture = pixels(data, self.options.size, self.options.max_pixels)
-            except UnreadableError as error:
-                reasons[row] = str(error)
-                continue
-            values = (picture.astype(np.float32) / 255 - self._mean) / self._std
-            vectors_BD[row] = pooled(self._network(np.ascontiguousarray(values.transpose(2, 0, 1)[None])))[0]
-        return normalised(vectors_BD), reasons
+        picture = pixels(data, self.options.size, self.options.max_pixels)
+        values = (picture.astype(np.float32) / 255 - self._mean) / self._std
+        return pooled(self._network(np.ascontiguousarray(values.transpose(2, 0, 1)[None])))[0]
 
 
 def pixels(data: bytes, size: int, max_pixels: int) -> np.ndarray:

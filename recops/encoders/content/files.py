@@ -1,6 +1,7 @@
 """The file an item names, such as its picture, read as if somebody hostile had written the name and the file.
 
-In: a path relative to the source's folder, or an address. Out: its bytes, or UnreadableError with a reason to count.
+In: a path relative to the source's folder, or an address. Out: its bytes, or UnreadableError with a reason to count;
+and the base of the encoders of such files.
 Nothing outside of the folder is read, whatever links say, nor anything but ordinary files; an address is fetched only
 from hosts that the settings name, and redirects do not lead away from them.
 """
@@ -9,15 +10,17 @@ import os
 import stat
 import urllib.error
 import urllib.request
-from collections.abc import Collection
+from abc import abstractmethod
+from collections.abc import Collection, Sequence
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any, ClassVar
 from urllib.parse import urljoin, urlsplit
 
+import numpy as np
 from pydantic import Field
 
-from recops.encoders.content.item_encoder import Options, UnreadableError
+from recops.encoders.content.item_encoder import ItemEncoder, Options, UnreadableError, normalised
 from recops.errors import CallError
 from recops.protocols import Item
 
@@ -95,6 +98,39 @@ class ItemFiles:
             except (OSError, ValueError, HTTPException):
                 raise UnreadableError("cannot be fetched") from None
         raise UnreadableError("too many redirects")
+
+
+class FileEncoder(ItemEncoder):
+    """Base of the encoders of files. A part says which file an item `named`, and makes its bytes a `vector`."""
+
+    options: FileOptions
+
+    def __init__(self, folder: Path, threads: int = 1, source: Path | None = None) -> None:
+        super().__init__(folder, threads, source)
+        self._files = ItemFiles(self.options, source)
+
+    @abstractmethod
+    def named(self, item: Item) -> str | None:
+        """The path or address that stands in the item itself, if any."""
+
+    @abstractmethod
+    def vector(self, data: bytes) -> np.ndarray:
+        """[D], of any length. Raises UnreadableError."""
+
+    def content(self, item: Item) -> bytes | None:
+        """The bytes of the item's file."""
+        reference = self._files.reference(item, self.named(item))
+        return None if reference is None else self._files.read(reference)
+
+    def encode_contents(self, contents: Sequence[bytes]) -> tuple[np.ndarray, list[str | None]]:
+        vectors_BD = np.zeros((len(contents), self.dim), np.float32)
+        reasons: list[str | None] = [None] * len(contents)
+        for row, data in enumerate(contents):
+            try:
+                vectors_BD[row] = self.vector(data)
+            except UnreadableError as error:
+                reasons[row] = str(error)
+        return normalised(vectors_BD), reasons
 
 
 def _check_address(address: str, hosts: Collection[str]) -> None:

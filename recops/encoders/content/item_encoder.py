@@ -4,6 +4,7 @@ Shapes: B batch, D width.
 """
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,7 +29,7 @@ class Options(BaseModel):
     harmless: ClassVar[frozenset[str]] = frozenset()
 
 
-class ItemEncoder:
+class ItemEncoder(ABC):
     """Base of all encoders; see `protocols.Encoder`. A part says what `content` and `encode_contents` do.
 
     `folder` is what the stage wrote (`data/encoded/<encoder>/`): settings.json with `sha256`, `dim`, `options` and
@@ -45,11 +46,11 @@ class ItemEncoder:
         self.sha256: str = self.settings["sha256"]
         self.dim: int = self.settings["dim"]
 
-    def content(self, item: Item) -> bytes | None:
-        raise NotImplementedError
+    @abstractmethod
+    def content(self, item: Item) -> bytes | None: ...
 
-    def encode_contents(self, contents: Sequence[bytes]) -> tuple[np.ndarray, list[str | None]]:
-        raise NotImplementedError
+    @abstractmethod
+    def encode_contents(self, contents: Sequence[bytes]) -> tuple[np.ndarray, list[str | None]]: ...
 
     def encode(self, items: Sequence[Item]) -> np.ndarray:
         """float32 [B, D]; a row of zeros for an item with nothing to encode, or nothing that can be read."""
