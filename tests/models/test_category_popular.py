@@ -3,23 +3,17 @@
 from dataclasses import replace
 
 import numpy as np
-import polars as pl
 
 from recops.data.content import item_content
-from recops.data.interactions import Catalogue, make_interactions
+from recops.data.interactions import Catalogue
 from recops.models.category_popular import CategoryPopular
+from tests.models.small_logs import positives
 
 
 def test_an_item_is_worth_the_mean_of_its_categories() -> None:
     """a and b are comedies, b is also a drama, c has no category; of the new items d is a drama, e both, f nothing."""
     rows = [("u", "a"), ("v", "a"), ("w", "a"), ("u", "b"), ("u", "c"), ("v", "c")]
-    frame = pl.DataFrame(rows, schema=["user_id", "item_id"], orient="row").with_columns(
-        timestamp=pl.lit(None, pl.Datetime("us", "UTC")),
-        value=pl.lit(None, pl.Float32),
-        signal=pl.lit("positive"),
-        weight=pl.lit(1.0),
-    )
-    train = make_interactions(frame)
+    train = positives(rows)
     unknown = np.full(7, np.nan)
     offsets, category = np.array([0, 0, 1, 3, 3, 4, 6, 6]), np.array([0, 0, 1, 1, 0, 1], np.int32)
     train = replace(

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 
 from recops.bundle import load_bundle
 from recops.calibration import Fusion
 from recops.data.content import ItemContent, item_content
-from recops.data.interactions import Interactions, make_interactions
+from recops.data.interactions import Interactions
 from recops.errors import CallError, RefusedError
 from recops.models._content import Projection
 from recops.models.content_knn import ContentKnn
@@ -24,6 +23,7 @@ from recops.release.export import FACTS, ITEM_COLUMNS, export_bundle, torch_scor
 from recops.release.parity import measure_parity
 from recops.runtime import Scorer
 from recops.training.loop import fit_model, new_model
+from tests.models.small_logs import positives
 
 NUM_GROUPS, GROUP, NUM_USERS = 3, 8, 90
 COLD = [f"z{group}{i}" for group in range(NUM_GROUPS) for i in range(2)]  # two new items of each group
@@ -39,13 +39,7 @@ def planted() -> Interactions:
         for user in range(NUM_USERS)
         for item in generator.permutation(GROUP)[:6]
     ]
-    frame = pl.DataFrame(rows, schema=["user_id", "item_id"], orient="row").with_columns(
-        timestamp=pl.lit(None, pl.Datetime("us", "UTC")),
-        value=pl.lit(None, pl.Float32),
-        signal=pl.lit("positive"),
-        weight=pl.lit(1.0),
-    )
-    train = make_interactions(frame)
+    train = positives(rows)
     ids = [*train.items.ids, *COLD, "silent"]
     group = np.array([int(item_id[1]) for item_id in ids[:-1]])
     text = np.eye(NUM_GROUPS + 2)[group] + generator.normal(0, 0.1, (len(group), NUM_GROUPS + 2))
