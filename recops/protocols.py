@@ -263,8 +263,8 @@ class Encoder(Protocol):
     """`encoders/*`: item -> vector from text, a picture, sound or columns; class name CamelCase of the file.
 
     Free of torch: it is made from the folder that the stage `encode` wrote for it. What it learns, it learns from items
-    of the train part (`fit`, a classmethod of those that do); all others have pre-trained networks, which
-    `release/encoders.py` exports.
+    of the train part (`fit`, a classmethod of those that do); all others have pre-trained networks, and beside their
+    file an entry in `_PLANS` of `release/encoders.py`, which says where the weights come from.
     """
 
     Options: ClassVar[type[BaseModel]]  # `encode.NAME` in params.yaml: extra="forbid", each with a default
