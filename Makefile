@@ -17,7 +17,7 @@ test: setup
 	@$(BIN)/python -m pytest
 
 quick: setup
-	@$(BIN)/python -m pytest -n auto --dist loadgroup -m "not real_data and not process"
+	@$(BIN)/python -m pytest -n auto --dist loadfile -m "not real_data and not process"
 
 check: setup
 	$(BIN)/ruff check .

@@ -13,14 +13,6 @@ settings.load_profile("recops")
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What shares a fixture that is costly to make runs in one process (pytest -n): a file, or all that ask for the
-    project that was released once."""
-    for item in items:
-        shared = "released" if "released" in getattr(item, "fixturenames", ()) else item.path.as_posix()
-        item.add_marker(pytest.mark.xdist_group(shared))
-
-
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of real data sets; the test is skipped, and says so, where it is missing."""
