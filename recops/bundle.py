@@ -17,21 +17,24 @@ import numpy as np
 
 from recops.calibration import Fusion
 from recops.errors import BundleError, RefusedError
+from recops.nearest import Nearness
 from recops.reranking import ItemFacts, Reranker
 from recops.runtime import Histories, Links, OnnxNetwork, RatingScale, Scorer
 
-# 2: several models in one bundle, tables of users, and ratings; 3: with a reranker; 4: with the content of the items.
-# The lowest that says it all is written.
-FORMAT_VERSION = 4
+# 2: several models in one bundle, tables of users, and ratings; 3: with a reranker; 4: with the content of the items;
+# 5: with what encodes items that come later. The lowest that says it all is written.
+FORMAT_VERSION = 5
 MANIFEST = "manifest.json"
 POINTER = "current.json"
 ENCODER, RANKER, VECTORS, SCORES = "model.onnx", "rank.onnx", "item_vectors.npy", "item_scores.npy"
 LINKS = {"indptr": "links_indptr.npy", "indices": "links_indices.npy", "weights": "links_weights.npy"}
+NEARNESS, LINKS_MEAN = "nearness", "links_mean.npy"  # how later items are linked: in `scoring`, and the mean content
 USER_VECTORS, USER_MEANS, USERS = "user_vectors.npy", "user_means.npy", "users.json"
 RERANKER, RERANKING = "rerank.onnx", "rerank"  # its file, and its entry in the manifest's `scoring`
 # A model's projection of content, and entries of the manifest: in `scoring` which encoder made what lies in which file;
 # of each model whose vectors, one encoder after the other, it takes.
 PROJECTION, CONTENT, ENCODERS = "content.onnx", "content", "encoders"
+ENCODER_FOLDER = "encoders"  # holds a folder of each encoder, as `recops/encoders` reads it
 RERANKER_SETTINGS = ("features", "members", "candidates", "remove_seen", "content_window", "trend_days")
 ITEM_FACTS = {f.name: f"rerank_{f.name}.npy" for f in fields(ItemFacts)}
 ITEMS, FALLBACK, PROFILE = "items.json", "fallback.json", "profile.json"
@@ -55,7 +58,8 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> str:
     """
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
     files = {name: sha256_file(folder / name) for name in names}
-    version = 4 if CONTENT in facts.get("scoring", {}) else 3 if RERANKER in files else 2
+    encodes = any(name.startswith(f"{ENCODER_FOLDER}/") or name.endswith(LINKS_MEAN) for name in files)
+    version = 5 if encodes else 4 if CONTENT in facts.get("scoring", {}) else 3 if RERANKER in files else 2
     text = canonical_json({**facts, "format_version": version, "files": files})
     (folder / MANIFEST).write_text(text, encoding="utf-8")
     return hashlib.sha256(text.encode()).hexdigest()
@@ -109,7 +113,7 @@ class Bundle:
     `items` maps the columns item_id, title, categories, price, available, published_at to lists in row order
     (entry 0 is row 1). `fallback` is float32 [N+1]: what is shown to someone nothing is known about. `user_ids` are
     those of the model's table of users, empty where it has none. `content` are the vectors of the items by encoder,
-    float16 [N+1, D], where a model takes content; `scorer.with_items` adds items of which such vectors are given.
+    float16 [N+1, D]; `scorer.with_items` adds items of which such vectors are given.
     """
 
     folder: Path
@@ -123,8 +127,13 @@ class Bundle:
 
     @property
     def encoders(self) -> list[dict[str, Any]]:
-        """Of each encoder whose vectors the models take: name, version, sha256, dim and what else it says of itself."""
+        """Of each encoder in `content`: name, version, sha256, dim and what else it says of itself."""
         return self.manifest["scoring"].get(CONTENT, [])
+
+    def encoder_folder(self, name: str) -> Path | None:
+        """What the encoder is made from; None where the bundle does not hold it."""
+        folder = self.folder / ENCODER_FOLDER / name
+        return folder if folder.is_dir() else None
 
     @property
     def num_items(self) -> int:
@@ -252,6 +261,9 @@ def _scorer(
     ratings = None
     if scale := scoring.get("ratings"):
         ratings = RatingScale(scale["lowest"], scale["highest"], array(USER_MEANS))
+    nearness = None
+    if how := scoring.get(NEARNESS):
+        nearness = Nearness(how["num_neighbors"], how["power"], array(LINKS_MEAN), tuple(how["dims"]))
     return Scorer(
         num_items=scoring.get("num_items", num_items),  # of a member that knows no content
         encode=network(ENCODER),
@@ -266,6 +278,7 @@ def _scorer(
         fallback=fallback,
         ratings=ratings,
         project=network(PROJECTION),
+        nearness=nearness,
         content=tuple(scoring.get(ENCODERS, ())),
     )
 
@@ -312,12 +325,21 @@ def _check_content(
             raise BundleError(
                 f"{folder / entry['file']}: expected {scorer.num_items + 1} rows of {entry['dim']} numbers"
             )
-    for part in scorer.members or (scorer,):
-        if part.project is None and not part.content:
+    for part in scorer.parts:
+        if part.project is None and part.nearness is None and not part.content:
             continue
-        if part.project is None or part.item_vectors is None or not set(part.content) <= set(content):
-            raise BundleError(f"{folder}: a model with content lacks {PROJECTION}, vectors, or what an encoder says")
-        blank = np.zeros((2, sum(content[name].shape[1] for name in part.content)), np.float32)
+        if not part.content or not set(part.content) <= set(content):
+            raise BundleError(f"{folder}: a model with content lacks what an encoder says")
+        dims = tuple(content[name].shape[1] for name in part.content)
+        if part.nearness is not None:
+            mean = part.nearness.mean
+            if part.links is None or part.nearness.dims != dims or mean is None or mean.shape != (sum(dims),):
+                raise BundleError(f"{folder}: {LINKS_MEAN} and links do not fit the vectors of the encoders")
+            _check_rows(folder / LINKS_MEAN, mean, sum(dims))
+            continue
+        if part.project is None or part.item_vectors is None:
+            raise BundleError(f"{folder}: a model with content lacks {PROJECTION} or vectors")
+        blank = np.zeros((2, sum(dims)), np.float32)
         try:
             made = part.project(blank)
         except Exception as error:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from recops.data.interactions import Interactions
     from recops.evaluation.judging import Judging
     from recops.evaluation.protocol import RankedUsers
+    from recops.nearest import Nearness
     from recops.reranking import Reranker
     from recops.runtime import Scorer
 
@@ -82,7 +83,8 @@ class ServingParts:
     # forward(content float32 [M, C]) -> item_vectors [M, D] of items that were never trained on; C holds the columns of
     # the encoders that `content` names, one after the other
     projection: torch.nn.Module | None = None
-    content: tuple[str, ...] = ()
+    nearness: Nearness | None = None  # of a model of links by content: how an item that comes later gets its own
+    content: tuple[str, ...] = ()  # encoders that `projection` or `nearness` is given the vectors of
     links: tuple[np.ndarray, np.ndarray, np.ndarray] | None = (
         None  # CSR [N+1, N+1]: indptr i64, indices i32, weights f32
     )

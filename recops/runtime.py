@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from recops.calibration import Fusion
+from recops.nearest import Nearness
 from recops.reranking import Reranker
 
 # item_idx int64 [B, L] and, where the model uses time, age_s int64 [B, L] -> user_vector float32 [B, D]
@@ -109,6 +110,23 @@ class Links:
         found = np.bincount(cell, weights, minlength=len(items) * len(wanted))
         return found.reshape(len(items), len(wanted))[:, column_R]
 
+    def with_items(self, votes: Sequence[tuple[np.ndarray, np.ndarray]]) -> "Links":
+        """The same with as many more items at the end: for each the rows that vote for it, and their weights."""
+        first = len(self.indptr) - 1
+        voters = np.concatenate([rows for rows, _ in votes])
+        voted_for = np.repeat(np.arange(first, first + len(votes)), [len(rows) for rows, _ in votes])
+        order = np.argsort(voters, kind="stable")
+        # After what each row holds already, so that a row stays sorted.
+        place = np.pad(self.indptr, (0, len(votes)), "edge")[voters[order] + 1]
+        counts = np.bincount(voters, minlength=first + len(votes))
+        indptr = np.pad(self.indptr, (0, len(votes)), "edge") + np.concatenate(([0], np.cumsum(counts)))
+        return replace(
+            self,
+            indptr=indptr.astype(np.int64),
+            indices=np.insert(self.indices, place, voted_for[order]).astype(np.int32),
+            weights=np.insert(self.weights, place, np.concatenate([w for _, w in votes])[order]).astype(np.float32),
+        )
+
     def vote_weights(self, num_events: int) -> np.ndarray:
         """How much each of the last events of a history votes, oldest first: float64."""
         return self._weight_at(np.arange(num_events - 1, -1, -1))
@@ -163,7 +181,8 @@ class Scorer:
     fallback: np.ndarray | None = None  # float32 [N+1]: scores for those that the model itself cannot answer
     ratings: RatingScale | None = None  # of a model whose scores are ratings
     project: Project | None = None  # makes vectors of items that are not in `item_vectors` yet
-    content: tuple[str, ...] = ()  # encoders whose vectors, one after the other, `project` is given
+    nearness: Nearness | None = None  # finds the links of items that are not in `links` yet
+    content: tuple[str, ...] = ()  # encoders whose vectors, one after the other, `project` or `nearness` is given
     num_encoded: int | None = None  # rows that `encode` knows in a history; None: all
 
     @property
@@ -340,22 +359,28 @@ class Scorer:
         silent[self.links.indices] = False
         return silent
 
-    def with_items(self, content_MC: Mapping[str, np.ndarray]) -> "Scorer":
-        """The same with M more items at the end, of which only the vectors [M, C] of each encoder are known. They are
-        scored by what knows content, if anything does, and left out of histories."""
+    def with_items(self, more: Mapping[str, np.ndarray], known: Mapping[str, np.ndarray]) -> "Scorer":
+        """The same with M more items at the end, of which only the vectors [M, D] of each encoder are known; `known`
+        has those [N+1, D] of all others. They are scored by what knows content, if anything does; in a history they
+        speak by links alone."""
         if self.members:
-            members = tuple(member.with_items(content_MC) for member in self.members)
+            members = tuple(member.with_items(more, known) for member in self.members)
             found = replace(self, members=members, num_items=max(member.num_items for member in members))
+        elif self.nearness is not None and self.links is not None:
+            old, new = (self.nearness.unit([of[name] for name in self.content]) for of in (known, more))
+            votes = self.nearness.of(new, np.concatenate([old[: self.num_items + 1], new]), self.num_items + 1)
+            links = self.links.with_items(list(votes))
+            found = replace(self, num_items=len(links.indptr) - 2, links=links)
         elif self.project is not None and self.item_vectors is not None:
-            content = np.concatenate([content_MC[name] for name in self.content], axis=1, dtype=np.float32)
+            content = np.concatenate([more[name] for name in self.content], axis=1, dtype=np.float32)
             item_vectors = np.concatenate([self.item_vectors, self.project(content)])
             num_items = len(item_vectors) - 1
             found = replace(self, num_items=num_items, item_vectors=item_vectors, num_encoded=self.num_known)
         else:
             return self
-        more = found.num_items - self.num_items
-        fallback = None if self.fallback is None else np.pad(self.fallback, (0, more))
-        reranker = None if self.reranker is None else replace(self.reranker, facts=self.reranker.facts.with_items(more))
+        num = found.num_items - self.num_items
+        fallback = None if self.fallback is None else np.pad(self.fallback, (0, num))
+        reranker = None if self.reranker is None else replace(self.reranker, facts=self.reranker.facts.with_items(num))
         return replace(found, fallback=fallback, reranker=reranker)
 
     def _own(self, asked: Histories, rows: np.ndarray | None) -> np.ndarray:

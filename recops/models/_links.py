@@ -69,18 +69,6 @@ def user_item_matrix(train: Interactions, dtype: type = np.float32) -> sparse.cs
     return sparse.csr_array((weights.astype(dtype), items[starts], indptr), shape=shape)
 
 
-def strongest(weights: np.ndarray, k: int) -> np.ndarray:
-    """Positions of the `k` largest absolute values of `weights` [n], ascending; of equal ones the first win, zeros
-    never do."""
-    size = np.abs(weights)
-    if len(size) <= k:
-        return np.flatnonzero(size)
-    least = np.partition(size, len(size) - k)[len(size) - k]
-    above = np.flatnonzero(size > least)
-    ties = np.flatnonzero(size == least)[: k - len(above)] if least > 0 else above[:0]
-    return np.sort(np.concatenate([above, ties]))
-
-
 def pack_links(rows: Iterable[tuple[np.ndarray, np.ndarray]]) -> Links:
     """CSR arrays from (indices, weights) of each row, row 0 first."""
     indices, weights = [np.zeros(0, np.int32)], [np.zeros(0, np.float32)]

@@ -4,10 +4,11 @@ Pazzani & Billsus: "Content-based recommendation systems" (The Adaptive Web, 200
 items. Out: `links`: every item, also one that was never trained on, is voted for by the `num_neighbors` items nearest
 to it by cosine, among all of which something is known. With `center` the mean of what was trained on is taken off
 first, without which all pictures look alike. The events themselves do not matter, but for their order in a history
-(`link_decay`). What several encoders say is put together with the same weight. Works through the items in blocks.
+(`link_decay`). What several encoders say is put together with the same weight. An item that is added
+to a served release gets its neighbours there, by the same arithmetic.
 """
 
-from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from pydantic import Field
@@ -16,9 +17,9 @@ from recops.data.content import ItemContent
 from recops.data.interactions import Interactions
 from recops.errors import RefusedError
 from recops.models._content import content_blocks
-from recops.models._links import LinkModel, VoteConfig, pack_links, strongest, turned
-
-_BLOCK_CELLS = 8_000_000  # most similarities at a time: 32 MB
+from recops.models._links import LinkModel, VoteConfig, pack_links, turned
+from recops.nearest import Nearness
+from recops.protocols import ServingParts
 
 
 class ContentKnn(LinkModel):
@@ -41,25 +42,19 @@ class ContentKnn(LinkModel):
     def fit(self, train: Interactions) -> None:
         if not self._blocks:
             raise RefusedError("content_knn: nothing to compare; set encode.encoders")
-        vectors_ND = np.concatenate([self._unit(block) for block in self._blocks], axis=1)
-        self.links = turned(pack_links(self._nearest(vectors_ND)))
+        nearness = self._nearness()
+        unit_NC = nearness.unit(self._blocks)
+        self.links = turned(pack_links(nearness.of(unit_NC, unit_NC)))
 
-    def _unit(self, block: np.ndarray) -> np.ndarray:
-        """Vectors [N+1, D] of length 1, or 0 where the encoder says nothing."""
-        vectors_ND = block.astype(np.float32)
-        known = np.flatnonzero(vectors_ND.any(1))
-        trained = known[known <= self._num_trained]
-        if self.config.center and len(trained):
-            vectors_ND[known] -= vectors_ND[trained].mean(0)
-        length_N1 = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
-        return vectors_ND / np.maximum(length_N1, 1e-9)
+    def _nearness(self) -> Nearness:
+        """By the mean over the items trained on of which an encoder says anything."""
+        config, means = self.config, []
+        for block in self._blocks:
+            trained = block[: self._num_trained + 1].astype(np.float32)
+            known = trained[trained.any(1)]
+            means.append(known.mean(0) if config.center and len(known) else np.zeros(block.shape[1], np.float32))
+        dims = tuple(block.shape[1] for block in self._blocks)
+        return Nearness(config.num_neighbors, config.power, np.concatenate(means), dims)
 
-    def _nearest(self, vectors_ND: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(nearest items, what their votes weigh) of each item, row 0 first."""
-        block_size = max(1, _BLOCK_CELLS // len(vectors_ND))
-        for start in range(0, len(vectors_ND), block_size):
-            similar_BN = vectors_ND[start : start + block_size] @ vectors_ND.T / len(self._blocks)
-            for row, similar_N in enumerate(similar_BN, start=start):
-                similar_N[row] = 0
-                nearest = strongest(np.maximum(similar_N, 0), self.config.num_neighbors)
-                yield nearest, similar_N[nearest] ** np.float32(self.config.power)
+    def parts(self) -> ServingParts:
+        return replace(super().parts(), nearness=self._nearness(), content=tuple(self.config.content))

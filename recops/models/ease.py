@@ -18,10 +18,10 @@ from recops.models._links import (
     pack_links,
     refuse_large,
     ridge_inverse,
-    strongest,
     symmetric_row,
     user_item_matrix,
 )
+from recops.nearest import strongest
 
 
 class Ease(LinkModel):

@@ -15,7 +15,8 @@ from pydantic import Field
 from scipy import sparse
 
 from recops.data.interactions import Interactions
-from recops.models._links import LinkModel, VoteConfig, pack_links, strongest, turned, user_item_matrix
+from recops.models._links import LinkModel, VoteConfig, pack_links, turned, user_item_matrix
+from recops.nearest import strongest
 
 BLOCK_CELLS = 8_000_000  # most entries of one block of the item-item matrix: about 100 MB while it is cut
 

@@ -32,10 +32,10 @@ from recops.models._links import (
     pack_links,
     refuse_large,
     ridge_inverse,
-    strongest,
     symmetric_row,
     user_item_matrix,
 )
+from recops.nearest import strongest
 from recops.params import Group
 from recops.protocols import ServingParts
 

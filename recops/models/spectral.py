@@ -23,7 +23,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from recops.data.interactions import Interactions
-from recops.models._links import no_links, pack_links, strongest, user_item_matrix
+from recops.models._links import no_links, pack_links, user_item_matrix
+from recops.nearest import strongest
 from recops.params import Group
 from recops.protocols import ServingParts
 

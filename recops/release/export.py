@@ -58,6 +58,7 @@ def torch_scorer(parts: ServingParts, fallback: np.ndarray | None = None, rating
         fallback=fallback,
         ratings=ratings,
         project=None if parts.projection is None else _numpy_call(parts.projection),
+        nearness=parts.nearness,
         content=parts.content,
     )
 
@@ -86,6 +87,7 @@ def export_bundle(
     fallback: np.ndarray,
     ratings: RatingScale | None = None,
     content: ItemContent | None = None,
+    encoded: Path | None = None,
     profile: dict[str, Any],
     facts: dict[str, Any],
     opset: int,
@@ -97,10 +99,11 @@ def export_bundle(
     `items` maps ITEM_COLUMNS to lists in row order (entry 0 is row 1), ids sorted (those that only content knows
     after the others), times ISO text, None for unknown;
     `users` are the ids of the rows of a `user_table` from row 1 on; `fallback` is float32 [N+1]; `ratings` is given for
-    a model whose scores are ratings, with the same users; `content` is needed where a model takes any, and what none
-    takes is left out; `facts` are the manifest's entries named in FACTS and any more. `scoring`, `opset` and
-    `signature` are added here. `check` (such as `parity.check_parity`) judges the finished bundle, its figures become
-    the manifest's `parity`; when it raises, nothing is written. Raises RefusedError for weights that are not finite.
+    a model whose scores are ratings, with the same users; `content` is needed where a model takes any; from `encoded`,
+    the folder of the stage encode, comes what encodes items that are added later; `facts` are the manifest's entries
+    named in FACTS and any more. `scoring`, `opset` and `signature` are added here. `check` (such as
+    `parity.check_parity`) judges the finished bundle, its figures become the manifest's `parity`; when it raises,
+    nothing is written. Raises RefusedError for weights that are not finite.
     """
     num_items = len(items["item_id"])
     _check_inputs(parts, items, fallback, facts)
@@ -119,9 +122,8 @@ def export_bundle(
         # Six digits: the order of a fallback list needs no more, and the last bits of a sum differ between machines.
         _write_json(temporary / files.FALLBACK, {"scores": [float(f"{score:.6g}") for score in fallback[1:].tolist()]})
         (temporary / files.PROFILE).write_text(files.canonical_json(profile), encoding="utf-8")
-        if encoders := list(dict.fromkeys(name for _, part, _ in _laid_out(parts) for name in part.content)):
-            assert content is not None
-            scoring[files.CONTENT] = _write_content(content, encoders, num_items, temporary)
+        if content is not None:
+            scoring[files.CONTENT] = _write_content(content, num_items, encoded, temporary)
         scoring["max_links"] = max_links
         facts = {**facts, "scoring": scoring, "num_items": num_items, "opset": opset, "signature": signature}
         release = files.write_manifest(temporary, facts)
@@ -183,6 +185,8 @@ def _write_parts(
         arrays = {files.VECTORS: part.item_vectors, files.SCORES: part.item_scores, files.USER_VECTORS: part.user_table}
         if part.links is not None:
             arrays |= dict(zip(files.LINKS.values(), part.links, strict=True))
+        if part.nearness is not None:
+            arrays[files.LINKS_MEAN] = part.nearness.mean
         types = {files.LINKS["indptr"]: np.int64, files.LINKS["indices"]: np.int32}
         for file, array in arrays.items():
             if array is not None:
@@ -198,6 +202,13 @@ def _write_parts(
         }
         if part.content:
             settings[files.ENCODERS] = list(part.content)
+        if part.nearness is not None:
+            how = part.nearness
+            settings[files.NEARNESS] = {
+                "num_neighbors": how.num_neighbors,
+                "power": how.power,
+                "dims": list(how.dims),
+            }
         if name is not None and part.num_items != parts.num_items:
             settings["num_items"] = part.num_items
         scoring.append(settings if name is None else {"name": name, "folder": place, **settings})
@@ -216,10 +227,13 @@ def _write_parts(
     }
 
 
-def _write_content(content: ItemContent, encoders: list[str], num_items: int, folder: Path) -> list[dict[str, Any]]:
-    """The vectors [N+1, D] of each encoder; returns for the manifest which encoders made them, and their files."""
+def _write_content(content: ItemContent, num_items: int, encoded: Path | None, folder: Path) -> list[dict[str, Any]]:
+    """The vectors [N+1, D] of each encoder, and what it is made from; returns for the manifest which encoders made
+    them, and their files."""
     found = []
-    for number, name in enumerate(encoders):
+    for number, name in enumerate(content.vectors):
+        if encoded is not None:
+            shutil.copytree(encoded / name, folder / files.ENCODER_FOLDER / name)
         file = f"content_{number}.npy"
         np.save(folder / file, content.vectors[name][: num_items + 1], allow_pickle=False)
         found.append({**content.facts.get(name, {}), "name": name, "dim": content.vectors[name].shape[1], "file": file})

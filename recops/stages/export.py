@@ -69,6 +69,7 @@ def export(project: Project) -> dict[str, Any]:
         fallback=fallback,
         ratings=ratings,
         content=interactions.content,
+        encoded=project.encoded,
         profile=reference_profile(
             project.tables / "events.parquet", project.tables / "items.parquet", scoring, history_events=positive
         ),

@@ -21,7 +21,7 @@ from recops.plugins import load
 from recops.protocols import ServingParts
 from recops.release.export import FACTS, ITEM_COLUMNS, export_bundle, torch_scorer
 from recops.release.parity import measure_parity
-from recops.runtime import Scorer
+from recops.runtime import Links, Scorer
 from recops.training.loop import fit_model, new_model
 from tests.models.small_logs import positives
 
@@ -201,7 +201,7 @@ def test_bundle_scores_new_items_as_torch_does(name: str, tmp_path: Path) -> Non
     assert measure_parity(parts, bundle, histories, 10, True)["lists_equal"] == 1
 
     twins = {encoder: vectors[cold_rows(2)] for encoder, vectors in bundle.content.items()}
-    wider = bundle.scorer.with_items(twins)
+    wider = bundle.scorer.with_items(twins, bundle.content)
     assert wider.num_items == bundle.num_items + 2
     # The deviation of all scores is another with more items.
     of_twins, of_originals = wider.calibrated(histories)[1][:, -2:], wider.calibrated(histories)[1][:, cold_rows(2)]
@@ -211,12 +211,46 @@ def test_bundle_scores_new_items_as_torch_does(name: str, tmp_path: Path) -> Non
     np.testing.assert_allclose(after[1:], before[1:], rtol=1e-5)
 
 
-def test_a_model_without_content_keeps_its_format(tmp_path: Path) -> None:
+def test_a_bundle_of_content_neighbours_finds_those_of_later_items(tmp_path: Path) -> None:
+    """An item like one that is there gets the neighbours that one has, and votes with those that came with it."""
     train = planted()
-    knn = ContentKnn(ContentKnn.Config(), train.num_users, train.num_items, seed=1)
+    knn = ContentKnn(ContentKnn.Config(content=["text"]), train.num_users, train.num_items, seed=1)
     knn.attach_content(train.content)
     knn.fit(train)
     export(knn.parts(), tmp_path / "bundle", train.content)
     bundle = load_bundle(tmp_path / "bundle")
+    assert bundle.manifest["format_version"] == 5 and list(bundle.content) == ["text", "image"]
+    assert bundle.num_items == len(train.all_items)
+    original = int(cold_rows(2)[0])
+    twins = {encoder: vectors[[original, original]] for encoder, vectors in bundle.content.items()}
+    wider, last = bundle.scorer.with_items(twins, bundle.content), bundle.num_items
+    assert wider.num_items == last + 2
+    for history in (train.history(1).astype(np.int64), train.history(2).astype(np.int64)):
+        scores = wider.scores([history])[0]
+        np.testing.assert_allclose(scores[: last + 1], bundle.scorer.scores([history])[0], rtol=1e-6)
+        if original not in history:
+            np.testing.assert_allclose(scores[last + 1 :], scores[original], rtol=1e-3)
+    # Whoever had one of two that are alike is offered the other, with all the weight there is.
+    of_first = wider.scores([np.array([last + 1])])[0]
+    assert of_first[1 : last + 1].max() == 0 and of_first[last + 2] == pytest.approx(1, abs=1e-3)
+
+
+def test_a_model_without_content_keeps_its_format(tmp_path: Path) -> None:
+    train = planted()
+    ease = Ease(Ease.Config(), train.num_users, train.num_items, seed=1)
+    ease.fit(train)
+    export(ease.parts(), tmp_path / "bundle", None)
+    bundle = load_bundle(tmp_path / "bundle")
     assert bundle.manifest["format_version"] == 2 and not bundle.content
-    assert bundle.num_items == len(train.all_items) and bundle.scorer.with_items({}) is bundle.scorer
+    assert bundle.scorer.with_items({}, {}) is bundle.scorer
+    # What was encoded and no model takes is there for search.
+    export(ease.parts(), tmp_path / "searched", train.content)
+    assert list(load_bundle(tmp_path / "searched").content) == ["text", "image"]
+
+
+def test_links_of_later_items_stand_where_their_voters_are() -> None:
+    """By hand: item 1 votes for 2; items 3 and 4 come, 3 voted for by 1 and 2, 4 by 3."""
+    links = Links(np.array([0, 0, 1, 1]), np.array([2], np.int32), np.array([0.5], np.float32))
+    wider = links.with_items([(np.array([1, 2]), np.array([0.2, 0.3])), (np.array([3]), np.array([0.4]))])
+    assert wider.indptr.tolist() == [0, 0, 2, 3, 4, 4] and wider.indices.tolist() == [2, 3, 3, 4]
+    np.testing.assert_allclose(wider.votes(np.array([1, 3]), 5), [0, 0, 0.5, 0.2, 0.4], rtol=1e-6)

@@ -6,11 +6,12 @@ import pytest
 
 from recops.data.interactions import Interactions, make_interactions
 from recops.errors import CallError
-from recops.models._links import strongest, user_item_matrix
+from recops.models._links import user_item_matrix
 from recops.models.ease import Ease
 from recops.models.item_knn import ItemKnn
 from recops.models.most_popular import MostPopular
 from recops.models.recent_popular import RecentPopular
+from recops.nearest import strongest
 
 DAY = 86_400_000_000
 

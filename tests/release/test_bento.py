@@ -1,6 +1,7 @@
 """The Bento: built from a bundle, served by `bentoml serve` with that bundle and nothing else."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,7 +15,7 @@ import yaml
 
 from recops import bundle
 from recops.errors import BundleError
-from recops.release.bento import bento_tag, bentofile, build_bento
+from recops.release.bento import PACKAGE, bento_tag, bentofile, build_bento
 
 
 @pytest.fixture
@@ -36,8 +37,31 @@ def folder(tmp_path):
 def test_the_bentofile_asks_only_for_what_the_service_needs():
     wanted = yaml.safe_load(bentofile().read_text(encoding="utf-8"))
     names = {package.split(">")[0] for package in wanted["python"]["packages"]}
-    assert names == {"bentoml", "numpy", "onnxruntime", "prometheus-client", "pydantic", "starlette"}
+    encoders = {"pillow", "soundfile", "tokenizers"}
+    assert names - encoders == {"bentoml", "numpy", "onnxruntime", "prometheus-client", "pydantic", "starlette"}
     assert not any("training" in line or "models" in line or "data" in line for line in wanted["include"])
+
+
+def test_the_bentofile_holds_all_that_the_service_imports(tmp_path):
+    """Every part of the service loads from nothing but what is included, as it does where recops is not installed."""
+    for line in yaml.safe_load(bentofile().read_text(encoding="utf-8"))["include"]:
+        source, target = PACKAGE.parent / line, tmp_path / line
+        if line.startswith("recops/"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+    code = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import recops
+assert recops.__file__.startswith(sys.argv[1])
+from recops import plugins
+from recops.serving import app, service
+app.operations()
+for name in plugins.names("encoders"):
+    plugins.load("encoders", name)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_damaged_bundle_is_not_packaged(folder, tmp_path):
