@@ -27,6 +27,7 @@ from recops.reranking import Reranker, num_columns
 from recops.runtime import Links, RatingScale, Scorer
 
 ITEM_COLUMNS = ("item_id", "title", "categories", "price", "available", "published_at")
+GUESSED = "categories_guessed"  # a column more where some categories were not told but guessed
 # The facts a manifest must have beside those that are added here.
 FACTS = ("model", "params", "metrics", "validation", "inputs", "data_watermark", "remove_seen")
 
@@ -118,7 +119,10 @@ def export_bundle(
             np.save(temporary / files.USER_MEANS, ratings.user_means.astype(np.float32), allow_pickle=False)
         if ratings is not None or any(part.user_table is not None for _, part, _ in _laid_out(parts)):
             _write_json(temporary / files.USERS, {"user_id": list(users)})
-        _write_json(temporary / files.ITEMS, {column: list(items[column]) for column in ITEM_COLUMNS})
+        _write_json(
+            temporary / files.ITEMS,
+            {column: list(items[column]) for column in (*ITEM_COLUMNS, GUESSED) if column in items},
+        )
         # Six digits: the order of a fallback list needs no more, and the last bits of a sum differ between machines.
         _write_json(temporary / files.FALLBACK, {"scores": [float(f"{score:.6g}") for score in fallback[1:].tolist()]})
         (temporary / files.PROFILE).write_text(files.canonical_json(profile), encoding="utf-8")
@@ -137,7 +141,7 @@ def export_bundle(
 
 def _check_inputs(parts: ServingParts, items: dict[str, list], fallback: np.ndarray, facts: dict[str, Any]) -> None:
     ids = items["item_id"]
-    assert set(items) == set(ITEM_COLUMNS), f"items need the columns {ITEM_COLUMNS}, found {sorted(items)}"
+    assert set(items) - {GUESSED} == set(ITEM_COLUMNS), f"items need the columns {ITEM_COLUMNS}, found {sorted(items)}"
     assert {len(values) for values in items.values()} == {len(ids)}, "the columns of items differ in length"
     # Those that only content knows begin anew, after those trained on.
     num_falls = sum(a >= b for a, b in itertools.pairwise(ids))

@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from recops.bundle import canonical_json, write_atomically
-from recops.encoders.content import ENCODERS, ITEMS
+from recops.data.catalogue_cleaning import MAX_COMPARED, guessed_by_name, guessed_by_neighbours, near_duplicates
+from recops.encoders.content import DUPLICATES, ENCODERS, GUESSED, ITEMS
 from recops.encoders.content.cache import VectorCache
 from recops.encoders.content.chunk import Counts, encode_chunk
 from recops.errors import CallError
@@ -24,9 +25,12 @@ from recops.plugins import load, names
 from recops.protocols import Encoder, Item
 from recops.stages.project import Project
 
+TEXT = "text"
+
 
 def encode(project: Project) -> dict[str, Any]:
-    """Writes items.json, <encoder>.npy, <encoder>/ and encoders.json, and returns what encoders.json says.
+    """Writes items.json, <encoder>.npy, <encoder>/ and encoders.json, and returns what encoders.json says; what `clean`
+    writes as well where texts are encoded.
 
     A log without a table of items, or a table without rows, gives no matrix. Raises CallError where ingest has
     not run (or split, for an encoder that learns), for an encoder or an option that does not exist, and for weights
@@ -79,9 +83,36 @@ def encode(project: Project) -> dict[str, Any]:
         told += [f"{counts.missing:,} with nothing to encode"] if counts.missing else []
         told += [f"{count:,} {reason}" for reason, count in broken.items()]
         print(f"{name}: {', '.join(told)}", flush=True)
+        if name == TEXT:
+            clean(project, items, encoder)
     found = {"encoders": facts}
     write_atomically(project.encoded / ENCODERS, canonical_json(found))
     return found
+
+
+def clean(project: Project, items: pl.DataFrame, encoder: Encoder) -> None:
+    """Writes what the vectors of texts say about the catalogue: pairs of items that look like one (duplicates.csv, for
+    `ingest.merges`), and with `encode.guess_categories` categories of items without any (guessed_categories.json)."""
+    params = project.params.encode
+    vectors_ND = np.load(project.encoded / f"{TEXT}.npy", mmap_mode="r", allow_pickle=False)
+    if len(items) <= MAX_COMPARED:
+        pairs = near_duplicates(items, vectors_ND)
+        pairs.write_csv(project.encoded / DUPLICATES)
+        if len(pairs):
+            where = (project.encoded / DUPLICATES).relative_to(project.root)
+            print(f"items: {len(pairs):,} pairs look like one item twice ({where}); ingest.merges makes one of two")
+    else:
+        print(f"items: {len(items):,} are too many to look for duplicates (at most {MAX_COMPARED:,})")
+    if not params.guess_categories:
+        return
+    if params.category_names:
+        names_CD = encoder.query(params.category_names)  # type: ignore[attr-defined]
+        found = guessed_by_name(items, vectors_ND, params.category_names, names_CD, params.least_certainty)
+    else:
+        found = guessed_by_neighbours(items, vectors_ND, params.least_certainty)
+    write_atomically(project.encoded / GUESSED, canonical_json(found))
+    lacking = sum(not categories for categories in items["categories"].to_list())
+    print(f"items: categories guessed for {len(found):,} of {lacking:,} without any")
 
 
 def encoder_options(params: EncodeParams) -> dict[str, Any]:
