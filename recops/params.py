@@ -80,14 +80,20 @@ class ValidateParams(Group):
 class SplitParams(Group):
     name: str = "leave_last_out"
     min_user_events: int = Field(3, ge=1, description="users with fewer positives train but are not judged")
-    valid_fraction: float = Field(
-        0.1, gt=0, lt=0.5, description="leave_last_out has none: share of events to validate on"
-    )
-    test_fraction: float = Field(0.1, gt=0, lt=0.5, description="leave_last_out has none: share of events to test on")
+    valid_fraction: float = Field(0.1, gt=0, lt=1, description="leave_last_out has none: share of events to validate on")
+    test_fraction: float = Field(0.1, gt=0, lt=1, description="leave_last_out has none: share of events to test on")
     seed: Seed = 42
     pairs: Literal["directed", "undirected"] = Field(
         "directed", description="random; undirected: items are users, and (a, b) falls where (b, a) does"
     )
+
+    @model_validator(mode="after")
+    def _something_trains(self) -> "SplitParams":
+        if self.valid_fraction + self.test_fraction >= 1:
+            raise ValueError(
+                f"valid_fraction {self.valid_fraction} and test_fraction {self.test_fraction} leave nothing to train on"
+            )
+        return self
 
     @model_validator(mode="after")
     def _only_random_knows_pairs(self) -> "SplitParams":

@@ -58,6 +58,7 @@ def prepare(found: DataSet, data: Path, work: Path, quick: bool) -> Prepared:
     params["source"] = {**params.get("source", {}), "path": str(_source(found, data, project))}
     project.params_file.write_text(yaml.safe_dump(params), encoding="utf-8")
     found.tables(data, project)
+    _without_unseen(project.tables)
     if quick:
         _sample(project.tables / "events.parquet")
     settings = project.params
@@ -69,6 +70,12 @@ def prepare(found: DataSet, data: Path, work: Path, quick: bool) -> Prepared:
     shutil.copy(warm / "context.parquet", project.data / "later")
     encode(project)
     return Prepared(project, project.split, warm, project.data / "later")
+
+
+def _without_unseen(tables: Path) -> None:
+    """Leaves out items of which no event says since when they were there: they would count as old and unwanted."""
+    items, events = pl.read_parquet(tables / "items.parquet"), pl.read_parquet(tables / "events.parquet")
+    items.join(events, on="item_id", how="semi", maintain_order="left").write_parquet(tables / "items.parquet")
 
 
 def _sample(path: Path) -> None:
@@ -125,7 +132,7 @@ def _kuairand(data: Path, project: Project) -> None:
 
 
 def _ml1m(data: Path, project: Project) -> None:
-    """Ratings of 4 and 5, which all have their times; titles, genres and posters."""
+    """Ratings of 4 and 5, which all have their times; titles, genres, the year in the title, and posters."""
     folder, source = data / "movielens-1m", project.root / "source"
     source.mkdir(exist_ok=True)
     with zipfile.ZipFile(folder / "posters_h128.zip") as posters:
@@ -147,6 +154,10 @@ def _ml1m(data: Path, project: Project) -> None:
     ratings = ratings.filter(pl.col("rating") >= 4).sort("timestamp", maintain_order=True)
     ratings.write_csv(source / "ratings.csv")
     _ingested(data, project)
+    path = project.tables / "items.parquet"
+    year = pl.col("title").str.extract(r"\((\d{4})\)$").cast(pl.Int64)
+    known = pl.read_parquet(path).with_columns(attributes=pl.struct(year=year).struct.json_encode())
+    known.write_parquet(path)
 
 
 def _nemig(data: Path, project: Project) -> None:
@@ -200,7 +211,7 @@ DATA_SETS = (
                     "impression": {"signal": "ignored"},
                 }
             },
-            "split": {"valid_fraction": 0.2, "test_fraction": 0.4},
+            "split": {"valid_fraction": 0.12, "test_fraction": 0.75},
         },
         _kuairand,
     ),
@@ -241,7 +252,7 @@ DATA_SETS = (
                     },
                 },
             },
-            "split": {"valid_fraction": 0.2, "test_fraction": 0.45},
+            "split": {"valid_fraction": 0.2, "test_fraction": 0.6},
         },
         _ml1m,
     ),

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from recops.data.content import ItemContent
 from recops.data.interactions import Interactions
-from recops.models._content import ContentConfig, ItemTable, Projection, content_blocks
+from recops.models._content import ContentConfig, ItemTable, content_blocks
 from recops.models._losses import sampled_cross_entropy
 from recops.models._module import ModuleState
 from recops.models._shares import shared_rows
@@ -75,14 +75,14 @@ class _Towers(ItemTable):
 
 
 class _ItemSide(nn.Module):
-    """Encoder vectors to item vectors, as `parts` has them."""
+    """Encoder vectors to item vectors of length `length`, as `parts` has them."""
 
-    def __init__(self, projection: Projection, tower: _Tower, temperature: float) -> None:
+    def __init__(self, projection: nn.Module, tower: _Tower, length: float) -> None:
         super().__init__()
-        self.projection, self.tower, self.temperature = projection, tower, temperature
+        self.projection, self.tower, self.length = projection, tower, length
 
     def forward(self, content: torch.Tensor) -> torch.Tensor:
-        return self.tower(self.projection(content)) / self.temperature
+        return self.tower(self.projection(content)) * self.length
 
 
 class TwoTower(ModuleState):
@@ -117,7 +117,7 @@ class TwoTower(ModuleState):
 
     def attach_content(self, content: ItemContent | None) -> None:
         blocks = content_blocks(content, self.config.content)
-        self.module.attach_content(blocks, self.config, torch.Generator().manual_seed(self._seed))
+        self.module.attach_content(blocks, self.config, self._seed)
 
     def prepare(self, train: Interactions) -> None:
         """Each event with one before it is to be predicted, without `learn_repeats` only the user's first of an item.
@@ -183,13 +183,15 @@ class TwoTower(ModuleState):
     @torch.no_grad()
     def parts(self) -> ServingParts:
         self.module.cpu()
-        network, projection = self.module.settled(), self.module.projection
+        network, projection = self.module.settled()
         vectors_ND = network.item_tower(network.items.weight) / self.config.temperature
+        vectors_ND[self.num_items + 1 :] *= self.config.new_item_weight
         vectors_ND[0] = 0
+        length = self.config.new_item_weight / self.config.temperature
         return ServingParts(
             encoder=network,
             item_vectors=vectors_ND.numpy(),
-            projection=projection and _ItemSide(projection, network.item_tower, self.config.temperature),
+            projection=projection and _ItemSide(projection, network.item_tower, length),
             content=tuple(self.config.content),
             max_history=self.config.max_history,
         )
