@@ -80,7 +80,9 @@ class ValidateParams(Group):
 class SplitParams(Group):
     name: str = "leave_last_out"
     min_user_events: int = Field(3, ge=1, description="users with fewer positives train but are not judged")
-    valid_fraction: float = Field(0.1, gt=0, lt=1, description="leave_last_out has none: share of events to validate on")
+    valid_fraction: float = Field(
+        0.1, gt=0, lt=1, description="leave_last_out has none: share of events to validate on"
+    )
     test_fraction: float = Field(0.1, gt=0, lt=1, description="leave_last_out has none: share of events to test on")
     seed: Seed = 42
     pairs: Literal["directed", "undirected"] = Field(

@@ -1,10 +1,10 @@
-"""From what the encoders say of an item to its vector, fitted once all vectors are learned: costs trained items nothing.
+"""From what the encoders say of an item to its vector, fitted once all are learned: costs trained ones nothing.
 
 The model is trained by ids alone. Then the mean of a Gaussian process, that is kernel ridge regression, is fitted to
-the vectors of the items trained on, and gives an item that was never trained on the vector its content lets one expect:
-warm vectors as targets of a content model as in Gantner et al.: "Learning attribute-to-feature mappings for cold-start
-recommendations" (ICDM 2010). In: encoder vectors and learned vectors of the items trained on. Out: a torch module, which
-is exported as `content.onnx`. Private to this folder, so it is no model of the socket.
+the vectors of the items trained on, and gives any other item the vector that its content lets one expect: learned
+vectors as the targets of a content model, as in Gantner et al.: "Learning attribute-to-feature mappings for cold-start
+recommendations" (ICDM 2010). In: encoder vectors and learned vectors of the items trained on. Out: a torch module,
+which is exported as `content.onnx`. Private to this folder, so it is no model of the socket.
 
 Shapes: T items trained on, of which P are landmarks, C columns of all encoders, D width, M some items.
 """
@@ -19,7 +19,9 @@ from torch import nn
 
 from recops.params import Group
 
-_MAX_LANDMARKS = 4096  # items that a new one is compared with: the fit takes seconds, the file 25 MB of MiniLM's vectors
+_MAX_LANDMARKS = (
+    4096  # items that a new one is compared with: the fit takes seconds, the file 25 MB of MiniLM's vectors
+)
 _JITTER = 1e-6  # makes the matrix of landmarks one that can be inverted where two items have the same content
 
 
