@@ -20,9 +20,9 @@ from recops.errors import BundleError, RefusedError
 from recops.reranking import ItemFacts, Reranker
 from recops.runtime import Histories, Links, OnnxNetwork, RatingScale, Scorer
 
-# 2: several models in one bundle, tables of users, and ratings; 3: with a reranker; 4: with the content of the items.
-# The lowest that says it all is written.
-FORMAT_VERSION = 4
+# 2: several models in one bundle, tables of users, and ratings; 3: with a reranker; 4: with the content of the items;
+# 5: with vectors of users beside a network, for those without a history. The lowest that says it all is written.
+FORMAT_VERSION = 5
 MANIFEST = "manifest.json"
 POINTER = "current.json"
 ENCODER, RANKER, VECTORS, SCORES = "model.onnx", "rank.onnx", "item_vectors.npy", "item_scores.npy"
@@ -55,7 +55,10 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> str:
     """
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
     files = {name: sha256_file(folder / name) for name in names}
+    folders = {name.removesuffix(USER_VECTORS) for name in files if name.endswith(USER_VECTORS)}
     version = 4 if CONTENT in facts.get("scoring", {}) else 3 if RERANKER in files else 2
+    if any(folder + ENCODER in files for folder in folders):
+        version = 5
     text = canonical_json({**facts, "format_version": version, "files": files})
     (folder / MANIFEST).write_text(text, encoding="utf-8")
     return hashlib.sha256(text.encode()).hexdigest()
@@ -192,8 +195,8 @@ def load_bundle(folder: Path, threads: int = 1) -> Bundle:
         raise
     except Exception as error:
         raise BundleError(f"{folder}: not loadable: {error}") from None
-    for part in scorer.members or (scorer,):
-        _check_arrays(folder, part, len(user_ids))
+    for part, about in zip(scorer.members or (scorer,), scoring.get("members", [scoring]), strict=True):
+        _check_arrays(folder, part, about.get("num_users", len(user_ids)))
     _check_rows(folder / FALLBACK, fallback, num_items + 1)
     _check_content(folder, scorer, scoring.get(CONTENT, []), content)
     if len(set(items["item_id"])) != num_items or any(len(values) != num_items for values in items.values()):

@@ -110,6 +110,7 @@ class EncodeParams(Group):
     model_config = ConfigDict(extra="allow")
 
     encoders: list[str] = []
+    users: bool = Field(False, description="also the attributes of users, for models with user_attributes")
     threads: int = Field(2, ge=1, description="CPU threads of networks")
 
     @model_validator(mode="after")

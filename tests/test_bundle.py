@@ -190,7 +190,7 @@ def test_a_link_to_a_file_outside_is_refused(folder):
 
 
 def test_a_newer_format_is_refused(folder):
-    change(files.MANIFEST, lambda data: data.replace(b'"format_version": 2', b'"format_version": 5'))(folder)
+    change(files.MANIFEST, lambda data: data.replace(b'"format_version": 2', b'"format_version": 6'))(folder)
     with pytest.raises(BundleError, match="newer"):
         load_bundle(folder)
 

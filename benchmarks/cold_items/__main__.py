@@ -3,9 +3,9 @@
 For each data set: Recall@10 and NDCG@10 on items first seen after the last cut, over the whole catalogue of the moment
 and among new items alone, of random lists, popularity by category, content k-NN, each model without content, by each
 encoder and by all, and a fusion of the best model with content k-NN. Among new items alone nothing can be gained by
-showing new items more often, over the whole catalogue it can: so beside it stands NDCG@10 on everything after the cut. Then, with content
-against without as paired differences: NDCG@10 on items that were trained on, and on everything after the cut by the
-length of the history. Users judged on new items have a history; how many had none is told.
+showing new items more often, over the whole catalogue it can: so beside it stands NDCG@10 on everything after the cut.
+Then, with content against without as paired differences: NDCG@10 on items that were trained on, and on everything after
+the cut by the length of the history. Users judged on new items have a history; how many had none is told.
 
 All is chosen on validation, which is judged on items first seen after an earlier cut. Content k-NN: neighbours, power
 and decay, by NDCG@10 over the whole catalogue, and again among new items alone. Content of a model: sharpness and ridge
@@ -164,7 +164,7 @@ def combinations(grid: Mapping[str, Sequence[Any]], quick: bool) -> list[dict[st
 
 
 def nearest(parts: Parts, encoders: Sequence[str], quick: bool) -> tuple[Made, Made]:
-    """Content k-NN with the settings that are best over the whole catalogue, and those that are best among new items."""
+    """Content k-NN with the settings that are best over the whole catalogue, and those best among new items."""
     found = [
         fitted(parts, "content_knn", {"content": list(encoders), **chosen})
         for chosen in combinations(NEIGHBOURS, quick)

@@ -55,12 +55,12 @@ def prepare(found: DataSet, data: Path, work: Path, quick: bool) -> Prepared:
     project = Project(work / f"{found.name}{'-quick' if quick else ''}")
     project.tables.mkdir(parents=True, exist_ok=True)
     params = {**found.params, "encode": {"encoders": list(found.encoders), "threads": 1}}
-    params["source"] = {**params.get("source", {}), "path": str(_source(found, data, project))}
+    params["source"] = {**params.get("source", {}), "path": str(source_of(found, data, project))}
     project.params_file.write_text(yaml.safe_dump(params), encoding="utf-8")
     found.tables(data, project)
     _without_unseen(project.tables)
     if quick:
-        _sample(project.tables / "events.parquet")
+        sample_users(project.tables / "events.parquet")
     settings = project.params
     for name, folder in (("cold_items", project.split), ("global_time", project.data / "later")):
         split = settings.split.model_copy(update={"name": name})
@@ -78,7 +78,7 @@ def _without_unseen(tables: Path) -> None:
     items.join(events, on="item_id", how="semi", maintain_order="left").write_parquet(tables / "items.parquet")
 
 
-def _sample(path: Path) -> None:
+def sample_users(path: Path) -> None:
     events = pl.read_parquet(path)
     users = events["user_id"].unique().sort()
     step = max(1, len(users) // QUICK_USERS)
@@ -110,7 +110,7 @@ def withhold(split: Path, out: Path) -> Path:
     return out
 
 
-def _source(found: DataSet, data: Path, project: Project) -> Path:
+def source_of(found: DataSet, data: Path, project: Project) -> Path:
     return project.root / "source" if found.name == "ml1m" else data / FOLDERS[found.name]
 
 
@@ -153,6 +153,12 @@ def _ml1m(data: Path, project: Project) -> None:
         ratings = pl.read_csv(file.read(), columns=["userId", "movieId", "rating", "timestamp"])
     ratings = ratings.filter(pl.col("rating") >= 4).sort("timestamp", maintain_order=True)
     ratings.write_csv(source / "ratings.csv")
+    users = [line.split("::") for line in (folder / "users.dat").read_text(encoding="latin-1").splitlines()]
+    columns = {"user": 0, "gender": 1, "age": 2, "occupation": 3}
+    known = {
+        name: [f"{name} {row[place]}" if place > 1 else row[place] for row in users] for name, place in columns.items()
+    }
+    pl.DataFrame(known).write_csv(source / "users.csv")
     _ingested(data, project)
     path = project.tables / "items.parquet"
     year = pl.col("title").str.extract(r"\((\d{4})\)$").cast(pl.Int64)
@@ -249,6 +255,11 @@ DATA_SETS = (
                             "categories": "genres",
                             "image": "picture",
                         },
+                    },
+                    "users": {
+                        "path": "users.csv",
+                        "columns": {"user_id": "user"},
+                        "attributes": ["gender", "age", "occupation"],
                     },
                 },
             },

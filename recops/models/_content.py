@@ -3,8 +3,8 @@
 Trained `after` the rest, content only says where an item that was never trained on would stand (`_content_map.py`).
 Trained `joint`, an item's vector is its learned embedding plus its projected content: in training the embeddings of
 some items are left out, anew in every batch (DropoutNet, Volkovs, Yu & Poutanen, 2017), so that content alone also
-stands for an item, as it must for one that was never trained on. In: ItemContent. Out: a torch module. Private to this folder, so it is no
-model of the socket.
+stands for an item, as it must for one that was never trained on. In: ItemContent. Out: a torch module. Private to this
+folder, so it is no model of the socket.
 
 Shapes: T items trained on, N items with those that only content knows (row 0 is padding), C columns of all encoders,
 D width, M some items.

@@ -16,6 +16,7 @@ import numpy as np
 from recops.errors import CallError
 
 ITEMS, ENCODERS = "items.json", "encoders.json"
+USERS = "users"  # a folder in it, alike, where users were encoded: their ids are in its `items.json`
 
 
 @dataclass(frozen=True)
