@@ -156,8 +156,12 @@ class Spectral:
 
     def state(self) -> dict[str, np.ndarray]:
         links = dict(zip(("indptr", "indices", "weights"), self.links, strict=True))
-        vectors = {"history_axes": self.history_axes, "item_vectors": self.item_vectors, "response": self.response}
-        return {**vectors, **links}
+        return {
+            "history_axes": self.history_axes,
+            "item_vectors": self.item_vectors,
+            "response": self.response,
+            **links,
+        }
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         self.history_axes, self.item_vectors = state["history_axes"], state["item_vectors"]

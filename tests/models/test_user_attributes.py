@@ -62,7 +62,11 @@ def fitted() -> TwoTower:
 
 def own_share(scorer: Scorer, asked: Histories, groups: list[int]) -> float:
     best = np.argsort(-scorer.scores(asked)[:, 1:], axis=1)[:, :5]
-    return float(np.mean([[planted().items.ids[i][1] == str(group) for i in row] for row, group in zip(best, groups)]))
+    return float(
+        np.mean(
+            [[planted().items.ids[i][1] == str(group) for i in row] for row, group in zip(best, groups, strict=True)]
+        )
+    )
 
 
 def new_users() -> Histories:
