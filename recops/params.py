@@ -96,13 +96,21 @@ class SplitParams(Group):
     name: str = "leave_last_out"
     min_user_events: int = Field(3, ge=1, description="users with fewer positives train but are not judged")
     valid_fraction: float = Field(
-        0.1, gt=0, lt=0.5, description="leave_last_out has none: share of events to validate on"
+        0.1, gt=0, lt=1, description="leave_last_out has none: share of events to validate on"
     )
-    test_fraction: float = Field(0.1, gt=0, lt=0.5, description="leave_last_out has none: share of events to test on")
+    test_fraction: float = Field(0.1, gt=0, lt=1, description="leave_last_out has none: share of events to test on")
     seed: Seed = 42
     pairs: Literal["directed", "undirected"] = Field(
         "directed", description="random; undirected: items are users, and (a, b) falls where (b, a) does"
     )
+
+    @model_validator(mode="after")
+    def _something_trains(self) -> "SplitParams":
+        if self.valid_fraction + self.test_fraction >= 1:
+            raise ValueError(
+                f"valid_fraction {self.valid_fraction} and test_fraction {self.test_fraction} leave nothing to train on"
+            )
+        return self
 
     @model_validator(mode="after")
     def _only_random_knows_pairs(self) -> "SplitParams":
@@ -117,6 +125,7 @@ class EncodeParams(Group):
     model_config = ConfigDict(extra="allow")
 
     encoders: list[str] = []
+    users: bool = Field(False, description="also the attributes of users, for models with user_attributes")
     threads: int = Field(2, ge=1, description="CPU threads of networks")
     guess_categories: bool = Field(
         False, description="items with a text and no categories get those of the items most like them, marked so"
@@ -125,7 +134,7 @@ class EncodeParams(Group):
         [], description="guess_categories: choose one of these by its name, where no item has categories"
     )
     least_certainty: float = Field(
-        0.5, ge=0, le=1, description="guess_categories: share of the likest items, or of names, that a guess needs"
+        0.7, ge=0, le=1, description="guess_categories: share of the likest items, or of names, that a guess needs"
     )
 
     @model_validator(mode="after")

@@ -113,7 +113,7 @@ def export_bundle(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        signature, scoring = _write_parts(parts, temporary, opset, content)
+        signature, scoring = _write_parts(parts, temporary, opset, content, len(users))
         if ratings is not None:
             scoring["ratings"] = {"lowest": ratings.lowest, "highest": ratings.highest}
             np.save(temporary / files.USER_MEANS, ratings.user_means.astype(np.float32), allow_pickle=False)
@@ -177,7 +177,7 @@ def _laid_out(parts: ServingParts) -> list[tuple[str, ServingParts, str | None]]
 
 
 def _write_parts(
-    parts: ServingParts, folder: Path, opset: int, content: ItemContent | None
+    parts: ServingParts, folder: Path, opset: int, content: ItemContent | None, num_users: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Networks and arrays of every model; returns the networks' signatures and the manifest's `scoring`."""
     signature: dict[str, Any] = {}
@@ -204,6 +204,8 @@ def _write_parts(
             "needs_history": part.needs_history,
             "uses_time": part.uses_time,
         }
+        if part.user_table is not None and len(part.user_table) <= num_users:
+            settings["num_users"] = len(part.user_table) - 1
         if part.content:
             settings[files.ENCODERS] = list(part.content)
         if part.nearness is not None:

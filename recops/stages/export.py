@@ -60,13 +60,13 @@ def export(project: Project) -> dict[str, Any]:
         "opset": params.export.opset,
     }
     remove_seen = params.recommend.remove_seen
-    scoring = Scoring(scorer, item_ids, interactions.users.ids, remove_seen)
+    scoring = Scoring(scorer, item_ids, interactions.all_users.ids, remove_seen)
     positive = [kind for kind, meaning in params.ingest.events.items() if meaning.signal == "positive"]
     release = export_bundle(
         parts,
         project.bundle,
         items=catalogue(project, item_ids),
-        users=interactions.users.ids,
+        users=interactions.all_users.ids,
         fallback=fallback,
         ratings=ratings,
         content=interactions.content,

@@ -105,7 +105,7 @@ def test_a_refitted_release_serves_new_items_by_the_users_taste(project: Project
     project.params_file.write_text(PARAMS.format(refit="true").replace(", content_knn]", "]"))
     fit(project)
     served = Release(load_bundle(project.bundle), {})
-    assert served.bundle.manifest["format_version"] == 4
+    assert served.bundle.manifest["format_version"] == 5
     answer = recommend(served, Recommend(history=["i00", "i03", "new0"], k=20), None)
     scores = {item["item_id"]: item["score"] for item in answer["items"]}
     history = recommend(served, Recommend(history=["i01", "i04"], k=20), None)["items"]

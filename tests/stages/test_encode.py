@@ -192,6 +192,33 @@ def test_an_encoder_that_learns_leaves_nothing_in_the_cache(project: Project, ca
     assert "attributes: 4 of 5 items encoded, 0 of them from the cache" in capsys.readouterr().out
 
 
+def write_users(project: Project, plans: dict[str, str | None]) -> None:
+    attributes = [None if plan is None else f'{{"plan": "{plan}"}}' for plan in plans.values()]
+    users = {"user_id": list(plans), "attributes": pl.Series(attributes, dtype=pl.String)}
+    pl.DataFrame(users).write_parquet(project.tables / "users.parquet")
+
+
+def test_users_are_encoded_by_the_attributes_of_those_trained_on(project: Project) -> None:
+    write_users(project, {"u": "free", "v": "paid", "w": "new", "x": None, "y": "paid"})
+    trained = pl.DataFrame({"item_id": ["a", "b"], "user_id": ["u", "v"]})
+    trained.write_parquet(project.split / "train.parquet")
+    configure(project, users=True, attributes={"min_items": 1})
+    assert encode(project) == {"encoders": []}  # of items
+    found = read_content(project.encoded / "users")
+    assert found.item_ids == ["u", "v", "w", "x", "y"]
+    # Two columns, free and paid, each standardised over u and v; what only came later has none.
+    assert found.vectors["attributes"].tolist() == [[1, -1], [-1, 1], [0, 0], [0, 0], [-1, 1]]
+
+
+def test_users_who_are_all_alike_are_refused(project: Project) -> None:
+    write_users(project, {"u": "free", "v": "free"})
+    trained = pl.DataFrame({"item_id": ["a", "b"], "user_id": ["u", "v"]})
+    trained.write_parquet(project.split / "train.parquet")
+    configure(project, users=True)
+    with pytest.raises(CallError, match=r"encode\.users: of 2 users: .*nothing to encode"):
+        encode(project)
+
+
 def test_without_encoders_there_are_ids_alone(project: Project) -> None:
     configure(project, encoders=[])
     assert encode(project) == {"encoders": []}
@@ -256,7 +283,7 @@ def test_guessed_categories_reach_the_catalogue_marked(
     """The server's vectors tell texts by their length: what is like "red film" gets its category."""
     text = {"url": server.url, "model": "m-1", "key_env": "EMBEDDINGS_KEY"}
     write_items(project, [*ITEMS, {"item_id": "f", "title": "red film. y", "categories": None}])
-    configure(project, encoders=["text"], text=text, guess_categories=True)
+    configure(project, encoders=["text"], text=text, guess_categories=True, least_certainty=0.5)
     encode(project)
     assert "items: categories guessed for 1 of 2 without any" in capsys.readouterr().out
     guessed = json.loads((project.encoded / "guessed_categories.json").read_text())
