@@ -26,7 +26,7 @@ import numpy as np
 import torch
 import yaml
 
-from benchmarks.cold_items.__main__ import CHOICE, METRICS, SAMPLES, paired, values_of
+from benchmarks.cold_items.chosen import CHOICE, METRICS, SAMPLES, paired, values_of
 from benchmarks.cold_items.data import DATA_SETS, DataSet, sample_users, source_of
 from benchmarks.report import RESULTS, facts, write_results
 from recops.data.interactions import Interactions, read_interactions

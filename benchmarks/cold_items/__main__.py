@@ -2,7 +2,7 @@
 
 For each data set: Recall@10 and NDCG@10 on items first seen after the last cut, over the whole catalogue of the moment
 and among new items alone, of random lists, popularity by category, content k-NN, each model without content, by each
-encoder and by all, and a fusion of the best model with content k-NN. Among new items alone nothing can be gained by
+encoder and by all, and a fusion of the best of each. Among new items alone nothing can be gained by
 showing new items more often, over the whole catalogue it can: so beside it stands NDCG@10 on everything after the cut.
 Then, with content against without as paired differences: NDCG@10 on items that were trained on, and on everything after
 the cut by the length of the history. Users judged on new items have a history; how many had none is told.
@@ -23,218 +23,55 @@ if __name__ == "__main__":
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 import argparse
-import itertools
 import json
-import operator
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.cold_items.data import DATA_SETS, DataSet, Prepared, prepare
+from benchmarks.cold_items.chosen import (
+    CHOICE,
+    METRICS,
+    MODELS,
+    SAMPLES,
+    Made,
+    Parts,
+    among_new,
+    fitted,
+    fused,
+    nearest,
+    paired,
+    random_lists,
+    read_parts,
+    settings_of,
+    trained_jointly,
+    values_of,
+    with_content,
+)
+from benchmarks.cold_items.data import DATA_SETS, DataSet, prepare
 from benchmarks.report import RESULTS, facts, write_results
-from recops.data.interactions import Interactions, read_interactions
-from recops.evaluation.bootstrap import mean_intervals, paired_bootstrap
-from recops.evaluation.judging import Judging, read_judging
-from recops.evaluation.protocol import metric_values
-from recops.models.fusion import Fusion
-from recops.params import EvaluateParams, TrainParams
-from recops.protocols import ServingParts
-from recops.release.export import torch_scorer
+from recops.evaluation.bootstrap import mean_intervals
+from recops.evaluation.judging import Judging
 from recops.runtime import Scorer
-from recops.stages.train import fit
-from recops.training.loop import new_model
 
-METRICS = ("recall@10", "ndcg@10")
-CHOICE = "ndcg@10"
-SAMPLES = 1000
-MODELS: dict[str, dict[str, Any]] = {
-    "spectral": {"num_factors": 128, "degree_exponent": 0.3},
-    "two_tower": {"embedding_dim": 64, "epochs": 8, "max_history": 100},
-    "ligr": {"embedding_dim": 64, "num_blocks": 1, "epochs": 8, "max_history": 100},
-}
-QUICK = {"embedding_dim": 16, "epochs": 2}
 JOINT = "two_tower"  # also trained together with its projection of content, by all encoders
-ID_DROPOUTS = (0.1, 0.5)
-NEIGHBOURS = {"num_neighbors": (20, 50, 200), "power": (1.0, 3.0), "link_decay": (None, 5.0, 20.0)}
-MAPS = {"content_sharpness": (1.0, 3.0), "content_ridge": (0.03, 0.3)}
-WEIGHTS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
-MOST_LOSS = 0.01  # of the validation figures that a weight of new items may cost
-VALIDATION_USERS = 1000
 LENGTHS = {"0": (0, 0), "1": (1, 1), "2-4": (2, 4), "5-9": (5, 9), "10+": (10, np.inf)}
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Who is judged on what: of new items (`cold_*`) users with a history alone."""
-
-    train: Interactions
-    cold_valid: Judging
-    cold_test: Judging
-    warm_valid: Judging
-    warm_test: Judging
-    later_valid: Judging
-    later: Judging
-    without_history: int
-
-    @cached_property
-    def new_valid(self) -> Judging:
-        return among_new(self.cold_valid, self.train.num_items)
-
-
-def read_parts(found: Prepared, max_users: int) -> Parts:
-    items = found.project.tables / "items.parquet"
-    train = read_interactions(found.cold / "train.parquet", items, found.project.encoded)
-
-    def part(folder: Path, name: Any) -> Judging:
-        users = min(max_users, VALIDATION_USERS) if name == "valid" else max_users
-        settings = EvaluateParams(k=[10], metric=CHOICE, max_users=users)
-        return read_judging(folder, name, train, settings, True, items)
-
-    def with_history(judging: Judging) -> Judging:
-        return judging.of(np.flatnonzero([len(history) > 0 for history in judging.histories]))
-
-    cold = part(found.cold, "test")
-    return Parts(
-        train=train,
-        cold_valid=with_history(part(found.cold, "valid")),
-        cold_test=with_history(cold),
-        warm_valid=part(found.warm, "valid"),
-        warm_test=part(found.warm, "test"),
-        later_valid=part(found.later, "valid"),
-        later=part(found.later, "test"),
-        without_history=len(cold) - len(with_history(cold)),
-    )
-
-
-def among_new(judging: Judging, num_trained: int) -> Judging:
-    """The same users, whose candidates are the items that were never trained on."""
-    trained = np.arange(1, num_trained + 1)
-    refused = judging.refused or [np.empty(0, np.int64)] * len(judging)
-    return replace(judging, refused=[np.union1d(trained, rows) for rows in refused])
-
-
-@dataclass(frozen=True)
-class Made:
-    """A fitted model and how good it is on the new items of validation, over the whole catalogue and among them."""
-
-    model: Any
-    parts: ServingParts
-    settings: dict[str, Any]
-    valid: float
-    valid_new: float
-
-    @cached_property
-    def scorer(self) -> Scorer:
-        return torch_scorer(self.parts)
-
-
-def made(parts: Parts, model: Any, settings: Mapping[str, Any]) -> Made:
-    found = model.parts()
-    scorer = torch_scorer(found)
-    valid, valid_new = parts.cold_valid.mean(scorer, CHOICE), parts.new_valid.mean(scorer, CHOICE)
-    return Made(model, found, dict(settings), valid, valid_new)
-
-
-def fitted(parts: Parts, model: str, settings: Mapping[str, Any]) -> Made:
-    params = TrainParams(model=model, seed=1, threads=1, models={model: dict(settings)})
-    steered_by = parts.warm_valid if model in MODELS else None
-    return made(parts, fit(model, parts.train, params, steered_by, CHOICE)[0], settings)
-
-
-def at_random(parts: Parts) -> Scorer:
-    """Another list for each user: what one list for all would find depends on which items happen to lead it."""
-    generator = np.random.default_rng(1)
-    vectors = generator.standard_normal((len(parts.train.all_items) + 1, 32), np.float32)
-
-    def draw(histories: np.ndarray) -> np.ndarray:
-        return generator.standard_normal((len(histories), 32), np.float32)
-
-    return Scorer(len(vectors) - 1, encode=draw, item_vectors=vectors)
-
-
-def combinations(grid: Mapping[str, Sequence[Any]], quick: bool) -> list[dict[str, Any]]:
-    kept = [values[:1] if quick else values for values in grid.values()]
-    return [dict(zip(grid, chosen, strict=True)) for chosen in itertools.product(*kept)]
-
-
-def nearest(parts: Parts, encoders: Sequence[str], quick: bool) -> tuple[Made, Made]:
-    """Content k-NN with the settings that are best over the whole catalogue, and those best among new items."""
-    found = [
-        fitted(parts, "content_knn", {"content": list(encoders), **chosen})
-        for chosen in combinations(NEIGHBOURS, quick)
-    ]
-    return max(found, key=lambda one: one.valid), max(found, key=lambda one: one.valid_new)
-
-
-def with_content(parts: Parts, plain: Made, encoders: Sequence[str], quick: bool) -> Made:
-    """A model that was fitted without content, with the map from content to vectors that is best on validation."""
-
-    def mapped(**settings: Any) -> Made:
-        config = {**plain.settings, "content": list(encoders), **settings}
-        kind = type(plain.model)
-        model = new_model(kind, kind.Config(**config), parts.train, seed=1)
-        model.load_state(plain.model.state())
-        return made(parts, model, config)
-
-    def costs_little(one: Made) -> bool:
-        (warm, plain_warm), (later, plain_later) = (
-            [values_of(part, scorer)[CHOICE] for scorer in (one.scorer, plain.scorer)]
-            for part in (parts.warm_valid, parts.later_valid)
-        )
-        is_kept = paired(warm, plain_warm)["low"] >= -MOST_LOSS * np.nanmean(plain_warm)
-        return bool(is_kept and np.nanmean(later) >= (1 - MOST_LOSS) * np.nanmean(plain_later))
-
-    found = max((mapped(**chosen) for chosen in combinations(MAPS, quick)), key=lambda one: one.valid_new)
-    best = {key: found.settings[key] for key in MAPS}
-    for weight in WEIGHTS[1 : 2 if quick else None]:
-        heavier = mapped(**best, new_item_weight=weight)
-        if heavier.valid > found.valid and costs_little(heavier):
-            found = heavier
-    return found
-
-
-def trained_jointly(parts: Parts, model: str, encoders: Sequence[str], quick: bool) -> Made:
-    """A network trained with its projection of content, with the id dropout that is best among new items."""
-    settings = settings_of(model, quick) | {"content": list(encoders), "content_fit": "joint"}
-    found = [fitted(parts, model, settings | chosen) for chosen in combinations({"id_dropout": ID_DROPOUTS}, quick)]
-    return max(found, key=lambda one: one.valid_new)
-
-
-def settings_of(model: str, quick: bool) -> dict[str, Any]:
-    return MODELS[model] | {key: value for key, value in QUICK.items() if quick and key in MODELS[model]}
-
-
-def fused(parts: Parts, members: Mapping[str, ServingParts]) -> Made:
-    """Several models together, their weights from the new items of validation, over the whole catalogue."""
-    model = Fusion(Fusion.Config(members=list(members), edges=[]), 0, 0, seed=1)
-    model.attach(members, parts.train)
-    model.blend({name: torch_scorer(part) for name, part in members.items()}, parts.cold_valid)
-    found = model.parts()
-    assert found.fusion is not None
-    weights = zip((name for name, _ in found.members), found.fusion.weights[0].tolist(), strict=True)
-    return made(parts, model, dict(weights))
-
-
-def values_of(judging: Judging, scorer: Scorer) -> dict[str, np.ndarray]:
-    ranked = judging.rank(scorer, 10)
-    return {metric: metric_values(ranked, metric) for metric in METRICS}
-
-
-@dataclass(frozen=True)
 class Row:
-    """A line of the table: what it says, the model over the whole catalogue, and NDCG@10 of each user on new items,
-    over the whole catalogue and among new items."""
+    """A line of the table: what it says, the model over the whole catalogue and among new items, which may have other
+    settings, and NDCG@10 of each user on new items of either."""
 
     told: dict[str, Any]
-    made: Made
-    whole: np.ndarray
-    alone: np.ndarray
+    whole: Made
+    alone: Made
+    on_whole: np.ndarray
+    on_new: np.ndarray
 
 
 def row_of(parts: Parts, whole: Made, alone: Made, seconds: float) -> Row:
@@ -249,7 +86,7 @@ def row_of(parts: Parts, whole: Made, alone: Made, seconds: float) -> Row:
     for label, interval in zip(labels, intervals, strict=True):
         told[label] = dict(zip(("value", "low", "high"), map(float, interval[:3]), strict=True))
     told |= {"everything": float(np.nanmean(everything)), "cpu_seconds": seconds}
-    return Row(told, whole, on_whole[CHOICE], on_new[CHOICE])
+    return Row(told, whole, alone, on_whole[CHOICE], on_new[CHOICE])
 
 
 def measure(found: DataSet, parts: Parts, models: Sequence[str], quick: bool) -> dict[str, Any]:
@@ -270,10 +107,12 @@ def measure(found: DataSet, parts: Parts, models: Sequence[str], quick: bool) ->
         print(f"  {name:<36} {cells} {told['everything']:.4f} {told['cpu_seconds']:.0f} s", flush=True)
         return whole
 
-    def best(measure: Callable[[Made], float], *kinds: str) -> str:
+    def best(measured: str, *kinds: str) -> str:
         """What is best on validation of some kinds of models."""
         names = [name for name in rows if name.split()[0] in kinds]
-        return max(names, key=lambda name: measure(rows[name].made))
+        return max(
+            names, key=lambda name: getattr(rows[name].alone if measured == "valid_new" else rows[name].whole, measured)
+        )
 
     print(f"  {'':<36} {METRICS[0]:<24} {METRICS[1]:<24} the same among new items alone; {CHOICE} of everything later")
     add("random", random_lists)
@@ -285,31 +124,22 @@ def measure(found: DataSet, parts: Parts, models: Sequence[str], quick: bool) ->
         for encoders in subsets:
             name = f"{model} {'+'.join(encoders)}"
             add(name, with_content, plain, encoders, quick)
-        compared[name] = against(parts, rows[name].made, plain)
+        compared[name] = against(parts, rows[name].whole, plain)
         if model == JOINT:
             name += " joint"
             compared[name] = against(parts, add(name, trained_jointly, model, every, quick), plain)
     rivals = ("content_knn", "category_popular")
-    members = [best(lambda one: one.valid, "content_knn"), best(lambda one: one.valid_new, *models)]
-    add("fusion of the best of each", fused, {name: rows[name].made.parts for name in members})
+    members = [best("valid_new", kind) for kind in ("content_knn", *models)]
+    add("fusion of the best of each", fused, {name: rows[name].alone.parts for name in members})
 
     above = {}
-    for label, measured, column in (("whole", "valid", "whole"), ("among new", "valid_new", "alone")):
-        value = operator.attrgetter(measured)
-        model, rival = best(value, *models), best(value, *rivals)
+    for label, measured, column in (("whole", "valid", "on_whole"), ("among new", "valid_new", "on_new")):
+        model, rival = best(measured, *models, "fusion"), best(measured, *rivals)
         own, other = (getattr(rows[name], column) for name in (model, rival))
         key = CHOICE if label == "whole" else f"{CHOICE} among new"
         apart = rows[model].told[key]["low"] > rows[rival].told[key]["high"]
         above[label] = {"model": model, "rival": rival, "apart": apart, **paired(own, other)}
     return {"rows": {name: row.told for name, row in rows.items()}, **about(parts), "above": above, "models": compared}
-
-
-def random_lists(parts: Parts) -> Made:
-    scorer = at_random(parts)
-    valid, valid_new = parts.cold_valid.mean(scorer, CHOICE), parts.new_valid.mean(scorer, CHOICE)
-    found = Made(None, ServingParts(), {}, valid, valid_new)
-    found.__dict__["scorer"] = scorer  # has no parts
-    return found
 
 
 def against(parts: Parts, own: Made, plain: Made) -> dict[str, Any]:
@@ -331,10 +161,6 @@ def about(parts: Parts) -> dict[str, int]:
         "targets": int(sum(map(len, parts.cold_test.targets))),
         "warm_users": len(parts.warm_test),
     }
-
-
-def paired(own: np.ndarray, other: np.ndarray) -> dict[str, float]:
-    return dict(zip(("difference", "low", "high"), paired_bootstrap(own, other, SAMPLES, seed=0), strict=True))
 
 
 def by_length(judging: Judging, model: Scorer, plain: Scorer) -> dict[str, dict[str, Any]]:

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from recops.data.content import ItemContent
 from recops.errors import RefusedError
-from recops.models._content_map import ContentFit, ContentMapConfig
+from recops.models._content_map import ContentFit, ContentMapConfig, new_vectors
 
 
 class ContentConfig(ContentMapConfig):
@@ -135,8 +135,7 @@ class ItemTable(nn.Module):
         table = self.table()
         if self.fit_after is not None:
             projection = self.fit_after(table[1:].cpu().numpy())
-            new_MC = self.content[len(table) :].cpu().float()
-            table = torch.cat([table, projection(new_MC).to(table)])
+            table = torch.cat([table, new_vectors(projection, self.content[len(table) :].cpu()).to(table)])
         found = copy.copy(self)
         found._modules, found._buffers = dict(self._modules), {}
         found.items = nn.Embedding.from_pretrained(table, padding_idx=0)

@@ -22,6 +22,8 @@ from recops.params import Group
 _MAX_LANDMARKS = (
     4096  # items that a new one is compared with: the fit takes seconds, the file 25 MB of MiniLM's vectors
 )
+_MAX_FITTED = 16_384  # items that the map is fitted to: 270 MB of kernel
+_AT_ONCE = 2048  # items compared with the landmarks
 _JITTER = 1e-6  # makes the matrix of landmarks one that can be inverted where two items have the same content
 
 
@@ -79,40 +81,53 @@ class ContentFit:
     """Fits maps of the same items to any vectors: what does not depend on these is computed once.
 
     `blocks` are the vectors [T, D] of each encoder. Items of which none says anything are left out; without any other
-    a map gives the mean of nothing, which is zeros. Of more than 4,096 items the landmarks are drawn (Nyström).
+    a map gives the mean of nothing, which is zeros. Of more than 4,096 items the landmarks are drawn (Nyström), and of
+    more than 16,384 those that the map is fitted to.
     """
 
     def __init__(self, blocks: Sequence[np.ndarray], config: ContentMapConfig, seed: int) -> None:
-        content_TC = torch.from_numpy(np.concatenate([block.astype(np.float64) for block in blocks], axis=1))
-        self._known = np.flatnonzero(content_TC.any(1).numpy())
-        content_MC = content_TC[self._known]
         dims = [block.shape[1] for block in blocks]
-        mean_C = torch.cat([_mean_of_known(block) for block in content_TC.split(dims, -1)])
-        parts = zip(content_MC.split(dims, -1), mean_C.split(dims), strict=True)
-        units_MC = torch.cat([_units(block, mean) for block, mean in parts], dim=-1)
-        chosen = np.random.default_rng(seed).permutation(len(self._known))[:_MAX_LANDMARKS]
-        self._arguments = (dims, config.content_sharpness, mean_C.numpy(), units_MC.numpy()[np.sort(chosen)])
-        kernel_MP = ContentMap(*self._arguments, np.zeros(1)).kernel(content_MC).numpy()
-        kernel_PP = kernel_MP[np.sort(chosen)]
+        known = np.flatnonzero(np.logical_or.reduce([block.any(1) for block in blocks]))
+        drawn = np.random.default_rng(seed).permutation(known)
+        self._fitted = np.sort(drawn[:_MAX_FITTED])
+        is_landmark = np.isin(self._fitted, drawn[:_MAX_LANDMARKS])
+        parts = [torch.from_numpy(block[self._fitted].astype(np.float64)) for block in blocks]
+        means = [_mean_of_known(part) for part in parts]
+        landmarks = torch.cat(
+            [_units(part, mean)[is_landmark] for part, mean in zip(parts, means, strict=True)], dim=-1
+        )
+        self._arguments = (dims, config.content_sharpness, torch.cat(means).numpy(), landmarks.numpy())
+        found, content_MC = ContentMap(*self._arguments, np.zeros(1)), torch.cat(parts, dim=-1)
+        kernel_PP = found.kernel(content_MC[is_landmark]).numpy()
         kernel_PP[np.diag_indices_from(kernel_PP)] += _JITTER
-        if len(chosen) == len(self._known):
-            self._right_MP = None
-            system_PP = kernel_PP + config.content_ridge * np.eye(len(chosen))
+        if is_landmark.all():
+            self._kernel_MP = None
+            system_PP = kernel_PP + config.content_ridge * np.eye(len(kernel_PP))
         else:
-            self._right_MP = kernel_MP
-            system_PP = kernel_MP.T @ kernel_MP + config.content_ridge * kernel_PP
-        self._factor = linalg.cho_factor(system_PP) if len(chosen) else None
+            self._kernel_MP = np.empty((len(content_MC), len(landmarks)), np.float32)
+            system_PP = config.content_ridge * kernel_PP
+            for start in range(0, len(content_MC), _AT_ONCE):
+                rows = found.kernel(content_MC[start : start + _AT_ONCE]).numpy()
+                system_PP += rows.T @ rows
+                self._kernel_MP[start : start + _AT_ONCE] = rows
+        self._factor = linalg.cho_factor(system_PP) if len(landmarks) else None
 
     def __call__(self, vectors_TD: np.ndarray) -> ContentMap:
         """The map to `vectors` [T, D]."""
-        wanted_MD = vectors_TD[self._known].astype(np.float64)
+        wanted_MD = vectors_TD[self._fitted].astype(np.float64)
         offset_D = wanted_MD.mean(0) if len(wanted_MD) else np.zeros(vectors_TD.shape[1])
         found = ContentMap(*self._arguments, offset_D)
         if self._factor is not None:
             wanted_MD = wanted_MD - offset_D
-            right_PD = wanted_MD if self._right_MP is None else self._right_MP.T @ wanted_MD
+            right_PD = wanted_MD if self._kernel_MP is None else self._kernel_MP.T @ wanted_MD.astype(np.float32)
             found.weights = torch.from_numpy(linalg.cho_solve(self._factor, right_PD).astype(np.float32))
         return found.eval()
+
+
+@torch.no_grad()
+def new_vectors(projection: nn.Module, content_MC: torch.Tensor) -> torch.Tensor:
+    """[M, D] of any number of items, some at a time, since each is compared with all landmarks."""
+    return torch.cat([projection(some.float()) for some in content_MC.split(_AT_ONCE)])
 
 
 class Weighed(nn.Module):

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from recops.data.content import ItemContent
 from recops.data.interactions import Interactions
 from recops.models._content import content_blocks
-from recops.models._content_map import ContentFit, ContentMapConfig, Weighed
+from recops.models._content_map import ContentFit, ContentMapConfig, Weighed, new_vectors
 from recops.models._links import no_links, pack_links, user_item_matrix
 from recops.nearest import strongest
 from recops.protocols import ServingParts
@@ -132,24 +132,21 @@ class Spectral:
         )
         return self._with_new_items(found) if self._blocks else found
 
-    @torch.no_grad()
     def _with_new_items(self, parts: ServingParts) -> ServingParts:
         """Items that were never trained on can be found, and speak in a history. No link leads to them, so they meet
         the whole f, of which the vectors of the others leave out what their links say."""
         num_rows = len(self.item_vectors)
         fit = ContentFit([block[1:num_rows] for block in self._blocks], self.config, self._seed)
         projection = Weighed(fit(self.item_vectors[1:]), self.config.new_item_weight)
-        new_MC = torch.from_numpy(
-            np.concatenate([block[num_rows:] for block in self._blocks], axis=1, dtype=np.float32)
-        )
-        axes_ND = np.concatenate([self.history_axes, fit(self.history_axes[1:])(new_MC).numpy()])
+        new_MC = torch.from_numpy(np.concatenate([block[num_rows:] for block in self._blocks], axis=1))
+        axes_ND = np.concatenate([self.history_axes, new_vectors(fit(self.history_axes[1:]), new_MC).numpy()])
         beside_links, whole = self.response
         share = np.divide(beside_links, whole, out=np.zeros_like(whole), where=whole > 0)
         trained = (self.item_vectors * share).astype(np.float32)
         return replace(
             parts,
             encoder=_SumOfRows((axes_ND * whole).astype(np.float32)).eval(),
-            item_vectors=np.concatenate([trained, projection(new_MC).numpy()]),
+            item_vectors=np.concatenate([trained, new_vectors(projection, new_MC).numpy()]),
             links=parts.links and (np.pad(parts.links[0], (0, len(new_MC)), "edge"), *parts.links[1:]),
             projection=projection,
             content=tuple(self.config.content),
