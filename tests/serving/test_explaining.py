@@ -132,6 +132,26 @@ def test_each_model_of_a_fusion_says_its_part(tmp_path):
     assert account(release, "d", history=["a"])["reasons"] == [{"type": "popular", "text": "Many choose it"}]
 
 
+def test_a_user_whom_the_table_of_the_fusion_lacks_is_none_that_it_was_trained_on(tmp_path):
+    """As where another of its models knows users by their attributes."""
+    links = (np.array([0, 0, 1, 1]), np.array([2], np.int32), np.array([1], np.float32))
+    table = ServingParts(user_table=np.array([[0], [1]], np.float32), item_vectors=np.ones((3, 1), np.float32))
+    export_bundle(
+        ServingParts(members=[("knn", ServingParts(links=links)), ("mf", table)], fusion=Fusion(np.ones((1, 2)))),
+        tmp_path / "bundle",
+        items=items("a", "b"),
+        users=["ann", "bob"],
+        fallback=np.zeros(3, np.float32),
+        profile={},
+        facts=facts(model="fusion"),
+        opset=20,
+        max_links=9,
+    )
+    release = Release(load_bundle(tmp_path / "bundle"), {})
+    assert account(release, "b", user_id="ann", history=["a"])["source"] == "model"
+    assert account(release, "b", user_id="bob", history=["a"])["source"] == "cold-start"
+
+
 def test_links_by_content_are_all_content(serve):
     found = account(serve(content=True).state.release, "f", history=["a"])
     assert (found["parts"][0]["by_content"], found["parts"][0]["content_share"]) == (1.0, 1.0)
