@@ -267,7 +267,7 @@ def recommend(
         raise CallError("--user or --history: give one of them")
     project = opened(folder)
     answer = recommend_once(
-        project.releases, project.store_url, project.source_folder, user, listed(history), k, explain
+        project.releases, project.store_url, user, listed(history), k, explain, project.source_folder
     )
     columns = ["rank", "item_id", "title", "score"]
     rows = [[i["rank"], i["item_id"], i["title"] or "", f"{i['score']:.4f}"] for i in answer["items"]]
@@ -302,7 +302,14 @@ def explain(
     project = opened(folder)
     known = None if history is None else listed(history)
     account = explain_once(
-        project.releases, project.store_url, project.source_folder, user, known, item, listed(exclude), filters
+        project.releases,
+        project.store_url,
+        user,
+        known,
+        item,
+        listed(exclude),
+        filters,
+        project.source_folder,
     )
     if as_json:
         console.print_json(data=account)

@@ -22,11 +22,11 @@ from recops.store import open_store
 def recommend_once(
     releases: Path,
     store_url: str,
-    source: Path,
     user_id: str | None,
     history: list[str],
     k: int,
     explained: bool = False,
+    source: Path | None = None,
 ) -> dict[str, Any]:
     """`items`, `source` and `release`, as POST /recommend gives them; nothing is logged. The folder `source` holds the
     files that items name.
@@ -41,12 +41,12 @@ def recommend_once(
 def explain_once(
     releases: Path,
     store_url: str,
-    source: Path,
     user_id: str | None,
     history: list[str] | None,
     item_id: str,
     exclude: list[str],
     filters: str | None,
+    source: Path | None = None,
 ) -> dict[str, Any]:
     """`serving.explaining.explain` of the promoted release; `filters` are the JSON of POST /recommend.
 
@@ -70,7 +70,7 @@ def explain_once(
 
 @contextmanager
 def _opened(
-    releases: Path, store_url: str, source: Path, user_id: str | None
+    releases: Path, store_url: str, source: Path | None, user_id: str | None
 ) -> Iterator[tuple[Release, Stored | None]]:
     """The promoted release, and what the store holds of a user."""
     pointer = read_pointer(releases)

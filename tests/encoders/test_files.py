@@ -117,7 +117,7 @@ def test_an_allowed_host_is_fetched_from(address: str) -> None:
         ("/b.png", "answered 404"),
         ("/far", "a host that is not allowed"),
         ("/round", "too many redirects"),
-        ("/odd", "not an address"),
+        ("/odd", "cannot be fetched"),
     ],
 )
 def test_answers_that_are_no_file(address: str, path: str, reason: str) -> None:

@@ -10,9 +10,10 @@ from recops.calibration import Fusion
 from recops.errors import CallError, RefusedError
 from recops.protocols import ServingParts
 from recops.release.export import export_bundle
+from recops.serving import state
 from recops.serving.explaining import explain
-from recops.serving.local import explain_once
-from recops.serving.release import Release
+from recops.serving.local import explain_once, recommend_once
+from recops.serving.release import Encoders, Release
 from recops.serving.requests import Recommend, parse
 from recops.serving.retrieval import Stored
 from recops.store import open_store
@@ -179,6 +180,15 @@ def test_the_promoted_release_without_a_server(promoted):
     assert (found["source"], found["rank"], found["score"]) == ("model", 2, 0.25)
     found = explain_once(*promoted, "u1", ["b"], "c", ["d"], '{"categories": ["x"]}')
     assert (found["score"], found["removed_by"]) == (1.25, ["filters.categories"])
+
+
+def test_files_that_new_items_name_lie_where_the_sources_do(promoted, tmp_path, monkeypatch):
+    """Else the service would know a new item by its picture, and this would not."""
+    told = []
+    monkeypatch.setattr(state, "Encoders", lambda *given: told.append(given[2]) or Encoders(*given))
+    explain_once(*promoted, "u1", None, "c", [], None, tmp_path)
+    recommend_once(*promoted, "u1", [], 3, source=tmp_path)
+    assert told == [tmp_path, tmp_path]
 
 
 @pytest.mark.parametrize(

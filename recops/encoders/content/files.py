@@ -94,7 +94,7 @@ class ItemFiles:
             except urllib.error.HTTPError as error:
                 if error.code not in (301, 302, 303, 307, 308) or not (target := error.headers.get("Location")):
                     raise UnreadableError(f"answered {error.code}") from None
-                address = _joined(address, target)
+                address = urljoin(address, target)
             except (OSError, ValueError, HTTPException):
                 raise UnreadableError("cannot be fetched") from None
         raise UnreadableError("too many redirects")
@@ -143,13 +143,6 @@ def _check_address(address: str, hosts: Collection[str]) -> None:
         raise UnreadableError("neither http nor https")
     if host not in {allowed.lower() for allowed in hosts}:
         raise UnreadableError("a host that is not allowed")
-
-
-def _joined(address: str, target: str) -> str:
-    try:
-        return urljoin(address, target)
-    except ValueError:
-        raise UnreadableError("not an address") from None
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
