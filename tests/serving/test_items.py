@@ -1,10 +1,12 @@
 """POST /items: what is told of items is on disk, in every list at once, and in no trained vector."""
 
+import asyncio
 import json
 import sqlite3
 import threading
 import time
 
+import httpx
 import pytest
 
 from recops.encoders.attributes import Attributes
@@ -200,6 +202,36 @@ def test_items_that_take_long_are_pending_and_come(serve, monkeypatch) -> None:
     while "new" not in served.ids(history=["a"]):
         assert time.monotonic() < until
         time.sleep(0.02)
+
+
+def test_calls_that_wait_for_an_encoder_keep_no_other_from_the_store(serve, monkeypatch) -> None:
+    """More than there are threads: what is told meanwhile is on disk in time, and pending."""
+    served = serve({"timeout_s": 1.0}, content=True)
+    encode, goes_on = Attributes.encode_contents, threading.Event()
+
+    def slow(self, contents):
+        goes_on.wait(10)
+        return encode(self, contents)
+
+    monkeypatch.setattr(Attributes, "encode_contents", slow)
+
+    async def waves() -> list[httpx.Response]:
+        async with httpx.AsyncClient(transport=served.client.transport, base_url="http://service") as client:
+            each = [{"json": {"items": [{**NEW, "item_id": f"n{n}"}]}} for n in range(81)]
+            first = await asyncio.gather(*(client.post("/items", **told) for told in each[:40]))
+            return first + await asyncio.gather(*(client.post("/items", **told) for told in each[40:]))
+
+    answers = asyncio.run(waves())
+    assert {(answer.status_code, answer.json().get("pending")) for answer in answers} == {(200, 1)}
+    goes_on.set()
+    assert served.state.apply_items()
+    assert len(served.state.release.ids) == 6 + 81
+
+
+def test_what_a_call_would_have_to_work_out_is_there_before_it_is_served(serve) -> None:
+    served = serve(content=True)
+    served.post("/items", items=[NEW])
+    assert "row_of" in vars(served.state.release.bundle) and "linked" in vars(served.state.release.bundle.scorer)
 
 
 def test_what_was_told_is_in_the_next_release_too(serve) -> None:
