@@ -266,7 +266,9 @@ def recommend(
     if user is None and history is None:
         raise CallError("--user or --history: give one of them")
     project = opened(folder)
-    answer = recommend_once(project.releases, project.store_url, user, listed(history), k, explain)
+    answer = recommend_once(
+        project.releases, project.store_url, user, listed(history), k, explain, project.source_folder
+    )
     columns = ["rank", "item_id", "title", "score"]
     rows = [[i["rank"], i["item_id"], i["title"] or "", f"{i['score']:.4f}"] for i in answer["items"]]
     if explain:
@@ -299,7 +301,16 @@ def explain(
         raise CallError("--user or --history: give one of them")
     project = opened(folder)
     known = None if history is None else listed(history)
-    account = explain_once(project.releases, project.store_url, user, known, item, listed(exclude), filters)
+    account = explain_once(
+        project.releases,
+        project.store_url,
+        user,
+        known,
+        item,
+        listed(exclude),
+        filters,
+        project.source_folder,
+    )
     if as_json:
         console.print_json(data=account)
         return

@@ -71,7 +71,17 @@ class IngestParams(Group):
     @field_validator("merges", mode="before")
     @classmethod
     def _are_ids(cls, value: Any) -> Any:
-        return {str(k): str(v) for k, v in value.items()} if isinstance(value, dict) else value
+        if not isinstance(value, dict):
+            return value
+        found: dict[str, str] = {}
+        for pair in value.items():
+            if any(not isinstance(one, str | int) or isinstance(one, bool) for one in pair):
+                raise ValueError(f"{pair[0]!r}: {pair[1]!r}: ids are text or whole numbers")
+            one, into = (str(one).strip(" ") for one in pair)  # as the ids of the tables are read
+            if not one or not into or one in found:
+                raise ValueError(f"{pair[0]!r}: {pair[1]!r}: an id is missing, or stands twice")
+            found[one] = into
+        return found
 
     @field_validator("merges")
     @classmethod

@@ -21,6 +21,7 @@ from recops.reranking import Reranker
 Encode = Callable[..., np.ndarray]
 ENCODED_AT_ONCE = 128  # histories
 RANKED_AT_ONCE = 100_000  # items, for one user
+PROJECTED_AT_ONCE = 1024  # items: a projection may compare each with thousands of others
 Project = Callable[[np.ndarray], np.ndarray]  # content float32 [M, C] -> item_vectors float32 [M, D]
 Rank = Callable[[np.ndarray, np.ndarray], np.ndarray]  # user_vector [B, D], item_vectors [M, D'] -> float32 [B, M]
 
@@ -109,6 +110,11 @@ class Links:
         cell, weights = row * len(wanted) + column[hits], self.weights[neighbours[hits]]
         found = np.bincount(cell, weights, minlength=len(items) * len(wanted))
         return found.reshape(len(items), len(wanted))[:, column_R]
+
+    def up_to(self, num_items: int) -> "Links":
+        """The same in a catalogue of `num_items`, at least its own, of which the last have no neighbours."""
+        missing = num_items + 2 - len(self.indptr)
+        return replace(self, indptr=np.pad(self.indptr, (0, missing), "edge")) if missing else self
 
     def with_items(self, votes: Sequence[tuple[np.ndarray, np.ndarray]]) -> "Links":
         """The same with as many more items at the end: for each the rows that vote for it, and their weights."""
@@ -205,8 +211,7 @@ class Scorer:
     def linked(self) -> Links | None:
         """The links that say most: its own, or those of the heaviest member that has any."""
         found = next((part.links for part in self._by_weight() if part.links is not None), None)
-        missing = 0 if found is None else max(0, self.num_items + 2 - len(found.indptr))
-        return replace(found, indptr=np.pad(found.indptr, (0, missing), "edge")) if found and missing else found
+        return None if found is None else found.up_to(self.num_items)
 
     @property
     def vectors(self) -> np.ndarray | None:
@@ -416,10 +421,17 @@ class Scorer:
             links = self.links.with_items(list(votes))
             found = replace(self, num_items=len(links.indptr) - 2, links=links)
         elif self.project is not None and self.item_vectors is not None:
-            content = np.concatenate([more[name] for name in self.content], axis=1, dtype=np.float32)
-            item_vectors = np.concatenate([self.item_vectors, self.project(content)])
-            num_items = len(item_vectors) - 1
-            found = replace(self, num_items=num_items, item_vectors=item_vectors, num_encoded=self.num_known)
+            content = np.concatenate([more[name] for name in self.content], axis=1)
+            starts = range(0, len(content), PROJECTED_AT_ONCE)
+            made = [self.project(content[start : start + PROJECTED_AT_ONCE].astype(np.float32)) for start in starts]
+            item_vectors = np.concatenate([self.item_vectors, *made])
+            found = replace(
+                self,
+                num_items=len(item_vectors) - 1,
+                item_vectors=item_vectors,
+                links=None if self.links is None else self.links.up_to(len(item_vectors) - 1),
+                num_encoded=self.num_known,
+            )
         else:
             return self
         num = found.num_items - self.num_items

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from recops import calibration
+from recops import calibration, runtime
 from recops.calibration import Fusion
 from recops.runtime import Histories, Links, Scorer, top_k, widened
 
@@ -306,3 +306,23 @@ def test_what_a_scorer_does_not_know_in_a_history_is_left_out():
     assert small.answers(histories).tolist() == [True, False]
     assert np.isnan(both.calibrated(histories)[1]).tolist() == [[True, False, True, True], [True] * 4]
     assert two.scores(histories).shape == (2, 3) and widened(two.scores(histories), 4)[0, 3:].tolist() == [-np.inf] * 2
+
+
+def test_some_rows_of_a_model_of_links_and_vectors_with_new_items(monkeypatch):
+    """As `spectral`: no link leads to an item that was added, and some of them are scored as in the whole catalogue."""
+    monkeypatch.setattr(runtime, "PROJECTED_AT_ONCE", 2)
+    scorer = Scorer(
+        num_items=3,
+        encode=lambda history_BL: np.ones((len(history_BL), 1), np.float32),
+        item_vectors=np.array([[0], [1], [2], [3]], np.float32),
+        links=Links(**LINKS),
+        project=lambda content_MC: content_MC[:, :1] * 10,
+        content=("text",),
+    )
+    known = {"text": np.zeros((4, 2), np.float16)}
+    wider = scorer.with_items({"text": np.array([[0.5, 0], [0.25, 0], [1, 0]], np.float16)}, known)
+    history = [np.array([1, 5], np.int64)]
+    whole = wider.scores(history)[0]
+    assert whole[1:].tolist() == [1.0, 2.5, 3.25, 5.0, 2.5, 10.0]
+    rows = np.array([6, 2, 4, 1])
+    assert wider.score_items(history, rows)[0].tolist() == whole[rows].tolist()

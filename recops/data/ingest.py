@@ -52,7 +52,8 @@ def ingest(source_params: SourceParams, ingest_params: IngestParams, base: Path,
     the same in full by table under `tables`, `broken_encoding` (rows with the replacement character of undecodable
     bytes) and `unreadable_fields` (by table and column). An item of `ingest.merges` is rejected as merged, and its
     events are those of the item that it is merged into. A reason is counted under what stands before its colon.
-    Raises CallError when files are missing, options are wrong, or `order` is `time` and the log has no times.
+    Raises CallError when files are missing, options are wrong, an item would be merged into one that the table of items
+    lacks, or `order` is `time` and the log has no times.
     """
     kind = plugins.load("data.sources", source_params.name)
     options = checked(kind.Options, source_params.options, "source.options")
@@ -95,6 +96,8 @@ def _write_tables(
         if table in relations:
             broken = _stage(con, table, relations[table], source_params.order, ingest_params, unit, staged)
             counts["broken_encoding"] += broken.pop("_broken")
+            if table == "items":
+                _require_merged_into(con, staged, ingest_params.merges)
             counts["unreadable_fields"] |= {f"{table}.{column}": n for column, n in broken.items() if n}
         else:
             _copy(con, _empty_stage(table), staged)
@@ -255,6 +258,18 @@ def _require_times(con: duckdb.DuckDBPyConnection, staged: Path, source_params: 
     ).fetchall()[0]
     if untimed and not timed:
         raise CallError(_no_times())
+
+
+def _require_merged_into(con: duckdb.DuckDBPyConnection, staged: Path, merges: dict[str, str]) -> None:
+    """What the table says of a merged item would be lost for one of which it says nothing."""
+    if not merges:
+        return
+    ids = ", ".join(map(text, {*merges, *merges.values()}))
+    rows = f"read_parquet({text(staged)}) WHERE item_id IN ({ids})"
+    is_kept = dict(con.execute(f"SELECT item_id, bool_or(_reason IS NULL) FROM {rows} GROUP BY item_id").fetchall())
+    for one, into in merges.items():
+        if one in is_kept and not is_kept.get(into, False):
+            raise CallError(f"ingest.merges: {one} into {into}: the table of items has no {into}")
 
 
 def _no_times() -> str:

@@ -14,13 +14,18 @@ class Strict(BaseModel):
 
 def _is_storable(value: Any) -> Any:
     for one in value if isinstance(value, list) else [value]:
-        if isinstance(one, str) and ("\x00" in one or len(one) > 10_000):
-            raise ValueError("text of at most 10,000 characters without NUL")
+        if isinstance(one, str) and ("\x00" in one or len(one) > 10_000 or _has_half_of_a_pair(one)):
+            raise ValueError("text of at most 10,000 characters without NUL or half of a surrogate pair")
         if isinstance(one, int) and abs(one) >= 2**63:
             raise ValueError("whole numbers end at 2^63")
     if isinstance(value, list) and len(value) > 1000:
         raise ValueError("at most 1,000 values")
     return value
+
+
+def _has_half_of_a_pair(value: str) -> bool:
+    """JSON can write it as \\ud800, UTF-8 cannot."""
+    return any("\ud800" <= character <= "\udfff" for character in value)
 
 
 # NUL ends a text in SQLite and in much other software, so that two ids could become one.
@@ -41,8 +46,10 @@ LOWEST_MS, HIGHEST_MS = -62_135_596_800_000, 253_402_300_799_999
 def _microseconds(value: Any) -> int:
     if isinstance(value, str) and len(value) <= 64:
         try:
-            if datetime.fromisoformat(value).tzinfo is not None:
-                return epoch_us(value)
+            moment = datetime.fromisoformat(value)
+            # A zone may lead out of the years that datetime holds.
+            if moment.tzinfo is not None and LOWEST_MS <= (found := epoch_us(value)) // 1000 <= HIGHEST_MS:
+                return found
         except (ValueError, OverflowError):
             pass
     elif isinstance(value, int) and not isinstance(value, bool) and LOWEST_MS <= value <= HIGHEST_MS:

@@ -20,13 +20,20 @@ from recops.store import open_store
 
 
 def recommend_once(
-    releases: Path, store_url: str, user_id: str | None, history: list[str], k: int, explained: bool = False
+    releases: Path,
+    store_url: str,
+    user_id: str | None,
+    history: list[str],
+    k: int,
+    explained: bool = False,
+    source: Path | None = None,
 ) -> dict[str, Any]:
-    """`items`, `source` and `release`, as POST /recommend gives them; nothing is logged.
+    """`items`, `source` and `release`, as POST /recommend gives them; nothing is logged. The folder `source` holds the
+    files that items name.
 
     Raises RefusedError before the first promotion and BundleError for a release that does not load.
     """
-    with _opened(releases, store_url, user_id) as (release, stored):
+    with _opened(releases, store_url, source, user_id) as (release, stored):
         request = Recommend.model_construct(user_id=user_id, history=history, k=k, explain=explained)
         return {**recommend(release, request, stored), "release": release.id}
 
@@ -39,6 +46,7 @@ def explain_once(
     item_id: str,
     exclude: list[str],
     filters: str | None,
+    source: Path | None = None,
 ) -> dict[str, Any]:
     """`serving.explaining.explain` of the promoted release; `filters` are the JSON of POST /recommend.
 
@@ -52,7 +60,7 @@ def explain_once(
         raise CallError(f"{problem.field}: {problem.message}") from None
     except ValueError as error:
         raise CallError(f"--filters: not JSON: {error}") from None
-    with _opened(releases, store_url, user_id) as (release, stored):
+    with _opened(releases, store_url, source, user_id) as (release, stored):
         if unknown := [item for item in history or [] if item not in release.row_of]:
             raise CallError(f"--history: {unknown[0]!r} is not in the catalogue of the served release")
         if user_id is not None and stored is None and not history and user_id not in release.bundle.user_row_of:
@@ -61,12 +69,14 @@ def explain_once(
 
 
 @contextmanager
-def _opened(releases: Path, store_url: str, user_id: str | None) -> Iterator[tuple[Release, Stored | None]]:
+def _opened(
+    releases: Path, store_url: str, source: Path | None, user_id: str | None
+) -> Iterator[tuple[Release, Stored | None]]:
     """The promoted release, and what the store holds of a user."""
     pointer = read_pointer(releases)
     if pointer is None:
         raise RefusedError(f"{releases}: no release has been promoted yet; `recops run` or `recops promote` does it")
-    release = load_release(release_folder(releases, pointer.release), pointer.release)
+    release = load_release(release_folder(releases, pointer.release), pointer.release, source=source)
     store = open_store(store_url)
     try:
         items = OnlineItems(store)

@@ -101,6 +101,13 @@ class NewItem(Strict):
     available: bool | None = None
     attributes: dict[Text, Attribute] | None = Field(None, max_length=1000)
 
+    @field_validator("item_id")
+    @classmethod
+    def _is_as_in_the_log(cls, value: str) -> str:
+        if value != value.strip(" "):
+            raise PydanticCustomError("spaces", "an id has no spaces at its ends: the log's are read without")
+        return value
+
     def columns(self) -> dict[str, Any]:
         """Those that were given, as JSON values; times as ISO text."""
         given = self.model_dump(exclude_unset=True)

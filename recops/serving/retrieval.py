@@ -60,7 +60,8 @@ def person(release: Release, who: Who, stored: Stored | None) -> Person:
         ages = [np.array([max(now - at[place], 0) // 1_000_000 for place in kept], np.int64)]
         asked_at = np.array([now])
     asked = Histories([np.array([rows[place] for place in kept], np.int64)], ages, np.array([user]), asked_at)
-    in_table = user > 0 and any(part.user_table is not None and part.encode is None for part in scorer.parts)
+    tables = [part.user_table for part in scorer.parts if part.user_table is not None and part.encode is None]
+    in_table = user > 0 and any(user < len(table) for table in tables)  # others may know more users, by attributes
     is_known = any(rows[: len(known)]) or in_table or (stored is not None and not scorer.needs_history)
     if not scorer.answers(asked)[0]:
         return Person(asked, "fallback")

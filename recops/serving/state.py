@@ -10,6 +10,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ class State:
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
+        # Of its own: while items are encoded, calls that wait for it leave the other threads to the store.
+        self._applying = ThreadPoolExecutor(1, "items")
 
     def start(self, own_bundle: Path | None = None, each_poll: Callable[[], None] | None = None) -> None:
         """Opens the store, then loads and polls on a thread; `each_poll` is called before each poll.
@@ -65,6 +68,7 @@ class State:
         self._closing.set()
         if self._thread is not None:
             self._thread.join()
+        self._applying.shutdown(cancel_futures=True)
         if self.answers is not None:
             self.answers.close()
         if self.store is not None:
@@ -95,6 +99,10 @@ class State:
         with self._lock:
             return self._apply(at_once=True)
 
+    def apply_items_soon(self) -> "Future[bool]":
+        """`apply_items` on a thread."""
+        return self._applying.submit(self.apply_items)
+
     def _apply(self, at_once: bool = False) -> bool:
         """`at_once`: also where it failed less than RETRY_S ago."""
         items, base = self._items, self._base
@@ -104,7 +112,9 @@ class State:
             if items.refresh():
                 self._has_items = False
             if not self._has_items:
-                self.release, self._has_items = items.applied(base), True
+                release = items.applied(base)
+                warm_up(release)  # here, what a release works out at its first call costs no call any time
+                self.release, self._has_items = release, True
                 counters.ITEM_CHANGE.set(items.change)
         except Exception as error:
             if not isinstance(error, RecopsError):

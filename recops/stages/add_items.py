@@ -15,6 +15,7 @@ import polars as pl
 from recops.bundle import read_pointer, release_folder
 from recops.data.guess import guess_items
 from recops.data.ingest import ingest
+from recops.data.sniff import sniff
 from recops.errors import CallError, RefusedError
 from recops.params import IngestParams, SourceParams
 from recops.serving.online_items import OnlineItems
@@ -73,10 +74,7 @@ def read_items(project: Project, file: Path) -> tuple[list[dict[str, Any]], list
     """
     if not file.is_file():
         raise CallError(f"{file}: no such file")
-    options = guess_items(file)
-    own = project.params.source.options.get("items") if project.params.source.name == "files" else None
-    if own and set(own["columns"].values()) <= {*options["columns"].values(), *options.get("attributes", [])}:
-        options = {**own, "path": str(file.resolve())}
+    options = _own_options(project, file) or guess_items(file)
     with tempfile.TemporaryDirectory() as temporary:
         # The one reader of tables asks for events as well.
         events = Path(temporary) / "events.csv"
@@ -100,3 +98,18 @@ def read_items(project: Project, file: Path) -> tuple[list[dict[str, Any]], list
         if item.get("attributes") is not None:
             item["attributes"] = json.loads(item["attributes"])
     return items, rejected
+
+
+def _own_options(project: Project, file: Path) -> dict[str, Any] | None:
+    """Those of `source.options.items` for what `file` has of its columns, however it is written; None where there are
+    none, or where it lacks that of the ids."""
+    source = project.params.source
+    own = source.options.get("items") if source.name == "files" else None
+    if not isinstance(own, dict):
+        return None
+    sniffed = sniff(file)
+    columns = {ours: theirs for ours, theirs in own.get("columns", {}).items() if str(theirs) in sniffed.columns}
+    if "item_id" not in columns:
+        return None
+    attributes = [column for column in own.get("attributes", []) if column in sniffed.columns]
+    return {**own, **sniffed.options, "path": str(file.resolve()), "columns": columns, "attributes": attributes}

@@ -60,13 +60,15 @@ def export(project: Project) -> dict[str, Any]:
         "opset": params.export.opset,
     }
     remove_seen = params.recommend.remove_seen
-    scoring = Scoring(scorer, item_ids, interactions.all_users.ids, remove_seen)
+    # No model of ratings knows users by attributes alone.
+    user_ids = (interactions.all_users if ratings is None else interactions.users).ids
+    scoring = Scoring(scorer, item_ids, user_ids, remove_seen)
     positive = [kind for kind, meaning in params.ingest.events.items() if meaning.signal == "positive"]
     release = export_bundle(
         parts,
         project.bundle,
         items=catalogue(project, item_ids),
-        users=interactions.all_users.ids,
+        users=user_ids,
         fallback=fallback,
         ratings=ratings,
         content=interactions.content,

@@ -264,6 +264,28 @@ def test_merged_items_are_one_and_nothing_is_lost(tmp_path: Path) -> None:
 
 
 def test_a_chain_of_merges_is_refused() -> None:
-    assert IngestParams(merges={20838: 20835}).merges == {"20838": "20835"}
+    assert IngestParams(merges={20838: " 20835"}).merges == {"20838": "20835"}
     with pytest.raises(ValueError, match="a into b, and that into c"):
         IngestParams(merges={"a": "b", "b": "c"})
+
+
+@pytest.mark.parametrize(
+    "merges", [{"a": ""}, {"a": None}, {"a": True}, {"a": ["b"]}, {" ": "b"}, {1: "b", "1": "c"}, {1.5: "b"}]
+)
+def test_what_is_no_id_is_not_merged(merges: dict) -> None:
+    with pytest.raises(ValueError, match="ids are text or whole numbers|an id is missing, or stands twice"):
+        IngestParams(merges=merges)
+
+
+def test_an_item_is_merged_only_into_one_that_there_is(tmp_path: Path) -> None:
+    """Else its title would be gone. Quotes and other letters are ids like any other; one of the log alone may go."""
+    (tmp_path / "log.csv").write_text("u,i\n1,it's\n2,lone\n")
+    (tmp_path / "items.csv").write_text("id,name\nit's,A\nä☃,B\n")
+    events = {"path": "log.csv", "event": "click", "columns": {"user_id": "u", "item_id": "i"}}
+    items = {"path": "items.csv", "columns": {"item_id": "id", "title": "name"}}
+    source = SourceParams(name="files", path=".", order="ordered", options={"events": events, "items": items})
+    with pytest.raises(CallError, match="it's into gone: the table of items has no gone"):
+        ingest(source, IngestParams(merges={"it's": "gone"}), tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out" / "items.parquet").exists()
+    ingest(source, IngestParams(merges={"it's": "ä☃", "lone": "other"}), tmp_path, tmp_path / "out")
+    assert pl.read_parquet(tmp_path / "out" / "events.parquet")["item_id"].to_list() == ["ä☃", "other"]

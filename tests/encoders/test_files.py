@@ -82,7 +82,8 @@ def test_which_file_an_item_has() -> None:
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        target = {"/near": "/a.png", "/far": "http://localhost:1/a.png", "/round": "/round"}.get(self.path)
+        targets = {"/near": "/a.png", "/far": "http://localhost:1/a.png", "/round": "/round", "/odd": "http://[::1/a"}
+        target = targets.get(self.path)
         status = 302 if target else 200 if self.path == "/a.png" else 404
         self.send_response(status)
         if target:
@@ -116,6 +117,7 @@ def test_an_allowed_host_is_fetched_from(address: str) -> None:
         ("/b.png", "answered 404"),
         ("/far", "a host that is not allowed"),
         ("/round", "too many redirects"),
+        ("/odd", "cannot be fetched"),
     ],
 )
 def test_answers_that_are_no_file(address: str, path: str, reason: str) -> None:

@@ -1,5 +1,6 @@
 """The Bento: built from a bundle, served by `bentoml serve` with that bundle and nothing else."""
 
+import ast
 import os
 import shutil
 import signal
@@ -37,7 +38,7 @@ def folder(tmp_path):
 def test_the_bentofile_asks_only_for_what_the_service_needs():
     wanted = yaml.safe_load(bentofile().read_text(encoding="utf-8"))
     names = {package.split(">")[0] for package in wanted["python"]["packages"]}
-    encoders = {"pillow", "soundfile", "tokenizers"}
+    encoders = {"pillow", "scipy", "soundfile", "tokenizers"}
     assert names - encoders == {"bentoml", "numpy", "onnxruntime", "prometheus-client", "pydantic", "starlette"}
     assert not any("training" in line or "models" in line or "data" in line for line in wanted["include"])
 
@@ -62,6 +63,25 @@ for name in plugins.names("encoders"):
 """
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_bentofile_asks_for_all_that_the_service_imports():
+    """Also inside of functions, where loading a part does not show it."""
+    wanted = yaml.safe_load(bentofile().read_text(encoding="utf-8"))
+    packages = {package.split(">")[0].replace("-", "_") for package in wanted["python"]["packages"]}
+    found = set()
+    for line in wanted["include"]:
+        if line.startswith("recops/"):
+            path = PACKAGE.parent / line
+            for file in path.rglob("*.py") if path.is_dir() else [path]:
+                for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                    names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+                    names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+                    found |= {name.partition(".")[0] for name in names}
+    of_their_own = {"PIL": "pillow", "pydantic_core": "pydantic"}
+    found = {of_their_own.get(name, name) for name in found} - sys.stdlib_module_names - {"recops"}
+    # `protocols` names the types of other layers for the type checker alone.
+    assert found - {"torch", "duckdb", "polars"} == packages
 
 
 def test_a_damaged_bundle_is_not_packaged(folder, tmp_path):

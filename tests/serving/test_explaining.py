@@ -10,9 +10,10 @@ from recops.calibration import Fusion
 from recops.errors import CallError, RefusedError
 from recops.protocols import ServingParts
 from recops.release.export import export_bundle
+from recops.serving import state
 from recops.serving.explaining import explain
-from recops.serving.local import explain_once
-from recops.serving.release import Release
+from recops.serving.local import explain_once, recommend_once
+from recops.serving.release import Encoders, Release
 from recops.serving.requests import Recommend, parse
 from recops.serving.retrieval import Stored
 from recops.store import open_store
@@ -132,6 +133,26 @@ def test_each_model_of_a_fusion_says_its_part(tmp_path):
     assert account(release, "d", history=["a"])["reasons"] == [{"type": "popular", "text": "Many choose it"}]
 
 
+def test_a_user_whom_the_table_of_the_fusion_lacks_is_none_that_it_was_trained_on(tmp_path):
+    """As where another of its models knows users by their attributes."""
+    links = (np.array([0, 0, 1, 1]), np.array([2], np.int32), np.array([1], np.float32))
+    table = ServingParts(user_table=np.array([[0], [1]], np.float32), item_vectors=np.ones((3, 1), np.float32))
+    export_bundle(
+        ServingParts(members=[("knn", ServingParts(links=links)), ("mf", table)], fusion=Fusion(np.ones((1, 2)))),
+        tmp_path / "bundle",
+        items=items("a", "b"),
+        users=["ann", "bob"],
+        fallback=np.zeros(3, np.float32),
+        profile={},
+        facts=facts(model="fusion"),
+        opset=20,
+        max_links=9,
+    )
+    release = Release(load_bundle(tmp_path / "bundle"), {})
+    assert account(release, "b", user_id="ann", history=["a"])["source"] == "model"
+    assert account(release, "b", user_id="bob", history=["a"])["source"] == "cold-start"
+
+
 def test_links_by_content_are_all_content(serve):
     found = account(serve(content=True).state.release, "f", history=["a"])
     assert (found["parts"][0]["by_content"], found["parts"][0]["content_share"]) == (1.0, 1.0)
@@ -159,6 +180,15 @@ def test_the_promoted_release_without_a_server(promoted):
     assert (found["source"], found["rank"], found["score"]) == ("model", 2, 0.25)
     found = explain_once(*promoted, "u1", ["b"], "c", ["d"], '{"categories": ["x"]}')
     assert (found["score"], found["removed_by"]) == (1.25, ["filters.categories"])
+
+
+def test_files_that_new_items_name_lie_where_the_sources_do(promoted, tmp_path, monkeypatch):
+    """Else the service would know a new item by its picture, and this would not."""
+    told = []
+    monkeypatch.setattr(state, "Encoders", lambda *given: told.append(given[2]) or Encoders(*given))
+    explain_once(*promoted, "u1", None, "c", [], None, tmp_path)
+    recommend_once(*promoted, "u1", [], 3, source=tmp_path)
+    assert told == [tmp_path, tmp_path]
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,12 @@
 """POST /items: what is told of items is on disk, in every list at once, and in no trained vector."""
 
+import asyncio
+import json
 import sqlite3
 import threading
 import time
 
+import httpx
 import pytest
 
 from recops.encoders.attributes import Attributes
@@ -91,13 +94,19 @@ def test_a_release_without_content_says_that_it_cannot(serve) -> None:
         ({"item_id": "n", "price": "4"}, "items[0].price"),
         ({"item_id": "n", "categories": "x"}, "items[0].categories"),
         ({"item_id": "n", "published_at": "yesterday"}, "items[0].published_at"),
+        ({"item_id": "n", "published_at": "9999-12-31T23:59:59-12:00"}, "items[0].published_at"),
+        ({"item_id": "n", "published_at": "0001-01-01T00:00:00+12:00"}, "items[0].published_at"),
+        ({"item_id": " n"}, "items[0].item_id"),
+        ({"item_id": "n", "attributes": {"half": "\ud800"}}, "items[0].attributes.half"),
+        ({"item_id": "n", "attributes": {"half": ["a", "\udfff"]}}, "items[0].attributes.half"),
         ({"item_id": "n", "attributes": {"deep": {"er": 1}}}, "items[0].attributes.deep"),
         ({"item_id": "n", "attributes": {"huge": 2**70}}, "items[0].attributes.huge"),
     ],
 )
 def test_wrong_items_are_refused_whole(serve, item: dict, field: str) -> None:
     served = serve(content=True)
-    answer = served.client.post("/items", json={"items": [item, NEW]})
+    body = json.dumps({"items": [item, NEW]})  # escapes what UTF-8 cannot write
+    answer = served.client.post("/items", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 400 and answer.json()["field"].startswith(field), answer.text
     assert served.state.store.last_change() == 0
     assert "new" not in served.ids(history=["a"])
@@ -129,6 +138,14 @@ def test_times_and_attributes_reach_the_encoder(serve, tmp_path, monkeypatch) ->
     assert served.ids(history=["a"], filters={"published_after": "1970-01-01T00:00:00Z", "price": {"min": 4}}) == [
         "new"
     ]
+
+
+def test_the_last_moment_there_is_can_be_told(serve) -> None:
+    """As a float of seconds it would be rounded up to the year 10000."""
+    served = serve(content=True)
+    served.post("/items", items=[{**NEW, "published_at": "9999-12-31T23:59:59.999999Z"}])
+    before = "9999-12-31T23:59:59.999998Z"
+    assert served.ids(history=["a"], filters={"published_after": before}) == ["new"]
 
 
 def test_a_vector_is_made_once_for_all_workers(serve, tmp_path) -> None:
@@ -185,6 +202,36 @@ def test_items_that_take_long_are_pending_and_come(serve, monkeypatch) -> None:
     while "new" not in served.ids(history=["a"]):
         assert time.monotonic() < until
         time.sleep(0.02)
+
+
+def test_calls_that_wait_for_an_encoder_keep_no_other_from_the_store(serve, monkeypatch) -> None:
+    """More than there are threads: what is told meanwhile is on disk in time, and pending."""
+    served = serve({"timeout_s": 1.0}, content=True)
+    encode, goes_on = Attributes.encode_contents, threading.Event()
+
+    def slow(self, contents):
+        goes_on.wait(10)
+        return encode(self, contents)
+
+    monkeypatch.setattr(Attributes, "encode_contents", slow)
+
+    async def waves() -> list[httpx.Response]:
+        async with httpx.AsyncClient(transport=served.client.transport, base_url="http://service") as client:
+            each = [{"json": {"items": [{**NEW, "item_id": f"n{n}"}]}} for n in range(81)]
+            first = await asyncio.gather(*(client.post("/items", **told) for told in each[:40]))
+            return first + await asyncio.gather(*(client.post("/items", **told) for told in each[40:]))
+
+    answers = asyncio.run(waves())
+    assert {(answer.status_code, answer.json().get("pending")) for answer in answers} == {(200, 1)}
+    goes_on.set()
+    assert served.state.apply_items()
+    assert len(served.state.release.ids) == 6 + 81
+
+
+def test_what_a_call_would_have_to_work_out_is_there_before_it_is_served(serve) -> None:
+    served = serve(content=True)
+    served.post("/items", items=[NEW])
+    assert "row_of" in vars(served.state.release.bundle) and "linked" in vars(served.state.release.bundle.scorer)
 
 
 def test_what_was_told_is_in_the_next_release_too(serve) -> None:

@@ -39,6 +39,25 @@ def test_json_lines_and_the_projects_own_names(tmp_path: Path) -> None:
     assert items == [{"item_id": "8", "title": "Bel", "price": 3.0}]
 
 
+def test_the_projects_own_names_count_where_nothing_could_be_guessed_and_some_are_missing(tmp_path: Path) -> None:
+    """`mystery` means nothing to anybody else; of `prijs` the comma is known, `naam` and `extra` are not told."""
+    options = "{path: shop.csv, columns: {item_id: mystery, title: naam, price: prijs}, decimal: ',', attributes: [extra]}"
+    log = "{path: log.csv, event: view, columns: {user_id: u, item_id: mystery}}"
+    (tmp_path / "params.yaml").write_text(f"source: {{name: files, options: {{events: {log}, items: {options}}}}}\n")
+    file = tmp_path / "new.csv"
+    file.write_text("mystery;prijs;unasked\n7;2,50;x\n")
+    assert read_items(Project(tmp_path), file) == ([{"item_id": "7", "price": 2.5}], [])
+    lines = tmp_path / "new.jsonl"
+    lines.write_text('{"mystery": "8", "naam": "Bel"}\n')
+    assert read_items(Project(tmp_path), lines) == ([{"item_id": "8", "title": "Bel"}], [])
+
+
+def test_a_file_without_rows_adds_nothing(project: Project, tmp_path: Path) -> None:
+    file = tmp_path / "new.csv"
+    file.write_text("item_id,title\n")
+    assert read_items(project, file) == ([], [])
+
+
 def test_a_row_without_an_id_or_twice_is_named_with_its_line(project: Project, tmp_path: Path) -> None:
     file = tmp_path / "new.csv"
     file.write_text("item_id,title\na,A\n,nameless\na,again\nb,B\n")

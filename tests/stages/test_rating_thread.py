@@ -20,6 +20,7 @@ from recops.serving.release import Release
 from recops.serving.requests import Recommend, Score
 from recops.serving.retrieval import recommend, score
 from recops.stages import promote
+from recops.stages.encode import encode
 from recops.stages.evaluate import evaluate
 from recops.stages.export import export
 from recops.stages.judge import incomparable, judge_both
@@ -145,6 +146,21 @@ def test_what_is_released_has_seen_everything_and_is_compared_by_its_error(proje
     assert decision.verdict == "keep" and "squared error" in decision.reasons[0] and "above" in decision.reasons[0]
     assert opponent is not None
     assert gate.decide(opponent, candidate, project.params.gate).verdict == "promote"
+
+
+def test_users_known_by_attributes_alone_are_nobody_to_a_model_of_ratings(project: Project) -> None:
+    project.params_file.write_text(PARAMS.format(refit="false") + "encode: {users: true}\n")
+    plans = [json.dumps({"plan": "free" if n % 2 else "paid"}) for n in range(41)]
+    users = {"user_id": [*(f"u{n:02}" for n in range(40)), "waiting"], "attributes": plans}
+    pl.DataFrame(users).write_parquet(project.tables / "users.parquet")
+    encode(project)
+    train(project)
+    evaluate(project)
+    export(project)
+    release = Release(load_bundle(project.bundle), {})
+    asked = Score.model_construct(user_id="waiting", item_ids=["i00"])
+    unknown = Score.model_construct(user_id="nobody", item_ids=["i00"])
+    assert score(release, asked, None) == score(release, unknown, None)
 
 
 def test_a_ranking_champion_cannot_be_compared(project: Project) -> None:
