@@ -41,7 +41,7 @@ def export(project: Project) -> dict[str, Any]:
     item_ids = interactions.all_items.ids[: parts.num_items]
     facts = {
         "model": name,
-        "params": params.model_dump(mode="json", by_alias=True, exclude={"serve", "gate", "drift", "retrain"}),
+        "params": params.model_dump(mode="json", by_alias=True, exclude={"serve", "ask", "gate", "drift", "retrain"}),
         "metrics": metrics["models"][name],
         "baselines": {n: figures for n, figures in metrics["models"].items() if n != name},
         "validation": validation,
@@ -70,6 +70,7 @@ def export(project: Project) -> dict[str, Any]:
         ratings=ratings,
         content=interactions.content,
         encoded=project.encoded,
+        texts=texts(project, item_ids),
         profile=reference_profile(
             project.tables / "events.parquet", project.tables / "items.parquet", scoring, history_events=positive
         ),
@@ -111,6 +112,13 @@ def catalogue(project: Project, item_ids: Sequence[str]) -> dict[str, list[Any]]
         pl.col("published_at").dt.to_string("iso:strict"),
     )
     return columns.to_dict(as_series=False)
+
+
+def texts(project: Project, item_ids: Sequence[str]) -> list[str | None]:
+    """The column text of the items table for those items, in their order."""
+    items = pl.read_parquet(project.tables / "items.parquet", columns=["item_id", "text"])
+    asked = pl.DataFrame({"item_id": item_ids}, schema={"item_id": pl.String})
+    return asked.join(items, on="item_id", how="left", maintain_order="left")["text"].to_list()
 
 
 def md5(path) -> str:
