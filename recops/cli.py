@@ -243,6 +243,7 @@ def serve(
         workers=workers or settings.workers,
         environment={
             **project.environment(),
+            "RECOPS_SOURCE": str(project.source_folder),
             "RECOPS_TIMEOUT_S": str(settings.timeout_s),
             "RECOPS_MAX_CONCURRENCY": str(settings.max_concurrency),
             "RECOPS_MAX_BODY_BYTES": str(settings.max_body_bytes),
@@ -306,6 +307,27 @@ def explain(
 
     for table in account_tables(account):
         print_table(*table)
+
+
+@app.command("add-items", epilog="Example: recops add-items new-films.csv")
+def add_items(
+    file: Annotated[Path, typer.Argument(help="CSV, TSV, JSON lines or Parquet with an id and any columns of items.")],
+    folder: Folder = HERE,
+) -> None:
+    """Add items to the served release, or change them, without training and without a restart.
+
+    Services of this project take them up within a second. A column that the file lacks stays as it is.
+    """
+    from recops.stages.add_items import add_items as add
+
+    found = add(opened(folder), file)
+    print(f"Release  {found.release[:12]}: {found.added} items added, {found.changed} changed")
+    for line, reason in found.rejected:
+        print(f"Rejected {file}, line {line}: {reason}")
+    for item_id, reason in found.not_recommendable.items():
+        print(f"Kept     {item_id}, not recommended: {reason}")
+    if found.rejected:
+        raise typer.Exit(1)
 
 
 @app.command(epilog="Example: recops releases")

@@ -28,6 +28,7 @@ SURFACE = {
     "serve": "-C --host --port --workers",
     "recommend": "--explain --history --user -C -k",
     "explain": "--exclude --filters --history --item --json --user -C",
+    "add-items": "FILE -C",
     "releases": "-C",
     "promote": "RELEASE -C",
     "rollback": "-C",

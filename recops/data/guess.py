@@ -115,6 +115,11 @@ def guess(events: Path, items: Path | None = None, users: Path | None = None) ->
     return Guess(options, meanings, order, rows)
 
 
+def guess_items(path: Path) -> dict[str, Any]:
+    """The options of a file of items, as `source.options.items` has them. Raises CallError as `guess`."""
+    return _guess_entities("items", path, ITEM_NAMES, [])[0]
+
+
 def _guess_events(
     path: Path, known: dict[str, set[str]], rows: list[tuple[str, str, str]]
 ) -> tuple[dict[str, Any], str]:

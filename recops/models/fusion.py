@@ -32,6 +32,7 @@ _MOST_PAIRS = 20_000_000  # of a target and a candidate of its user
 _STEPS = ((0.0, 0.25, 0.5, 2.0, 4.0), (0.0, 0.7, 0.85, 1.2, 1.4))  # factors that a weight is tried with, in turn
 _SHARES = (0.02, 0.05, 0.15, 0.4)  # of all weight, tried for a member that has none
 _LEAST_GAIN = 1e-5
+_CONTENT_SHARE = 0.01  # of all weight: what the best member that knows content has at least
 _SCORES_AT_ONCE = 16_000_000  # float32: 64 MB a member
 
 
@@ -197,7 +198,7 @@ class Fusion:
             if value > best[0]:
                 best = value, edges
         self._edges = best[1]
-        self._weights_SM = sought(np.ones(len(valid), bool), self._edges)
+        self._weights_SM = self._heard(sought(np.ones(len(valid), bool), self._edges), found, k)
         return FitReport(best_metric=best[0])
 
     def _judged(self, found: _Candidates, weights_UM: np.ndarray, valid: Judging, metric: str) -> float:
@@ -222,6 +223,18 @@ class Fusion:
             if users.sum() >= self.config.min_segment_users:
                 weights_SM[segment] = climb(found.of(users), k, common)
         return weights_SM.astype(np.float32)
+
+    def _heard(self, weights_SM: np.ndarray, found: _Candidates, k: int) -> np.ndarray:
+        """With a small weight for a member that knows content where none has any: it alone can score an item that
+        comes later, and then has all the weight."""
+        knowing = [m for m, part in enumerate(self._members.values()) if part.content]
+        if not knowing:
+            return weights_SM
+        best = max(knowing, key=lambda m: found.ndcg(np.eye(len(self._members))[m], k))
+        silent = ~weights_SM[:, knowing].any(1)
+        weights_SM[silent] *= 1 - _CONTENT_SHARE
+        weights_SM[silent, best] = _CONTENT_SHARE
+        return weights_SM
 
     def parts(self) -> ServingParts:
         """Members without any weight are left out."""

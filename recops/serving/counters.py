@@ -23,8 +23,18 @@ IN_FLIGHT = Gauge(
 LISTS = Counter("recops_recommendations", "Lists by what they were made from.", ("source",), registry=REGISTRY)
 LOADS = Counter("recops_release_loads", "Attempts to load a release, by outcome.", ("outcome",), registry=REGISTRY)
 READY = Gauge("recops_workers_ready", "Workers with a release.", registry=REGISTRY, multiprocess_mode="livesum")
+ITEM_CHANGE = Gauge(
+    "recops_item_change",
+    "Last change of items in use, in the worker furthest behind.",
+    registry=REGISTRY,
+    multiprocess_mode="livemin",
+)
 ANSWERS = Counter("recops_answers", "Answers for the log, by outcome.", ("outcome",), registry=REGISTRY)
-STORE_ERRORS = Counter("recops_store_errors", "Histories that could not be read.", registry=REGISTRY)
+STORE_ERRORS = Counter(
+    "recops_store_errors",
+    "Histories that could not be read, and items that could not be stored or used.",
+    registry=REGISTRY,
+)
 
 
 def forget_dead_workers() -> None:

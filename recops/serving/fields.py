@@ -1,9 +1,9 @@
 """The kinds of value that requests are made of. Strict: nothing is converted, unknown fields are refused."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from recops.serving.release import epoch_us
 
@@ -12,11 +12,28 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
+def _is_storable(value: Any) -> Any:
+    for one in value if isinstance(value, list) else [value]:
+        if isinstance(one, str) and ("\x00" in one or len(one) > 10_000):
+            raise ValueError("text of at most 10,000 characters without NUL")
+        if isinstance(one, int) and abs(one) >= 2**63:
+            raise ValueError("whole numbers end at 2^63")
+    if isinstance(value, list) and len(value) > 1000:
+        raise ValueError("at most 1,000 values")
+    return value
+
+
 # NUL ends a text in SQLite and in much other software, so that two ids could become one.
 Text = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
 ItemId = Annotated[Text, Field(description="Id of an item, as in the log.")]
 UserId = Annotated[Text, Field(description="Id of a user, as in the log.")]
 
+LongText = Annotated[str, StringConstraints(max_length=100_000, pattern=r"^[^\x00]*$")]
+Scalar = str | int | float | bool | None
+# What an attribute of an item may be: whole numbers of 64 bits, no objects in objects.
+Attribute = Annotated[Scalar | list[Scalar], AfterValidator(_is_storable)]
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Years 1 to 9999, which is what datetime holds.
 LOWEST_MS, HIGHEST_MS = -62_135_596_800_000, 253_402_300_799_999
 

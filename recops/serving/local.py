@@ -9,6 +9,7 @@ from typing import Any
 from recops.bundle import read_pointer, release_folder
 from recops.errors import CallError, RefusedError
 from recops.serving.explaining import explain
+from recops.serving.online_items import OnlineItems
 from recops.serving.operation import json_bytes
 from recops.serving.problems import Problem
 from recops.serving.release import Release
@@ -68,6 +69,9 @@ def _opened(releases: Path, store_url: str, user_id: str | None) -> Iterator[tup
     release = load_release(release_folder(releases, pointer.release), pointer.release)
     store = open_store(store_url)
     try:
+        items = OnlineItems(store)
+        items.refresh()
+        release = items.applied(release)
         stored = None if user_id is None else stored_history(store, release, user_id)
     finally:
         store.close()

@@ -1,17 +1,23 @@
-"""A release in memory: its bundle and what the service works out once at load, for filters and for similar items.
+"""A release in memory: its bundle, what the service works out at load for filters and similar items, and what was told
+of items since.
 
 In: a verified bundle. Out: `Release`, read-only, shared by all requests. Knows nothing about requests.
 """
 
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from recops.bundle import Bundle
 from recops.errors import BundleError
+from recops.plugins import load
+from recops.protocols import Encoder
 from recops.runtime import Scorer
 
 NO_TIME = np.iinfo(np.int64).min
@@ -53,12 +59,45 @@ class Columns:
         )
 
 
-class Release:
-    """What one worker serves from. `record` holds the facts of the promotion, empty where there is none."""
+class Encoders:
+    """The encoders of a bundle, each made when it is first asked for: most workers never need one. Safe for threads.
 
-    def __init__(self, bundle: Bundle, record: dict[str, Any]) -> None:
+    `source` is the folder that the files which items name lie in; without it only addresses can be read.
+    """
+
+    def __init__(self, bundle: Bundle, threads: int = 1, source: Path | None = None) -> None:
+        self._bundle, self._threads, self._source = bundle, threads, source
+        self._made: dict[str, Encoder | None] = {}
+        self._lock = threading.Lock()
+
+    def get(self, name: str) -> Encoder | None:
+        """None where the bundle does not hold the encoder."""
+        with self._lock:
+            if name not in self._made:
+                folder = self._bundle.encoder_folder(name)
+                made = None if folder is None else load("encoders", name)(folder, self._threads, self._source)
+                self._made[name] = made
+            return self._made[name]
+
+
+class Release:
+    """What one worker serves from. `record` holds the facts of the promotion, empty where there is none.
+
+    `online` are the columns that were told of items after export, by row: those of a row beyond the bundle's own are
+    all that is known of the item.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        record: dict[str, Any],
+        encoders: Encoders | None = None,
+        online: Mapping[int, Mapping[str, Any]] | None = None,
+    ) -> None:
         self.bundle = bundle
         self.record = record
+        self.encoders = encoders or Encoders(bundle)
+        self.online = online or {}
         self.id = bundle.id
         self.titles = bundle.items["title"]
         self.ids = bundle.items["item_id"]
@@ -88,3 +127,56 @@ class Release:
         assert self.item_vectors is not None
         norms = np.linalg.norm(self.item_vectors, axis=1)
         return np.where(norms > 0, norms, 1).astype(np.float32)
+
+    def encoder(self, name: str) -> Encoder | None:
+        """Made when it is first asked for; None where the bundle does not hold it."""
+        return self.encoders.get(name)
+
+    @cached_property
+    def asked_encoders(self) -> list[str]:
+        """Encoders whose vectors its models score by, and that are at hand for items that come later."""
+        asked = dict.fromkeys(name for part in self.bundle.scorer.parts for name in part.content)
+        return [name for name in asked if self.bundle.encoder_folder(name) is not None]
+
+    def not_recommendable(self, item_ids: Sequence[str]) -> dict[str, str]:
+        """Why items have no row, by id; those that have one are left out."""
+        if any(part.content for part in self.bundle.scorer.parts):
+            read = ", ".join(self.asked_encoders)
+            why = f"no encoder of the release ({read}) could read anything of it" if read else "no encoder is at hand"
+        else:
+            why = "no model of the release knows the content of items (encode.encoders, and a model with content)"
+        return {item_id: why for item_id in item_ids if item_id not in self.row_of}
+
+    def with_items(
+        self,
+        changed: Mapping[int, Mapping[str, Any]],
+        new: Sequence[Mapping[str, Any]],
+        vectors: Mapping[str, np.ndarray],
+    ) -> "Release":
+        """The same release with other columns of the rows `changed`, and M `new` items, each with `item_id`, at the
+        end; `vectors` [M, D] are what each encoder of the bundle says of them. Columns that are not given are null.
+
+        A changed item keeps its place in every list: what is scored is what was trained on.
+        """
+        bundle = self.bundle
+        if not changed and not new:
+            return self
+        scorer = bundle.scorer.with_items(vectors, bundle.content) if new else bundle.scorer
+        assert scorer.num_items == bundle.num_items + len(new), "no model of the release knows content"
+        items = {}
+        for column, values in bundle.items.items():
+            items[column] = [*values, *(item.get(column) for item in new)]
+            for row, item in changed.items():
+                if column in item:
+                    items[column][row - 1] = item[column]
+        wider = replace(
+            bundle,
+            items=items,
+            scorer=scorer,
+            fallback=np.pad(bundle.fallback, (0, len(new))),
+            content={name: np.concatenate([bundle.content[name], vectors[name]]) for name in vectors},
+        )
+        if not new:
+            wider = replace(wider, content=bundle.content)
+        online = {**changed, **dict(enumerate(new, start=bundle.num_items + 1))}
+        return Release(wider, self.record, self.encoders, online)

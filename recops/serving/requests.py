@@ -4,6 +4,7 @@ Fields of rules (exclude, filters) come from the rules' own files.
 """
 
 import json
+from datetime import timedelta
 from operator import itemgetter
 from typing import Annotated, Any, TypeVar
 
@@ -11,7 +12,7 @@ from pydantic import Discriminator, Field, Tag, ValidationError, create_model, f
 from pydantic_core import PydanticCustomError
 
 from recops import plugins
-from recops.serving.fields import ItemId, Moment, Strict, UserId
+from recops.serving.fields import EPOCH, Attribute, ItemId, LongText, Moment, Strict, Text, UserId
 from recops.serving.problems import Problem
 
 M = TypeVar("M", bound=Strict)
@@ -85,6 +86,40 @@ class Score(Who):
 class Similar(Strict):
     item_id: ItemId
     k: int = Field(10, ge=1, le=1000, description="Length of the list.")
+
+
+class NewItem(Strict):
+    """The columns of the items table; what is not given stays as it is, null takes it away."""
+
+    item_id: ItemId
+    title: LongText | None = None
+    text: LongText | None = None
+    categories: list[Text] | None = Field(None, max_length=1000)
+    image: Text | None = Field(None, description="Path in the source's folder, or an address.")
+    published_at: Moment | None = None
+    price: float | None = Field(None, ge=0)
+    available: bool | None = None
+    attributes: dict[Text, Attribute] | None = Field(None, max_length=1000)
+
+    def columns(self) -> dict[str, Any]:
+        """Those that were given, as JSON values; times as ISO text."""
+        given = self.model_dump(exclude_unset=True)
+        if (moment := given.get("published_at")) is not None:
+            given["published_at"] = (EPOCH + timedelta(microseconds=moment)).isoformat()
+        return given
+
+
+class Items(Strict):
+    items: list[NewItem] = Field(min_length=1, max_length=1000)
+
+    @model_validator(mode="after")
+    def _has_none_twice(self) -> "Items":
+        seen: set[str] = set()
+        for item in self.items:
+            if item.item_id in seen:
+                raise PydanticCustomError("twice", f"item {item.item_id!r} stands twice in one call")
+            seen.add(item.item_id)
+        return self
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

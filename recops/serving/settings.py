@@ -11,11 +11,13 @@ from recops.errors import CallError
 @dataclass(frozen=True)
 class Settings:
     """`releases`: folder with the pointer; `bundle`: the release to start with; `store`: URL of the store, None: no
-    user histories and no log of answers. `keys` empty: the service answers on loopback only."""
+    user histories, no log of answers and no new items. `source`: folder of the files that items name. `keys` empty:
+    the service answers on loopback only."""
 
     releases: Path | None = None
     bundle: Path | None = None
     store: str | None = None
+    source: Path | None = None
     threads: int = 1
     workers: int = 1
     timeout_s: float = 2.0
@@ -41,11 +43,12 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
             raise CallError(f"RECOPS_{name}: expected a number of at least {lowest:g}, found {text!r}")
         return found
 
-    releases, bundle = value("RELEASES"), value("BUNDLE")
+    releases, bundle, source = value("RELEASES"), value("BUNDLE"), value("SOURCE")
     return Settings(
         releases=Path(releases) if releases else None,
         bundle=Path(bundle) if bundle else None,
         store=value("STORE"),
+        source=Path(source) if source else None,
         threads=int(number("THREADS", 1, 1)),
         workers=int(number("WORKERS", 1, 1)),
         timeout_s=number("TIMEOUT_S", 2.0, 0.001),

@@ -17,7 +17,8 @@ from recops.bundle import load_bundle, read_pointer, release_folder
 from recops.errors import BundleError, RecopsError
 from recops.serving import counters
 from recops.serving.answers import AnswerLog
-from recops.serving.release import Release
+from recops.serving.online_items import OnlineItems
+from recops.serving.release import Encoders, Release
 from recops.serving.requests import Recommend, Similar
 from recops.serving.retrieval import Stored, recommend, similar
 from recops.serving.settings import Settings
@@ -38,7 +39,12 @@ class State:
         self.store: Store | None = None
         self.answers: AnswerLog | None = None
         self.bundle = settings.bundle
+        self._base: Release | None = None  # as it was loaded
+        self._items: OnlineItems | None = None
         self._refused: tuple[str | None, float] | None = None
+        self._has_items = False  # whether `release` has all that was read of items told since
+        self._retry_items_at = 0.0
+        self._lock = threading.Lock()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -51,6 +57,7 @@ class State:
         if self.settings.store:
             self.store = open_store(self.settings.store)
             self.answers = AnswerLog(self.store)
+            self._items = OnlineItems(self.store)
         self._thread = threading.Thread(target=self._run, args=(each_poll,), name="release-poll", daemon=True)
         self._thread.start()
 
@@ -78,7 +85,39 @@ class State:
             return None
 
     def poll(self) -> None:
-        """One look at the pointer: loads what it names unless that is served already. Never raises.
+        """One look at the pointer, and at the items told since: what is new is served from then on. Never raises."""
+        with self._lock:
+            self._load()
+            self._apply()
+
+    def apply_items(self) -> bool:
+        """Takes what was told of items into use now; False where that could not be done, and is tried again later."""
+        with self._lock:
+            return self._apply(at_once=True)
+
+    def _apply(self, at_once: bool = False) -> bool:
+        """`at_once`: also where it failed less than RETRY_S ago."""
+        items, base = self._items, self._base
+        if items is None or base is None or (time.monotonic() < self._retry_items_at and not at_once):
+            return False
+        try:
+            if items.refresh():
+                self._has_items = False
+            if not self._has_items:
+                self.release, self._has_items = items.applied(base), True
+                counters.ITEM_CHANGE.set(items.change)
+        except Exception as error:
+            if not isinstance(error, RecopsError):
+                logger.exception("items could not be taken into use")
+            logger.error("items not in use yet: %s", error)
+            counters.STORE_ERRORS.inc()
+            self._retry_items_at = time.monotonic() + RETRY_S
+            return False
+        self._retry_items_at = 0.0
+        return True
+
+    def _load(self) -> None:
+        """Loads what the pointer names unless that is served already.
 
         A release that was refused is tried again every RETRY_S, and refused again while it is broken; what serves
         already goes on serving.
@@ -93,7 +132,7 @@ class State:
                 return
             if self._was_refused(wanted):
                 return
-            release = load_release(folder, wanted, self.settings.threads)
+            release = load_release(folder, wanted, self.settings.threads, self.settings.source)
         except Exception as error:
             if self._was_refused(wanted):
                 return
@@ -104,7 +143,9 @@ class State:
             counters.LOADS.labels("failed").inc()
             logger.error("release refused: %s", error)
             return
-        self.release, self._refused = release, None
+        self._base, self._refused, self._has_items = release, None, False
+        if not self._apply(at_once=True):
+            self.release = release
         counters.LOADS.labels("loaded").inc()
         counters.READY.set(1)
         logger.info("serving release %s", release.id)
@@ -139,7 +180,7 @@ def stored_history(store: Store, release: Release, user_id: str) -> Stored | Non
     return Stored(item_ids, times, refused or [])
 
 
-def load_release(folder: Path, wanted: str | None = None, threads: int = 1) -> Release:
+def load_release(folder: Path, wanted: str | None = None, threads: int = 1, source: Path | None = None) -> Release:
     """The release in `folder`, verified and warmed up. Raises BundleError, also when it is not the one `wanted`."""
     bundle = load_bundle(folder, threads)
     if wanted is not None and bundle.id != wanted:
@@ -153,7 +194,7 @@ def load_release(folder: Path, wanted: str | None = None, threads: int = 1) -> R
         raise BundleError(f"{record_file}: not a readable record ({error})") from None
     if not isinstance(record, dict):
         raise BundleError(f"{record_file}: not a record, but {type(record).__name__}")
-    release = Release(bundle, record)
+    release = Release(bundle, record, Encoders(bundle, threads, source))
     warm_up(release)
     return release
 

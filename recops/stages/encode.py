@@ -4,11 +4,8 @@ Writes `data/encoded/` (see `recops/encoders/content`). Vectors made before are 
 state folder by the digest of what they were made from, so that only new or changed items are encoded.
 """
 
-import hashlib
 import shutil
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +17,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from recops.bundle import canonical_json, write_atomically
 from recops.encoders.content import ENCODERS, ITEMS
 from recops.encoders.content.cache import VectorCache
-from recops.encoders.content.item_encoder import UnreadableError
+from recops.encoders.content.chunk import Counts, encode_chunk
 from recops.errors import CallError
 from recops.params import EncodeParams, checked
 from recops.plugins import load, names
 from recops.protocols import Encoder, Item
 from recops.stages.project import Project
-
-
-@dataclass
-class Counts:
-    """What became of the items: each is `encoded`, `missing` (nothing to encode) or `broken`, by reason. `reused` is
-    how many of the encoded had their vector in the cache."""
-
-    encoded: int = 0
-    missing: int = 0
-    broken: Counter[str] = field(default_factory=Counter)
-    reused: int = 0
 
 
 def encode(project: Project) -> dict[str, Any]:
@@ -72,7 +58,7 @@ def encode(project: Project) -> dict[str, Any]:
             cache=project.encoders,
             train_items=lambda: rows(train_items(project, items)),
         )
-        encoder: Encoder = load("encoders", name)(folder, params.encode.threads, source_folder(project))
+        encoder: Encoder = load("encoders", name)(folder, params.encode.threads, project.source_folder)
         with VectorCache(project.encoders / "vectors.sqlite") as cache:
             # One that learns from the items is another encoder after each change of them, and quick.
             kept = None if hasattr(encoder, "fit") else cache
@@ -110,12 +96,6 @@ def encoder_options(params: EncodeParams) -> dict[str, Any]:
     }
 
 
-def source_folder(project: Project) -> Path:
-    """What the paths in the table of items are relative to: the source's folder, or the project's where it has none."""
-    path = project.root / (project.params.source.path or "")
-    return path if path.is_dir() else path.parent
-
-
 def train_items(project: Project, items: pl.DataFrame) -> pl.DataFrame:
     """The items that the train part has an event of: what an encoder may learn from. Raises CallError where split
     has not run."""
@@ -147,39 +127,3 @@ def write_vectors(encoder: Encoder, items: pl.DataFrame, path: Path, cache: Vect
         cache.drop_unused(encoder.sha256)
     matrix_ND.flush()
     return counts
-
-
-def encode_chunk(
-    encoder: Encoder, items: list[Item], out_BD: np.ndarray, cache: VectorCache | None, counts: Counts
-) -> None:
-    """Fills the rows of `items` in `out_BD` (float16, zeros) from the cache or by the encoder, and counts them."""
-    contents: dict[bytes, bytes] = {}
-    rows_of: dict[bytes, list[int]] = {}  # of the same content: encoded once
-    for row, item in enumerate(items):
-        try:
-            content = encoder.content(item)
-        except UnreadableError as error:
-            counts.broken[str(error)] += 1
-            continue
-        if content is None:
-            counts.missing += 1
-            continue
-        key = hashlib.sha256(content).digest()
-        contents[key] = content
-        rows_of.setdefault(key, []).append(row)
-    known = {} if cache is None else cache.get(encoder.sha256, rows_of)
-    counts.reused += sum(len(rows_of[key]) for key in known)
-    if new := [key for key in contents if key not in known]:
-        vectors_BD, reasons = encoder.encode_contents([contents[key] for key in new])
-        made = {}
-        for key, vector_D, reason in zip(new, vectors_BD.astype(np.float16), reasons, strict=True):
-            if reason is None:
-                made[key] = vector_D
-            else:
-                counts.broken[reason] += len(rows_of[key])
-        if cache is not None:
-            cache.put(encoder.sha256, made)
-        known |= made
-    for key, vector_D in known.items():
-        out_BD[rows_of[key]] = vector_D
-        counts.encoded += len(rows_of[key])

@@ -99,6 +99,12 @@ class Project:
         return self.state / "refused.json"
 
     @property
+    def source_folder(self) -> Path:
+        """What paths in the table of items are relative to: the source's folder, or the project's where it has none."""
+        path = self.root / (self.params.source.path or "")
+        return path if path.is_dir() else path.parent
+
+    @property
     def releases(self) -> Path:
         return self.root / "releases"
 

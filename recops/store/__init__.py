@@ -1,10 +1,10 @@
-"""The durable log of a project: histories by release, answers given, and reports for the service.
+"""The durable log of a project: histories by release, answers given, items told online, and reports for the service.
 
 In: a URL. Out: a `Store`, the one interface whatever database lies behind it. Knows nothing about models or HTTP, and
 is free of dataframe libraries, since the service imports it. A `tenant` (default `main`) stands in every table.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -66,6 +66,30 @@ class Store(Protocol):
 
     def answers(self, since: Moment | None = None, until: Moment | None = None) -> Iterator[dict[str, Any]]:
         """Answers with since <= time < until, by time and then request id."""
+        ...
+
+    def put_items(self, items: Iterable[Mapping[str, Any]]) -> int:
+        """Adds or changes items, all or none: `item_id` and any columns of the items table as JSON values. A column
+        that is not given stays as it was, one that is None is taken away. Returns the number of this change.
+
+        Raises CallError for an item without an id. Without items nothing changes.
+        """
+        ...
+
+    def last_change(self) -> int:
+        """The number of the last change, 0 where there was none. Cheap: workers ask it again and again."""
+        ...
+
+    def items_since(self, change: int) -> tuple[int, list[dict[str, Any]]]:
+        """The last change, and the items told after `change`, each whole, in the order of their last change."""
+        ...
+
+    def put_item_vectors(self, encoder: str, vectors: Mapping[bytes, bytes]) -> None:
+        """Keeps what an encoder (by digest) made of contents (by digest), so that one worker alone has the work."""
+        ...
+
+    def item_vectors(self, encoder: str, contents: Collection[bytes]) -> dict[bytes, bytes]:
+        """Those of the vectors that are kept."""
         ...
 
     def put_report(self, kind: str, body: Any) -> None:

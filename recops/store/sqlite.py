@@ -9,7 +9,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -40,6 +40,18 @@ MIGRATIONS = (
         tenant TEXT NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL,
         PRIMARY KEY (tenant, kind)
     );
+    """,
+    """
+    CREATE TABLE changes (tenant TEXT NOT NULL PRIMARY KEY, last INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE items (
+        tenant TEXT NOT NULL, item_id TEXT NOT NULL, change INTEGER NOT NULL, body TEXT NOT NULL,
+        PRIMARY KEY (tenant, item_id)
+    ) WITHOUT ROWID;
+    CREATE INDEX items_by_change ON items (tenant, change);
+    CREATE TABLE item_vectors (
+        tenant TEXT NOT NULL, encoder TEXT NOT NULL, content BLOB NOT NULL, vector BLOB NOT NULL,
+        PRIMARY KEY (tenant, encoder, content)
+    ) WITHOUT ROWID;
     """,
 )
 ANSWER_COLUMNS = ("request_id", "time", "user_id", "items", "release", "variant", "source")
@@ -141,6 +153,47 @@ class SqliteStore:
                 values.append(micros(bound))
         for row in self._stream(f"{query} ORDER BY time, request_id", values):
             yield _answer(row)
+
+    def put_items(self, items: Iterable[Mapping[str, Any]]) -> int:
+        told = list(items)
+        if not told:
+            return self.last_change()
+        with self._transaction() as con:
+            bump = "INSERT INTO changes VALUES (?, 1) ON CONFLICT DO UPDATE SET last = last + 1 RETURNING last"
+            (change,) = con.execute(bump, (self.tenant,)).fetchone()
+            for item in told:
+                if not isinstance(item_id := item.get("item_id"), str) or not item_id:
+                    raise CallError(f"item {dict(item)!r}: has no item_id")
+                query = "SELECT body FROM items WHERE tenant = ? AND item_id = ?"
+                found = con.execute(query, (self.tenant, item_id)).fetchone()
+                body = {**(json.loads(found[0]) if found else {}), **item}
+                con.execute(
+                    "INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)", (self.tenant, item_id, change, _json(body))
+                )
+        return change
+
+    def last_change(self) -> int:
+        found = self._connection().execute("SELECT last FROM changes WHERE tenant = ?", (self.tenant,)).fetchone()
+        return 0 if found is None else found[0]
+
+    def items_since(self, change: int) -> tuple[int, list[dict[str, Any]]]:
+        # A change that comes in between is seen in full, and its items once more by the next call.
+        last = self.last_change()
+        query = "SELECT body FROM items WHERE tenant = ? AND change > ? ORDER BY change, item_id"
+        rows = self._connection().execute(query, (self.tenant, change)).fetchall()
+        return last, [json.loads(body) for (body,) in rows]
+
+    def put_item_vectors(self, encoder: str, vectors: Mapping[bytes, bytes]) -> None:
+        rows = [(self.tenant, encoder, content, vector) for content, vector in vectors.items()]
+        if rows:
+            with self._transaction() as con:
+                con.executemany("INSERT OR IGNORE INTO item_vectors VALUES (?, ?, ?, ?)", rows)
+
+    def item_vectors(self, encoder: str, contents: Collection[bytes]) -> dict[bytes, bytes]:
+        query = "SELECT vector FROM item_vectors WHERE tenant = ? AND encoder = ? AND content = ?"
+        con = self._connection()
+        found = {content: con.execute(query, (self.tenant, encoder, content)).fetchone() for content in contents}
+        return {content: row[0] for content, row in found.items() if row is not None}
 
     def put_report(self, kind: str, body: Any) -> None:
         with self._transaction() as con:

@@ -251,3 +251,15 @@ def test_weights_that_leave_a_user_unanswered_are_judged_by_the_fallback():
     found = _candidates([silent, popular], valid, "zscore", 10)
     assert found.ndcg(np.array([1.0, 0.0]), 10) == 0
     assert found.ndcg(np.array([0.0, 1.0]), 10) == 1
+
+
+def test_a_member_that_knows_content_is_heard_of_later_items() -> None:
+    """It is noise to these users, and served all the same: nothing else can score what comes after the export."""
+    right, histories, targets = circle()
+    noise = by_item(np.random.default_rng(0).normal(size=NUM_ITEMS))
+    valid = judging(histories, targets)
+    deaf, _ = blended({"right": right, "noise": noise}, valid, edges=[])
+    assert [name for name, _ in deaf.parts().members] == ["right"]
+    model, _ = blended({"right": right, "noise": replace(noise, content=("text",))}, valid, edges=[])
+    assert [name for name, _ in model.parts().members] == ["right", "noise"]
+    np.testing.assert_allclose(model.parts().fusion.weights, [[0.99, 0.01]], rtol=1e-5)

@@ -13,6 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, save
 
 from recops import bundle
+from recops.nearest import Nearness
 from recops.serving.app import build_app
 from recops.serving.settings import Settings
 from recops.serving.state import State
@@ -50,16 +51,52 @@ def write_encoder(path: Path) -> None:
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
 
 
+# What the encoder `attributes` says: whether an item has category x, and y.
+CONTENT = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0], [0, 0], [1, 0]], np.float16)
+
+
+def write_content(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The encoder of CONTENT into `folder`; arrays and scoring of links by content: a votes for f, and f for a, with 1,
+    both and b for each other with the root of a half, as b and c."""
+    from recops.encoders.attributes import Attributes
+    from recops.models._links import pack_links
+
+    (folder / bundle.ENCODER_FOLDER / "attributes").mkdir(parents=True)
+    settings = {
+        "columns": [["category", "", "x"], ["category", "", "y"]],
+        "mean": [0.0, 0.0],
+        "std": [1.0, 1.0],
+        "dim": 2,
+        "sha256": "made",
+        "options": Attributes.Options().model_dump(),
+    }
+    (folder / bundle.ENCODER_FOLDER / "attributes" / "settings.json").write_text(json.dumps(settings))
+    nearness = Nearness(50, 1.0, np.zeros(2, np.float32), (2,))
+    unit = nearness.unit([CONTENT])
+    links = pack_links(nearness.of(unit, unit))  # what a and b say of each other is the same
+    arrays = dict(zip(bundle.LINKS.values(), links, strict=True))
+    arrays |= {bundle.LINKS_MEAN: nearness.mean, "content_0.npy": CONTENT}
+    scoring = {
+        "encoders": ["attributes"],
+        "nearness": {"num_neighbors": 50, "power": 1.0, "dims": [2]},
+        "content": [{"name": "attributes", "dim": 2, "version": "1", "sha256": "made", "file": "content_0.npy"}],
+    }
+    return arrays, scoring
+
+
 def write_bundle(
     folder: Path,
     *,
+    content: bool = False,
     arrays: dict[str, np.ndarray] | None = None,
     encoder: bool = False,
     scoring: dict[str, Any] | None = None,
     **facts: Any,
 ) -> str:
-    """A bundle of ITEMS that scores by LINKS, by `arrays`, or by an encoder and VECTORS. Returns its release id."""
+    """A bundle of ITEMS that scores by LINKS, by `arrays`, by CONTENT, or by an encoder and VECTORS; its release id."""
     folder.mkdir(parents=True, exist_ok=True)
+    if content:
+        arrays, scoring = write_content(folder)
     if encoder:
         write_encoder(folder / bundle.ENCODER)
         arrays = {bundle.VECTORS: VECTORS}

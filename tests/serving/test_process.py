@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -175,6 +176,31 @@ def test_after_kill_9_the_port_is_free_and_a_stop_is_clean(tmp_path, make_bundle
     time.sleep(0.2)
     server.start()  # refuses a taken port
     assert server.client.post("/recommend", json={"user_id": "u1"}).status_code == 200
+    assert server.stop() == 0
+
+
+def test_a_new_item_is_recommended_by_every_worker_and_survives_a_kill(tmp_path, make_bundle):
+    server = Server(tmp_path, partial(make_bundle, content=True), workers=2)
+    told = server.client.post("/items", json={"items": [{"item_id": "new", "categories": ["x"]}]})
+    start = time.monotonic()
+    assert told.json()["added"] == 1, told.text
+    while any(server.fresh("/release")["online_items"] != 1 for _ in range(20)):
+        assert time.monotonic() - start < 5
+    for _ in range(10):
+        answer = httpx.post(f"{server.client.base_url}/recommend", json={"history": ["a"]}, trust_env=False)
+        assert [i["item_id"] for i in answer.json()["items"][:2]] == ["f", "new"]
+    server.client.close()
+    server.process.kill()
+    server.process.wait()
+    server.start()
+    assert "new" in [i["item_id"] for i in server.client.post("/recommend", json={"history": ["a"]}).json()["items"]]
+    # What is told while the service is down is there as well.
+    server.stop()
+    store = open_store(server.store_url)
+    store.put_items([{"item_id": "second", "categories": ["x"]}])
+    store.close()
+    server.start()
+    assert server.fresh("/release")["online_items"] == 2
     assert server.stop() == 0
 
 

@@ -260,3 +260,31 @@ def test_the_error_that_ended_a_transaction_is_the_one_told(store):
         store.put_histories("r", ((f"u{n}", ["item"] * 100, None) for n in range(2000)))
     assert store.num_histories("r") is None
     assert store.put_histories("r", ROWS) == 3
+
+
+def test_items_are_changed_by_column_and_come_by_change(store, url):
+    assert (store.last_change(), store.items_since(0), store.put_items([])) == (0, (0, []), 0)
+    assert store.put_items([{"item_id": "b", "title": "B", "price": 2.5}, {"item_id": "a"}]) == 1
+    assert store.put_items(iter([{"item_id": "b", "price": None, "categories": ["x"]}])) == store.last_change() == 2
+    changed = {"item_id": "b", "title": "B", "price": None, "categories": ["x"]}
+    assert store.items_since(0) == (2, [{"item_id": "a"}, changed])
+    assert store.items_since(1) == (2, [changed]) and store.items_since(2) == (2, [])
+    other = open_store(url, tenant="other")
+    assert (other.last_change(), other.items_since(0)) == (0, (0, []))
+    other.close()
+
+
+def test_a_call_with_a_wrong_item_changes_nothing(store):
+    store.put_items([{"item_id": "a", "title": "A"}])
+    for wrong in ({"title": "no id"}, {"item_id": ""}, {"item_id": 3}):
+        with pytest.raises(CallError, match="has no item_id"):
+            store.put_items([{"item_id": "a", "title": "changed"}, wrong])
+    assert store.items_since(0) == (1, [{"item_id": "a", "title": "A"}])
+
+
+def test_vectors_are_kept_by_encoder_and_content(store):
+    store.put_item_vectors("e1", {b"k1": b"v1", b"k2": b"v2"})
+    store.put_item_vectors("e1", {b"k1": b"other"})  # the same content has the same vector
+    store.put_item_vectors("e2", {})
+    assert store.item_vectors("e1", [b"k1", b"k3"]) == {b"k1": b"v1"}
+    assert store.item_vectors("e2", [b"k1"]) == {}

@@ -15,6 +15,7 @@ def handle(call: Call) -> dict[str, Any]:
         "release": release.id,
         "variant": VARIANT,
         "num_items": release.bundle.num_items,
+        "online_items": len(release.online),  # added or changed since the export
         **{name: manifest.get(name) for name in FACTS},
         "promoted_at": release.record.get("promoted_at"),
         "commit": release.record.get("commit"),

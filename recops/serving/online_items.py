@@ -1,0 +1,86 @@
+"""Items told to the running service: read from the store, encoded once, put into the served release.
+
+In: the store, and a release as it was loaded. Out: the release with what was told since. A vector is made by the first
+worker that needs it and kept in the store for the others. Knows nothing about HTTP.
+"""
+
+import json
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from recops.encoders.content.chunk import Counts, encode_chunk
+from recops.protocols import Item
+from recops.serving.release import Release
+from recops.store import Store
+
+
+class OnlineItems:
+    """`change` is the last one read from the store. Not for several threads at once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._told: dict[str, dict[str, Any]] = {}
+        self.change = 0
+
+    def refresh(self) -> bool:
+        """Reads what is new in the store; whether there was anything."""
+        if self._store.last_change() == self.change:
+            return False
+        self.change, items = self._store.items_since(self.change)
+        for item in items:
+            self._told[item["item_id"]] = item
+        return True
+
+    def applied(self, base: Release) -> Release:
+        """`base`, as it was loaded, with all that was told: items that it has are changed, others added where a model
+        of it knows content and an encoder can read any of theirs. Raises CallError where a server that encodes does not
+        answer."""
+        if not self._told:
+            return base
+        changed = {base.row_of[item_id]: item for item_id, item in self._told.items() if item_id in base.row_of}
+        new = [item for item_id, item in self._told.items() if item_id not in base.row_of]
+        if not new or not base.asked_encoders:
+            return base.with_items(changed, [], {})
+        vectors = self._vectors(base, [_as_item(item) for item in new])
+        known = np.logical_or.reduce([vectors[name].any(1) for name in base.asked_encoders])
+        kept = np.flatnonzero(known)
+        return base.with_items(changed, [new[i] for i in kept], {name: found[kept] for name, found in vectors.items()})
+
+    def _vectors(self, release: Release, items: list[Item]) -> dict[str, np.ndarray]:
+        """float16 [M, D] of each encoder of the release; zeros where it is not at hand, or says nothing."""
+        found = {}
+        for facts in release.bundle.encoders:
+            name = facts["name"]
+            found[name] = np.zeros((len(items), facts["dim"]), np.float16)
+            if (encoder := release.encoder(name)) is not None:
+                for start in range(0, len(items), encoder.chunk_size):
+                    part = slice(start, start + encoder.chunk_size)
+                    encode_chunk(encoder, items[part], found[name][part], _Kept(self._store), Counts())
+        return found
+
+
+class _Kept:
+    """The vectors in the store, as `encode_chunk` asks for them."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def get(self, encoder: str, keys: Collection[bytes]) -> dict[bytes, np.ndarray]:
+        found = self._store.item_vectors(encoder, keys)
+        return {key: np.frombuffer(vector, np.float16) for key, vector in found.items()}
+
+    def put(self, encoder: str, vectors: Mapping[bytes, np.ndarray]) -> None:
+        self._store.put_item_vectors(encoder, {key: vector.tobytes() for key, vector in vectors.items()})
+
+
+def _as_item(told: Mapping[str, Any]) -> Item:
+    """As encoders know an item: times are datetimes, attributes JSON text."""
+    item = dict(told)
+    if item.get("published_at") is not None:
+        item["published_at"] = datetime.fromisoformat(item["published_at"])
+    if item.get("attributes") is not None:
+        item["attributes"] = json.dumps(item["attributes"])
+    return item

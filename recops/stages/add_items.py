@@ -1,0 +1,102 @@
+"""`recops add-items`: items from a file into the store, where every service of the project takes them up.
+
+In: a file as `recops init --items` takes it. Out: what became of its rows. A row that cannot be read is named with its
+line and the reason, and no other is lost for it.
+"""
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from recops.bundle import read_pointer, release_folder
+from recops.data.guess import guess_items
+from recops.data.ingest import ingest
+from recops.errors import CallError, RefusedError
+from recops.params import IngestParams, SourceParams
+from recops.serving.online_items import OnlineItems
+from recops.serving.release import Encoders
+from recops.serving.state import load_release
+from recops.stages.project import Project
+from recops.store import open_store
+
+ITEMS_AT_ONCE = 1000  # a transaction
+
+
+@dataclass(frozen=True)
+class Added:
+    """`rejected` are (line, reason) of rows that were not taken; `not_recommendable` reasons by item id."""
+
+    release: str
+    added: int
+    changed: int
+    rejected: list[tuple[int, str]]
+    not_recommendable: dict[str, str]
+
+
+def add_items(project: Project, file: Path) -> Added:
+    """Adds the rows of `file` to the promoted release, or changes what it has of them; they are encoded here, so that
+    pictures and sounds may lie where the source's are. A column that the file lacks stays as it is.
+
+    Raises CallError for a file that is missing or has no column of ids, and RefusedError before the first promotion.
+    """
+    pointer = read_pointer(project.releases)
+    if pointer is None:
+        raise RefusedError(f"{project.releases}: no release has been promoted yet; run: recops run")
+    items, rejected = read_items(project, file)
+    folder = release_folder(project.releases, pointer.release)
+    release = load_release(folder, pointer.release)
+    release.encoders = Encoders(release.bundle, project.params.encode.threads, project.source_folder)
+    store = open_store(project.store_url)
+    try:
+        online = OnlineItems(store)
+        online.refresh()
+        before = online.applied(release)
+        for start in range(0, len(items), ITEMS_AT_ONCE):
+            store.put_items(items[start : start + ITEMS_AT_ONCE])
+        online.refresh()
+        after = online.applied(release)
+    finally:
+        store.close()
+    ids = [item["item_id"] for item in items]
+    changed = sum(item_id in before.row_of for item_id in ids)
+    return Added(release.id, len(ids) - changed, changed, rejected, after.not_recommendable(ids))
+
+
+def read_items(project: Project, file: Path) -> tuple[list[dict[str, Any]], list[tuple[int, str]]]:
+    """The items of a file, with the columns that it has, as JSON values; and (line, reason) of rows not taken.
+
+    Columns are those of `source.options.items` where the file has them, else guessed from their names.
+    """
+    if not file.is_file():
+        raise CallError(f"{file}: no such file")
+    options = guess_items(file)
+    own = project.params.source.options.get("items") if project.params.source.name == "files" else None
+    if own and set(own["columns"].values()) <= {*options["columns"].values(), *options.get("attributes", [])}:
+        options = {**own, "path": str(file.resolve())}
+    with tempfile.TemporaryDirectory() as temporary:
+        # The one reader of tables asks for events as well.
+        events = Path(temporary) / "events.csv"
+        events.write_text("user_id,item_id\n", encoding="utf-8")
+        told = {
+            "path": str(events),
+            "event": "view",
+            "columns": {"user_id": "user_id", "item_id": "item_id"},
+        }
+        source = SourceParams(name="files", order="unordered", options={"events": told, "items": options})
+        ingest(source, IngestParams(), Path(), Path(temporary) / "tables")
+        table = pl.read_parquet(Path(temporary) / "tables" / "items.parquet")
+        rejected = pl.read_parquet(Path(temporary) / "tables" / "rejected.parquet").select("line", "reason").rows()
+    columns = [*options["columns"], *(["attributes"] if options.get("attributes") else [])]
+    rows = table.select(columns).with_columns(
+        *([pl.col("published_at").dt.to_string("iso:strict")] if "published_at" in columns else []),
+        *([pl.col("price").cast(pl.Float64).round(4)] if "price" in columns else []),
+    )
+    items = list(rows.iter_rows(named=True))
+    for item in items:
+        if item.get("attributes") is not None:
+            item["attributes"] = json.loads(item["attributes"])
+    return items, rejected
