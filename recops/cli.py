@@ -282,6 +282,31 @@ def listed(text: str | None) -> list[str]:
     return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
+@app.command(epilog='Example: recops ask "something like Heat but funnier, from the nineties" --user 383')
+def ask(
+    question: Annotated[str, typer.Argument(help="The question, in words.")],
+    folder: Folder = HERE,
+    user: Annotated[str | None, typer.Option(help="User id.")] = None,
+    history: Annotated[str | None, typer.Option(help="Item ids, oldest first, separated by commas.")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Length of the list.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+) -> None:
+    """Ask the promoted release in words, without a server."""
+    from recops.serving.local import ask_once
+
+    project = opened(folder)
+    known = None if history is None else listed(history)
+    answer = ask_once(project.releases, project.store_url, question, user, known, k)
+    if as_json:
+        console.print_json(data=answer)
+        return
+    print(answer["answer"])
+    if answer["items"]:
+        columns = ["rank", "item_id", "title", "why"]
+        rows = [[i["rank"], i["item_id"], i["title"] or "", i["reason"]] for i in answer["items"]]
+        print_table(f"release {answer['release'][:12]}, source {answer['source']}", columns, rows)
+
+
 @app.command(epilog="Example: recops explain --user 383 --item 318")
 def explain(
     item: Annotated[str, typer.Option(help="Id of the item to account for.")],

@@ -46,10 +46,12 @@ def _fill(connection: sqlite3.Connection, rows: Iterable[tuple[int, Row]]) -> No
 
 def _values(rows: Iterable[tuple[int, Row]]) -> Iterable[tuple[int, str, str, str]]:
     for rowid, (title, text, categories) in rows:
-        # A lone surrogate, which JSON may bring, has no UTF-8; NUL ends a text in SQLite.
-        yield rowid, *(
-            (part or "")[:MAX_CHARACTERS].encode("utf-8", "replace").decode().replace("\x00", " ")
-            for part in (title, text, "\n".join(categories or ()))
+        yield (
+            rowid,
+            *(
+                (part or "")[:MAX_CHARACTERS].encode("utf-8", "replace").decode().replace("\x00", " ")
+                for part in (title, text, "\n".join(categories or ()))
+            ),
         )
 
 

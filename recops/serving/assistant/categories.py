@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from recops.serving.assistant.english import EMPTY_NAMES
 from recops.serving.assistant.question import plain
 
 # Cosine from which a word stands for a category, and from which it leans towards one (docs/decisions.md: how chosen).
@@ -16,11 +17,6 @@ SAME, NEAR = 0.72, 0.46
 MOST_NAMES = 400  # categories of which vectors are made
 LONGEST = 5  # words of a name
 _WORD = re.compile(r"[^\W_]+")
-# Names that say nothing when they stand in a sentence.
-_EMPTY = set("a an and any all are as at be but by can do for from get give has have how i if in into is it like me my no not of on one only "
-             "or other our show so some that the their them then there these they thing things this those to up us want was we what "
-             "when where which who will with without you your new best good great top film films movie movies book books item "
-             "items product products news article articles song songs music series".split())
 
 
 def stem(word: str) -> str:
@@ -47,24 +43,33 @@ class Categories:
         for name in self.names:
             for text in {name, re.split(r"\s*[>|]\s*", name)[-1]}:  # a path is also known by its last part
                 words = _WORD.findall(plain(text))
-                if words and len(words) <= LONGEST and not (len(words) == 1 and words[0] in _EMPTY):
+                if words and len(words) <= LONGEST and not (len(words) == 1 and words[0] in EMPTY_NAMES):
                     self._by_key.setdefault(key(words), []).append(name)
         self._vectors: np.ndarray | None = None
 
     def named(self, words: Sequence[str]) -> tuple[str, ...]:
         """The categories that these words are the name of; several where names differ in their writing alone."""
-        if len(words) == 1 and words[0] in _EMPTY:
+        if len(words) == 1 and words[0] in EMPTY_NAMES:
             return ()
         return tuple(dict.fromkeys(self._by_key.get(key(words), ())))
 
-    def meant(self, phrases: Sequence[str], encode: Callable[[list[str]], np.ndarray]) -> list[list[tuple[str, float]]]:
+    def meant(
+        self, phrases: Sequence[str], encode: Callable[[list[str]], np.ndarray | None]
+    ) -> list[list[tuple[str, float]]]:
         """For each phrase the categories near it, best first, with the cosine; those below NEAR are left out."""
         if not self.names or len(self.names) > MOST_NAMES or not phrases:
             return [[] for _ in phrases]
         if self._vectors is None:
             self._vectors = encode([name.replace("-", " ") for name in self.names])
-        cosines_PC = encode(list(phrases)) @ self._vectors.T
+        asked = encode(list(phrases))
+        if self._vectors is None or asked is None:
+            return [[] for _ in phrases]
+        cosines_PC = asked @ self._vectors.T
         return [
-            [(self.names[c], float(cosines_C[c])) for c in np.argsort(-cosines_C, kind="stable") if cosines_C[c] >= NEAR]
+            [
+                (self.names[c], float(cosines_C[c]))
+                for c in np.argsort(-cosines_C, kind="stable")
+                if cosines_C[c] >= NEAR
+            ]
             for cosines_C in cosines_PC
         ]

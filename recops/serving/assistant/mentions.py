@@ -8,36 +8,12 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from recops.serving.assistant import english
 from recops.serving.assistant.question import Question, Token
 from recops.serving.assistant.titles import LONGEST, Titles, words_of
 
-_NEVER = r"(?:do not|does not|did not|don't|doesn't|didn't|dont|didnt|never|can't|cannot)\s+(?:really\s+|much\s+)?"
-_DISLIKED = rf"(?:{_NEVER}(?:like|love|enjoy|stand|want)d?|hate[ds]?|dislike[ds]?|unlike|nothing like|not like|fed up with)"
-_REFUSED = r"(?:(?:but |and )?not|except(?: for)?|excluding|without|other than|apart from|besides|anything but|instead of|rather than|no)"
-_LIKED = (
-    r"(?:like|similar to|such as|in the (?:style|vein|spirit) of|along the lines of|reminiscent of|resembling|akin to|as good as|"
-    r"comparable to|(?:i|we)(?:'ve| have)?\s+(?:really\s+|also\s+|just\s+|already\s+)?(?:love[ds]?|liked?|enjoy(?:ed)?|adored?)|"
-    r"fans? of|close to|that goes with|to go with|reminds? me of)"
-)
-_MARKER = re.compile(rf"\b(?:(?P<disliked>{_DISLIKED})|(?P<refused>{_REFUSED})|(?P<liked>{_LIKED}))\b")
-_KIND_OF = re.compile(r"\s*(?:(?:the|that|this|a|my)\s+)?(?:film|movie|book|novel|song|album|artist|band|game|show|series|article|product|item)s?\s+(?:called\s+|named\s+)?")
-_AND = re.compile(r"\s*(?:,\s*(?:and|or|nor)?|\band\b|\bor\b|\bnor\b|&)\s+", re.I)
 _QUOTED = re.compile(r'"([^"]{1,300})"|(?<!\w)\'([^\']{1,300})\'(?!\w)')
 _YEAR = re.compile(r"\s*\(\s*(\d{4})\s*\)")
-# After these a title has ended.
-BOUNDARY = set(
-    "but and or from in under over with without only not please for that which who before after since between of to made released published "
-    "cheaper than below above at on by is are was were except more less also too nor no as then this last yesterday today around about".split()
-)
-_WEAK = set("a an the i me my we you it its is are was be of to in on at for and or not no that this these those one ones something anything".split())
-
-_ORDINALS = {w: i for i, w in enumerate("first second third fourth fifth sixth seventh eighth ninth tenth".split())}
-_NTH = rf"(?:{'|'.join(_ORDINALS)}|\d{{1,2}}(?:st|nd|rd|th)|last)"
-_ORDINAL = re.compile(
-    rf"\b(?:the\s+(?P<a>{_NTH})(?:\s+(?:one|film|movie|item|book|product|article|song|result|suggestion))?|(?P<b>{_NTH})\s+one|(?:number|no\.|nr\.?)\s*(?P<c>\d{{1,2}}))(?!\s*(?:\w*\s+)?(?:years?|months?|weeks?|days?)\b)\b|#(?P<d>\d{{1,2}})\b"
-)
-_ALL_SHOWN = re.compile(r"\b(?:these|those|them)\b(?:\s+ones)?")
-_FIRST_SHOWN = re.compile(r"\b(?:this|that|it)\b(?:\s+one)?(?=\s*(?:[,.?!;]|$|but\b|and\b|from\b|under\b|only\b|with))")
 
 
 @dataclass
@@ -53,21 +29,27 @@ class Mentions:
 
 
 class _Reader:
-    def __init__(self, question: Question, titles: Titles, is_category: Callable[[Sequence[str]], bool], year: Callable[[int], int | None]):
+    def __init__(
+        self,
+        question: Question,
+        titles: Titles,
+        is_category: Callable[[Sequence[str]], bool],
+        year: Callable[[int], int | None],
+    ):
         self.question, self.titles, self.is_category, self.year = question, titles, is_category, year
 
-    def at(self, position: int, is_sure: bool) -> tuple[int, int, int] | None:
-        """Row, start and end of the longest title that begins at the first token from `position`; `is_sure` says that a
+    def at(self, position: int, is_sure: bool) -> tuple[list[int], int, int] | None:
+        """Rows (the one meant first), start and end of the longest title that begins at the first token from `position`; `is_sure` says that a
         title is expected there, so that it may be misspelt."""
         tokens = [t for t in self.question.tokens if t.start >= position][:LONGEST]
         if not tokens or not self.question.is_free(tokens[0].start, tokens[0].end):
             return None
-        for lookup in (self.titles.named, self.titles.shortened):
-            for num in range(len(tokens), 0, -1):
-                start, end = tokens[0].start, tokens[num - 1].end
-                words = words_of(self.question.text[start:end])
-                if self.question.is_free(start, end) and (rows := lookup(words)) and self._is_plausible(tokens, num, words):
-                    return self._with_year(rows, start, end)
+        for num in range(len(tokens), 0, -1):
+            start, end = tokens[0].start, tokens[num - 1].end
+            words = words_of(self.question.text[start:end])
+            rows = self.titles.named(words) or self.titles.shortened(words)
+            if rows and self.question.is_free(start, end) and self._is_plausible(tokens, num, words):
+                return self._with_year(rows, start, end)
         if not is_sure:
             return None
         phrase = self._phrase(tokens)
@@ -81,8 +63,12 @@ class _Reader:
     def unknown(self, position: int) -> str | None:
         """A name in capitals that begins there, or None."""
         phrase = self._phrase([t for t in self.question.tokens if t.start >= position][:LONGEST])
-        named = [t for t in phrase if t.word not in _WEAK]
-        if not named or not all(t.is_capital or t.word.isdigit() for t in named) or self.is_category([t.word for t in phrase]):
+        named = [t for t in phrase if t.word not in english.WEAK]
+        if (
+            not named
+            or not all(t.is_capital or t.word.isdigit() for t in named)
+            or self.is_category([t.word for t in phrase])
+        ):
             return None
         return self.question.text[phrase[0].start : phrase[-1].end]
 
@@ -92,26 +78,29 @@ class _Reader:
             between = self.question.text[found[-1].end : token.start] if found else ""
             if (found and re.search(r"[,.;:!?()\"]", between)) or not self.question.is_free(token.start, token.end):
                 break
-            if token.word in BOUNDARY and not (found and token.is_capital):
+            if token.word in english.BOUNDARY and not (found and token.is_capital):
                 break
             found.append(token)
         return found
 
     def _is_plausible(self, tokens: Sequence[Token], num: int, words: Sequence[str]) -> bool:
-        if all(word in _WEAK for word in words) or self.is_category(words):
+        if all(word in english.WEAK for word in words) or self.is_category(words):
             return False
-        strong = [t for t in tokens[:num] if t.word not in _WEAK]
+        strong = [t for t in tokens[:num] if t.word not in english.WEAK]
+        after = tokens[num] if num < len(tokens) else None
+        if after is not None and after.is_capital and not self.question.text[tokens[num - 1].end : after.start].strip():
+            return False  # a longer name
         if all(t.is_capital or t.word[0].isdigit() for t in strong) and any(t.is_capital for t in strong):
             return True
         rest = self.question.low[tokens[num - 1].end :]
-        after = tokens[num].word if num < len(tokens) else ""
-        return not rest.strip() or rest.lstrip()[0] in ',.;:!?()"' or after in BOUNDARY
+        ends = after is None or after.word in english.BOUNDARY
+        return ends or not rest.strip() or rest.lstrip()[0] in ',.;:!?()"'
 
-    def _with_year(self, rows: list[int], start: int, end: int) -> tuple[int, int, int]:
+    def _with_year(self, rows: list[int], start: int, end: int) -> tuple[list[int], int, int]:
         if said := _YEAR.match(self.question.text, end):
             end = said.end()
             rows = [row for row in rows if self.year(row) == int(said.group(1))] or rows
-        return rows[0], start, end
+        return rows, start, end
 
 
 def mentions(
@@ -124,13 +113,15 @@ def mentions(
     """What is named in `question`; `shown` are the rows of the last answer, in its order."""
     found = Mentions()
     reader = _Reader(question, titles, is_category, year)
-    for match in list(_MARKER.finditer(question.low)):
+    for match in list(english.MARKER.finditer(question.low)):
         if not question.is_free(match.start(), match.end()):
             continue
         place = found.disliked if match["disliked"] else found.refused if match["refused"] else found.liked
         is_sure = bool(match["liked"] or match["disliked"])
         listed = list(_listed(question, reader, match.end(), is_sure))
-        rows, end = [row for row, _ in listed], max((end for _, end in listed), default=match.end())
+        # What is not wanted is none of those that bear the name.
+        rows = [row for named, _ in listed for row in (named[:1] if match["liked"] else named)]
+        end = max((end for _, end in listed), default=match.end())
         if shown and not rows:
             rows, end = _shown(question, match.end(), shown)
         if rows:
@@ -148,28 +139,28 @@ def mentions(
         if token.is_capital and question.is_free(token.start, token.end):
             title = reader.at(token.start, is_sure=False)
             if title is not None and len(words_of(question.text[title[1] : title[2]])) > 1:
-                found.named.append(title[0])
+                found.named.append(title[0][0])
                 question.take(title[1], title[2])
     if shown:
-        for match in question.taken(_ORDINAL):
+        for match in question.taken(english.ORDINAL):
             found.pointed += _nth(match, shown)
     return found
 
 
 def _after_kind(question: Question, position: int) -> int:
     """Behind 'the film' and the like, where that stands there."""
-    kind = _KIND_OF.match(question.low, position)
+    kind = english.KIND_OF.match(question.low, position)
     return kind.end() if kind else position
 
 
-def _listed(question: Question, reader: _Reader, position: int, is_sure: bool) -> Iterator[tuple[int, int]]:
-    """Titles one after the other, with 'and', 'or' or a comma between them: row and end."""
+def _listed(question: Question, reader: _Reader, position: int, is_sure: bool) -> Iterator[tuple[list[int], int]]:
+    """Titles one after the other, with 'and', 'or' or a comma between them: rows and end."""
     while True:
         title = reader.at(position, is_sure=False) or reader.at(_after_kind(question, position), is_sure)
         if not title:
             return
         yield title[0], title[2]
-        more = _AND.match(question.text, title[2])
+        more = english.AND.match(question.text, title[2])
         if not more:
             return
         position, is_sure = more.end(), False
@@ -178,11 +169,11 @@ def _listed(question: Question, reader: _Reader, position: int, is_sure: bool) -
 def _shown(question: Question, position: int, shown: Sequence[int]) -> tuple[list[int], int]:
     """Which of the items shown is pointed at there ('the second', 'these', 'this'), and where that ends."""
     start = position + len(question.low[position:]) - len(question.low[position:].lstrip())
-    if match := _ORDINAL.match(question.low, start):
+    if match := english.ORDINAL.match(question.low, start):
         return _nth(match, shown), match.end()
-    if match := _ALL_SHOWN.match(question.low, start):
+    if match := english.ALL_SHOWN.match(question.low, start):
         return list(shown), match.end()
-    if match := _FIRST_SHOWN.match(question.low, start):
+    if match := english.FIRST_SHOWN.match(question.low, start):
         return list(shown[:1]), match.end()
     return [], position
 
@@ -191,7 +182,7 @@ def _nth(match: re.Match[str], shown: Sequence[int]) -> list[int]:
     said = match["a"] or match["b"] or match["c"] or match["d"]
     if said == "last":
         return list(shown[-1:])
-    place = _ORDINALS.get(said)
+    place = english.ORDINALS.get(said)
     if place is None:
         place = int(re.sub(r"\D", "", said)) - 1
     return [shown[place]] if 0 <= place < len(shown) else []

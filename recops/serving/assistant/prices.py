@@ -11,29 +11,33 @@ from recops.serving.assistant.wishes import Prices
 _SIGN = r"[£$€¥₹]"
 _UNIT = r"(?:pounds?|quid|gbp|sterling|euros?|eur|dollars?|bucks?|usd|pence|cents?|p|£|\$|€)"
 _NUMBER = r"\d{1,9}(?:,\d{3})*(?:[.,]\d{1,2})?"
-_AMOUNT = rf"(?P<sign{{n}}>{_SIGN}\s*)?(?<![\w.,])(?P<number{{n}}>{_NUMBER})(?![\d]|[.,]\d)(?:\s*(?P<unit{{n}}>{_UNIT})(?!\w))?"
 
 
 def _amount(n: str) -> str:
-    return _AMOUNT.format(n=n)
+    return (
+        rf"(?P<sign{n}>{_SIGN}\s*)?(?<![\w.,])(?P<number{n}>{_NUMBER})(?![\d]|[.,]\d)"
+        rf"(?:\s*(?P<unit{n}>{_UNIT})(?!\w))?"
+    )
 
 
 _RANGE = re.compile(rf"\b(?:between|from|costing)?\s*(?<!\w){_amount('a')}\s*(?:and|to|-)\s*{_amount('b')}")
-_BELOW = r"under|below|less than|cheaper than|lower than|beneath"
+_BELOW = r"(?:for )?(?:under|below|less than|cheaper than|lower than|beneath)"
 _AT_MOST = (
-    r"up to|at most|no more than|not more than|not over|max(?:imum)?(?: of)?|within|(?:a )?budget(?: of| is)?|for less than|"
+    r"up to|at most|no more than|not more than|not over|max(?:imum)?(?: of)?|within|(?:a )?budget(?: of| is)?|"
     r"not exceeding|no dearer than|not above|no higher than"
 )
 _ABOVE = r"over|above|more than|dearer than|higher than|exceeding|more expensive than"
 _AT_LEAST = r"at least|no less than|not less than|not under|not below|min(?:imum)?(?: of)?|no cheaper than|starting at"
 _ABOUT = r"about|around|roughly|approximately|circa"
 _FOR = r"for|costing|costs?|priced at|at|worth"
+_END = r"(?P<end>\s+or\s+(?:less|under|below|cheaper|more|over|above))?"
 _SIDE = re.compile(
     rf"\b(?:(?:that|which)\s+)?(?:(?:is|are|costs?|costing|priced)\s+)?(?:at\s+)?"
-    rf"(?:(?P<most>{_AT_MOST})|(?P<least>{_AT_LEAST})|(?P<below>{_BELOW})|(?P<above>{_ABOVE})|(?P<about>{_ABOUT})|(?P<for>{_FOR}))"
-    rf"\s+(?:the price of\s+|a price of\s+)?{_amount('a')}(?P<end>\s+or\s+(?:less|under|below|cheaper|more|over|above))?"
+    rf"(?:(?P<most>{_AT_MOST})|(?P<least>{_AT_LEAST})|(?P<below>{_BELOW})|(?P<above>{_ABOVE})|(?P<about>{_ABOUT})|"
+    rf"(?P<for>{_FOR}))"
+    rf"\s+(?:the price of\s+|a price of\s+)?{_amount('a')}{_END}"
 )
-_BARE = re.compile(rf"{_amount('a')}(?P<end>\s+or\s+(?:less|under|below|cheaper|more|over|above))?")
+_BARE = re.compile(rf"{_amount('a')}{_END}")
 # What a number may count that is no price.
 _OTHER = re.compile(
     r"[\s-]*(?:minutes?|mins?|hours?|hrs?|days?|weeks?|months?|years?|pages?|people|persons?|players?|pieces?|items?|films?|"

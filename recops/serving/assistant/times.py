@@ -13,31 +13,48 @@ from recops.serving.assistant.wishes import Span
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FIRST_YEAR, LAST_YEAR = 1800, 2199
+STALE_US = 30 * 86_400 * 1_000_000  # a catalogue whose newest item is older ended then
+EARLIEST, LATEST = datetime(FIRST_YEAR, 1, 1, tzinfo=UTC), datetime(LAST_YEAR + 1, 1, 1, tzinfo=UTC)
 _WORDS = {
     **{"twenties": 20, "thirties": 30, "forties": 40, "fifties": 50, "sixties": 60, "seventies": 70, "eighties": 80},
     **{"nineties": 90, "noughties": 0, "two thousands": 0},
 }
-_NUMBERS = {w: i for i, w in enumerate("one two three four five six seven eight nine ten eleven twelve".split(), 1)}
+_NUMBERS = {
+    word: number
+    for number, word in enumerate(("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"), 1)
+}
 _YEAR = r"(?:1[89]\d\d|20\d\d|21\d\d)"
 _DECADE = rf"(?:(?:1[89]|20)\d0'?s|'?\d0'?s|{'|'.join(_WORDS)})"
 _PERIOD = rf"(?:(?:early|mid|late)[ -]+)?{_DECADE}|{_YEAR}"
-_NOT = r"(?P<not>\b(?:not|nothing|none|never|no|except|excluding|but not|without)\s+(?:(?:the|any|those|ones|anything)\s+){0,2})?"
+_NOT = (
+    r"(?P<not>\b(?:not|nothing|none|never|no|except|excluding|but not|without)\s+"
+    r"(?:(?:the|any|those|ones|anything)\s+){0,2})?"
+)
 _MADE = r"(?:(?:made|released|published|filmed|shot|written|produced|out|came out|dated)\s+)?"
+_MONEY = r"(?!\s*(?:pounds?|euros?|dollars?|quid|bucks|gbp|usd|eur|£|\$|€))"
 _BETWEEN = re.compile(
-    rf"{_NOT}\b{_MADE}(?:between|from)\s+(?:the\s+)?(?P<a>{_PERIOD})\s+(?:and|to|until|till|-)\s+(?:the\s+)?(?P<b>{_PERIOD})\b"
-    rf"|\b(?P<c>{_YEAR})\s*-\s*(?P<d>{_YEAR})\b"
+    rf"{_NOT}\b{_MADE}(?:between|from)\s+(?:the\s+)?(?P<a>{_PERIOD})\s+(?:and|to|until|till|-)\s+(?:the\s+)?"
+    rf"(?P<b>{_PERIOD})\b{_MONEY}|\b(?P<c>{_YEAR})\s*-\s*(?P<d>{_YEAR})\b{_MONEY}"
 )
+_BEFORE = r"before|prior to|earlier than|older than|pre-?"
+_UNTIL = r"until|till|up to|no later than|not later than|not after"
+_AFTER = r"after|later than|newer than|more recent than|post-?"
+_SINCE = r"since|from|starting in|no older than|not older than|not before|no earlier than"
+_ON = r"on|onwards?|or later|or newer|and later|or earlier|or older|and earlier"
 _SIDE = re.compile(
-    rf"{_NOT}\b{_MADE}(?P<side>before|prior to|earlier than|older than|pre-?|until|till|up to|no later than|not later than|"
-    rf"after|later than|newer than|more recent than|post-?|since|from|starting in|no older than|not older than|"
-    rf"not before|no earlier than|not after)\s*(?:the\s+)?(?P<a>{_PERIOD})\s*(?P<on>(?:on|onwards?|or later|or newer|and later|or earlier|or older|and earlier)\b)?"
+    rf"{_NOT}\b{_MADE}(?:(?P<until>{_UNTIL})|(?P<since>{_SINCE})|(?P<before>{_BEFORE})|(?P<after>{_AFTER}))"
+    rf"\s*(?:the\s+)?(?P<a>{_PERIOD})\b{_MONEY}\s*(?P<on>(?:{_ON})\b)?"
 )
-_IN = re.compile(rf"{_NOT}(?:\b{_MADE}(?:in|from|of|during|for|dating from)\s+(?:the\s+)?(?:year\s+)?)?(?:\bthe\s+)?(?<![\w£$€.,])(?P<a>{_PERIOD})\b(?!\s*(?:pounds?|euros?|dollars?|quid|bucks|gbp|usd|eur|£|\$|€))")
+_IN = re.compile(
+    rf"{_NOT}(?:\b{_MADE}(?:in|from|of|during|for|dating from)\s+(?:the\s+)?(?:year\s+)?)?(?:\bthe\s+)?"
+    rf"(?<![\w£$€.,])(?P<a>{_PERIOD})\b{_MONEY}"
+)
 _COUNT = rf"(?P<n>\d{{1,3}}|{'|'.join(_NUMBERS)}|couple of|few)"
 _RELATIVE = re.compile(
-    rf"{_NOT}\b(?:(?:from|in|of|during|within|over)\s+)?(?:(?:the\s+)?(?:last|past|previous)\s+{_COUNT}\s+(?P<unit>hour|day|week|month|year)s?"
-    r"|(?P<past>the past|past)\s+(?P<unit2>day|week|month|year)"
-    r"|(?P<word>today|yesterday|this morning|tonight|this week|last week|this month|last month|this year|last year))\b(?:'s)?"
+    rf"{_NOT}\b(?:(?:from|in|of|during|within|over)\s+)?"
+    rf"(?:(?:the\s+)?(?:last|past|previous)\s+{_COUNT}\s+(?P<unit>hour|day|week|month|year)s?"
+    r"|(?:the past|past)\s+(?P<unit2>day|week|month|year)"
+    r"|(?P<word>today|yesterday|this morning|tonight|(?:this|last) (?:week|month|year)))\b(?:'s)?"
 )
 _DAYS = {"hour": 1 / 24, "day": 1, "week": 7, "month": 30.4375, "year": 365.25}
 
@@ -72,10 +89,10 @@ def spans(question: Question, now_us: int, newest_year: int) -> tuple[Span | Non
         low, high = min(first[0], last[0]), max(first[1], last[1])
         add(match, years(low, high, f"from {low} to {high}"), True)
     for match in question.taken(_SIDE):
-        add(match, _side(match, newest_year), False)
+        add(match, _side(match, newest_year), match["since"] == "from" and not match["on"])
     for match in question.taken(_IN):
         low, high = _period(match["a"], newest_year)
-        add(match, years(low, high, f"from {low}" if low == high else f"from {low} to {high}"), True)
+        add(match, years(low, high, _named(low, high)), True)
     total: Span | None = None
     was_named = False
     for _, is_named, span in sorted(wanted, key=itemgetter(0)):
@@ -122,18 +139,20 @@ def _latest(digits: int, newest_year: int) -> int:
 
 def _side(match: re.Match[str], newest_year: int) -> Span:
     low, high = _period(match["a"], newest_year)
-    side, on = match["side"].strip(), match["on"] or ""
-    if side in ("before", "prior to", "earlier than", "older than", "pre", "pre-"):
+    on = match["on"] or ""
+    if match["before"]:
         return years(FIRST_YEAR, low - 1, f"before {low}")
-    if side in ("until", "till", "up to", "no later than", "not later than", "not after") or on.endswith(
-        ("earlier", "older")
-    ):
+    if match["until"] or on.endswith(("earlier", "older")):
         return years(FIRST_YEAR, high, f"until {high}")
-    if side in ("after", "later than", "newer than", "more recent than", "post", "post-"):
+    if match["after"]:
         return years(high + 1, LAST_YEAR, f"after {high}")
-    if side == "from" and not on:
-        return years(low, high, f"from {low}" if low == high else f"from {low} to {high}")
+    if match["since"] == "from" and not on:
+        return years(low, high, _named(low, high))
     return years(low, LAST_YEAR, f"since {low}")
+
+
+def _named(low: int, high: int) -> str:
+    return f"from {low}" if low == high else f"from {low} to {high}"
 
 
 def _relative(match: re.Match[str], now: datetime) -> Span:
@@ -147,7 +166,10 @@ def _relative(match: re.Match[str], now: datetime) -> Span:
     word = {"this morning": "today", "tonight": "today"}.get(match["word"], match["word"])
     day = now.replace(hour=0, minute=0, second=0, microsecond=0)
     week, month, year = day - timedelta(days=day.weekday()), day.replace(day=1), day.replace(month=1, day=1)
-    last_month, last_year = (month - timedelta(days=1)).replace(day=1), (year - timedelta(days=1)).replace(month=1, day=1)
+    last_month, last_year = (
+        (month - timedelta(days=1)).replace(day=1),
+        (year - timedelta(days=1)).replace(month=1, day=1),
+    )
     start, stop = {
         "today": (day, end),
         "yesterday": (day - timedelta(days=1), day),
@@ -159,10 +181,6 @@ def _relative(match: re.Match[str], now: datetime) -> Span:
         "last year": (last_year, year),
     }[word]
     return Span(us(start), us(stop), f"from {word}")
-
-
-EARLIEST, LATEST = datetime(FIRST_YEAR, 1, 1, tzinfo=UTC), datetime(LAST_YEAR + 1, 1, 1, tzinfo=UTC)
-STALE_US = 30 * 86_400 * 1_000_000  # a catalogue whose newest item is older ended then
 
 
 def day_text(moment_us: int) -> str:

@@ -10,14 +10,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from recops.serving.assistant.english import ARTICLES
 from recops.serving.assistant.question import plain
 
 LONGEST = 14  # words of a form
 LIKENESS = 0.72  # Dice coefficient of trigrams from which a misspelt title is recognised
 LEAST_CHARACTERS = 5  # of what may be misspelt
-ARTICLES = "the a an le la les l il lo gli i el los las un une una der die das ein eine".split()
 _YEAR = re.compile(r"\(\s*((?:18|19|20|21)\d\d)(?:\s*[-–]\s*(?:\d{4})?)?\s*\)\s*$")
 _BRACKETS = re.compile(r"\(([^()]*)\)")
+_AKA = re.compile(r"^\s*a\.?k\.?a\.?\s+", re.I)
 _WORD = re.compile(r"[^\W_]+")
 
 
@@ -34,7 +35,10 @@ def words_of(text: str) -> list[str]:
 def forms(title: str) -> tuple[list[str], list[str]]:
     """What a title is called, as words with spaces: its whole names, and shorter ones that others may bear as well."""
     bare = _YEAR.sub("", title).strip()
-    names = [_BRACKETS.sub(" ", bare), *(re.sub(r"^\s*a\.?k\.?a\.?\s+", "", n, flags=re.I) for n in _BRACKETS.findall(bare))]
+    names = [
+        _BRACKETS.sub(" ", bare),
+        *(re.sub(r"^\s*a\.?k\.?a\.?\s+", "", n, flags=re.I) for n in _BRACKETS.findall(bare)),
+    ]
     whole: dict[str, None] = {}
     short: dict[str, None] = {}
     for name in names:

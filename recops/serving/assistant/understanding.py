@@ -10,61 +10,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from recops.serving.assistant import prices, times
+from recops.serving.assistant import english, prices, times
 from recops.serving.assistant.catalogue import Catalogue
 from recops.serving.assistant.categories import SAME, Categories
-from recops.serving.assistant.mentions import BOUNDARY, Mentions, mentions
+from recops.serving.assistant.mentions import Mentions, mentions
 from recops.serving.assistant.question import Question, Token
 from recops.serving.assistant.wishes import Prices, Span, Wishes
 
 NO_TIME = np.iinfo(np.int64).min
 MOST_PHRASES = 8  # of which is asked what category they mean
-_WHY = re.compile(
-    r"^\W*(?:but |and |so |ok(?:ay)?,? )?(?:why\b.*?\b(?:show\w*|recommend\w*|suggest\w*|see\w*|get|got|getting|gave|give\w*|pick\w*|chose|choose|list\w*|"
-    r"this|these|that|those|it|one|here)\b|why\W*$|how come you\b|what made you\b|explain (?:this|these|that|the|your)\b)"
-)
-_AVAILABLE = re.compile(
-    r"\b(?P<no>(?:not|currently not|no longer)\s+(?:available|in stock)|out of stock|sold out|unavailable)\b"
-    r"|\b(?:(?:that|which)\s+(?:is|are)\s+)?(?:currently\s+|still\s+|now\s+)?(?:in stock|available(?:\s+(?:now|today|right now|immediately))?|ready to ship|"
-    r"can be (?:delivered|shipped)|you have in stock)\b"
-)
-_NEGATED = re.compile(
-    r"\b(?:(?:but|and)\s+)?(?:not|no|without|except(?:\s+for)?|excluding|other than|apart from|anything but|nothing|never|non|avoid|minus|free of|"
-    r"rather than|instead of|(?:do not|don't|dont|did not|didn't|cannot|can't)\s+(?:want|like|need|stand|enjoy|show me|include)|hate|dislike|fed up with)\b"
-    r"[\s-]*(?:(?:a|an|any|the|with|about|another|of|on|in|that is|that's|which is|those|ones|more|containing|featuring|involving|made of|made from|from|like|is|be)\s+)*"
-)
-# What may stand after 'not' without taking anything away.
-_HARMLESS = set(
-    "only sure just necessarily really know mind matter too very so much that bad thing many yet all always long short longer again idea problem worries thanks thank "
-    "old new older newer more less than over under before after while even".split()
-)
-_GENERIC = set(
-    "film films movie movies book books novel novels item items thing things stuff product products article articles story stories news song songs music "
-    "series show shows one ones title titles kind kinds sort sorts type types genre genres category categories please".split()
-)
-_CHEAP = re.compile(r"\b(?P<no>not\s+(?:too\s+|very\s+|so\s+)?(?:expensive|dear|pricey|costly))\b|\b(?P<cheap>cheap(?:est)?|inexpensive|affordable|low[ -]priced|good value)\b|\b(?P<dear>expensive|luxur(?:y|ious)|premium|most expensive|high[ -]end)\b")
-_NEW = re.compile(r"\b(?P<new>newest|latest|most recent|recent|recently|up to date|new releases?|brand new)\b|\b(?P<old>oldest)\b")
-_RELATIVE = re.compile(
-    r"\b(?:(?P<cheaper>cheaper|less expensive|less pricey|lower priced|less costly)|(?P<dearer>more expensive|dearer|pricier|more costly)|"
-    r"(?P<newer>newer|more recent|later ones)|(?P<older>older|earlier ones))\b(?:\s+(?:ones?|films?|movies?|items?))?(?P<than>\s+than\b)?"
-)
-_MORE = re.compile(r"\b(?:more|others?|other ones|something else|anything else|different(?: ones?)?|another(?: one)?|next|else)\b(?!\s+(?:than|recent|expensive|\w+(?:y|ous|ful|ic|ive|al|ing)\b))")
-_AMONG = re.compile(r"\b(?:of|among|from|which of|out of)\s+(?:these|those|them)\b")
-_FOLLOWS = re.compile(r"^\W*(?:and|but|only|just|also|what about|how about|ok|okay|yes|no|now|then|instead|or|same|still|without|not|except|make (?:it|them)|show me (?:more|others|the)|any)\b")
-_REPLACES = re.compile(r"\b(?:instead|what about|how about|rather)\b")
-_COMPARED = re.compile(r"^\W*(?:something|anything|ones)?\s*(?:that is |that's )?(?:a bit|a little|much|even|slightly)?\s*(?:\w{3,}er|more \w+|less \w+)\s*(?:ones?|please|films?|movies?|items?)?\W*$")
-_COMPARATIVE = re.compile(r"^(?:\w{3,}(?:ier|er))$")
-# Words that ask, and say nothing of what for.
-_FILLER = set(
-    "a about after again all also am an and another any anything are around as at be because been before being best better between both but by came can "
-    "cannot come could did do does doing done else enjoy ever every fan few film films find for from get give given go goes good got great had has have having he her here "
-    "hers him his how i if ideas idea im in into is it its ive just know let like liked list look looking lot love loved made make many may maybe me might more most "
-    "movie movies much must my need needs no nor not nothing now of off ok okay on once one ones only onto or other others our out over own per perhaps please really recommend "
-    "recommendation recommendations recommended released same say see seen shall she should show shown shows similar since so some somebody someone something stuff such "
-    "suggest suggestion suggestions sure tell than thank thanks that thats the their them then there these they thing things this those though through to today told "
-    "too try under until up upon us very want wanted was watch way we well were what whats when where whether which while who whom whose why will wish with within "
-    "without would year years yet you your yours item items product products buy book books happened happening happen news article articles tonight id ill read listen".split()
-)
 
 
 def understand(
@@ -82,11 +36,16 @@ def understand(
     wishes = reader.read()
     if not conversation or wishes.why is not None:
         return wishes
-    goes_on = reader.points_back or _FOLLOWS.search(question.low) or _COMPARED.search(question.low) or wishes.is_bare
+    goes_on = (
+        reader.points_back
+        or english.CONTINUES.search(question.low)
+        or english.IS_COMPARATIVE.search(question.low)
+        or wishes.is_bare
+    )
     if not goes_on:
         return wishes
     before = understand(conversation[-1][0], catalogue, now_us, conversation[:-1])
-    return merged(before, wishes, bool(_REPLACES.search(question.low)), reader.narrows)
+    return merged(before, wishes, bool(english.REPLACES.search(question.low)), reader.narrows)
 
 
 def merged(before: Wishes, new: Wishes, replaces: bool = False, narrows: bool = False) -> Wishes:
@@ -98,7 +57,9 @@ def merged(before: Wishes, new: Wishes, replaces: bool = False, narrows: bool = 
     categories = new.categories if replaces and new.categories else (*before.categories, *new.categories)
     price = new.price
     if before.price is not None:
-        price = before.price if price is None else before.price.both(price) if narrows else _renewed(before.price, price)
+        price = (
+            before.price if price is None else before.price.both(price) if narrows else _renewed(before.price, price)
+        )
     dates = new.dates
     if before.dates is not None:
         dates = before.dates if dates is None else before.dates.both(dates) if narrows else dates
@@ -146,8 +107,9 @@ class _Reader:
 
     def read(self) -> Wishes:
         question, catalogue = self.question, self.catalogue
-        is_why = _WHY.search(question.low) is not None
+        is_why = english.WHY.search(question.low) is not None
         among = self._among()
+        list(question.taken(english.GIFT))
         named = mentions(question, catalogue.titles, self._is_category, catalogue.year, self.shown)
         if is_why:
             target = named.named or named.pointed or named.liked or self._pointed() or self.shown
@@ -155,7 +117,9 @@ class _Reader:
         moment, notes = self._moment()
         price = prices.price(question, catalogue.has_prices)
         dates, not_dates = times.spans(question, moment, catalogue.newest_year)
-        if dates is None or not any(word in dates.text for word in ("today", "yesterday", "week", "month", "year", "last")):
+        if dates is None or not any(
+            word in dates.text for word in ("today", "yesterday", "week", "month", "year", "last")
+        ):
             notes = ()
         price, dates, excluded = self._relative(price, dates, named)
         available = self._available()
@@ -201,7 +165,7 @@ class _Reader:
         return newest, (f"The newest item here is of {day}, so dates are counted from there.",)
 
     def _among(self) -> tuple[int, ...] | None:
-        if not self.shown or not list(self.question.taken(_AMONG)):
+        if not self.shown or not list(self.question.taken(english.AMONG_SHOWN)):
             return None
         self.points_back = True
         return tuple(self.shown)
@@ -215,7 +179,7 @@ class _Reader:
         """'cheaper', 'newer': than all that was shown, or than the one pointed at. Also what is shown no more."""
         excluded: list[int] = []
         catalogue = self.catalogue
-        for match in self.question.taken(_RELATIVE):
+        for match in self.question.taken(english.COMPARED_WITH_SHOWN):
             than = named.pointed if match["than"] and named.pointed else self.shown
             if match["than"] and named.pointed:
                 named.pointed = []
@@ -239,22 +203,22 @@ class _Reader:
                 dates = _within(dates, Span(times.us(times.EARLIEST), start, f"before {times.day_text(start)}"))
             if more is not None:
                 price = more if price is None else price.both(more)
-        if self.shown and list(self.question.taken(_MORE)):
+        if self.shown and list(self.question.taken(english.OTHERS)):
             self.points_back = True
             excluded += self.everything
         return price, dates, excluded
 
     def _available(self) -> bool | None:
         found = None
-        for match in self.question.taken(_AVAILABLE):
+        for match in self.question.taken(english.AVAILABLE):
             found = not match["no"]
         return found
 
     def _order(self) -> tuple[float, float]:
         cheapest = newest = 0.0
-        for match in self.question.taken(_CHEAP):
+        for match in self.question.taken(english.CHEAP):
             cheapest = -1.0 if match["dear"] else 1.0
-        for match in self.question.taken(_NEW):
+        for match in self.question.taken(english.NEW):
             newest = -1.0 if match["old"] else 1.0
         return cheapest, newest
 
@@ -262,15 +226,20 @@ class _Reader:
         """Categories and phrases that are not wanted."""
         categories: list[str] = []
         phrases: list[str] = []
-        for match in list(self.question.found(_NEGATED)):
+        for match in list(self.question.found(english.NEGATED)):
             end = match.end()
+            if degree := english.OF_DEGREE.match(self.question.low, end):
+                self.question.take(match.start(), degree.end())
+                continue
             for piece in self._pieces(end):
                 words = [t.word for t in piece]
-                core = [t for t in piece if t.word not in _GENERIC] or piece
-                if words[0] in _HARMLESS:
+                core = [t for t in piece if t.word not in english.GENERIC] or piece
+                if words[0] in english.HARMLESS:
                     break
-                found = self.catalogue.categories.named(words) or self.catalogue.categories.named([t.word for t in core])
-                if not found and all(t.word in _GENERIC or t.word in _FILLER for t in core):
+                found = self.catalogue.categories.named(words) or self.catalogue.categories.named(
+                    [t.word for t in core]
+                )
+                if not found and all(t.word in english.GENERIC or t.word in english.FILLER for t in core):
                     break
                 if not found:
                     phrase = self.question.text[core[0].start : core[-1].end]
@@ -309,7 +278,7 @@ class _Reader:
                 last = token.end
                 if token.word in ("or", "nor", "and"):
                     continue
-            if token.word in BOUNDARY or token.word in ("something", "anything", "a", "i", "show", "give", "maybe", "ideally"):
+            if token.word in english.ENDS_NEGATION:
                 break
             piece.append(token)
             last = token.end
@@ -333,7 +302,7 @@ class _Reader:
         groups: list[tuple[str, ...]] = []
         last_end = -1
         for start, end, group in found:
-            if groups and re.fullmatch(r"\s*(?:,\s*)?or\s+(?:an?\s+|some\s+)?", self.question.low[last_end:start]):
+            if groups and english.IN_ONE_GROUP.fullmatch(self.question.low[last_end:start]):
                 groups[-1] = tuple(dict.fromkeys((*groups[-1], *group)))
             else:
                 groups.append(group)
@@ -347,11 +316,11 @@ class _Reader:
         found: list[tuple[str, list[Token]]] = []
         for run in self.question.runs():
             for place, token in enumerate(run):
-                if token.word in _FILLER or len(token.word) < 3 or token.word.isdigit():
+                if token.word in english.FILLER or len(token.word) < 3 or token.word.isdigit():
                     continue
                 found.append((token.word, [token]))
                 after = run[place + 1] if place + 1 < len(run) else None
-                if after is not None and after.word not in _FILLER:
+                if after is not None and after.word not in english.FILLER:
                     found.append((f"{token.word} {after.word}", [token, after]))
         return found[:MOST_PHRASES]
 
@@ -365,7 +334,7 @@ class _Reader:
             if not near or near[0][0] in have:
                 continue
             name, cosine = near[0]
-            if cosine >= SAME and not _COMPARATIVE.match(phrase):
+            if cosine >= SAME and not english.COMPARATIVE.match(phrase):
                 groups.append((name,))
                 have.add(name)
                 for token in tokens:
@@ -376,14 +345,14 @@ class _Reader:
 
     def _rest(self) -> tuple[str, tuple[str, ...]]:
         """What is left, as it was said (without the words that only ask) and as words to look for."""
-        terms = [t.word for t in self.question.free_tokens if t.word not in _FILLER]
+        terms = [t.word for t in self.question.free_tokens if t.word not in english.FILLER]
         if not terms:
             return "", ()
         pieces = []
         for run in self.question.runs():
-            while run and run[0].word in _FILLER:
+            while run and run[0].word in english.FILLER:
                 run = run[1:]
-            while run and run[-1].word in _FILLER:
+            while run and run[-1].word in english.FILLER:
                 run = run[:-1]
             if run:
                 pieces.append(self.question.text[run[0].start : run[-1].end])
