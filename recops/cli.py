@@ -229,6 +229,7 @@ def serve(
     """Serve the promoted release over HTTP until interrupted."""
     from recops.bundle import read_pointer
     from recops.serving.launch import serve as serve_release
+    from recops.stages.ask import for_service
 
     project = opened(folder)
     settings = project.params.serve
@@ -247,6 +248,7 @@ def serve(
             "RECOPS_TIMEOUT_S": str(settings.timeout_s),
             "RECOPS_MAX_CONCURRENCY": str(settings.max_concurrency),
             "RECOPS_MAX_BODY_BYTES": str(settings.max_body_bytes),
+            **for_service(project),
         },
     )
     raise typer.Exit(code)
@@ -292,11 +294,9 @@ def ask(
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
 ) -> None:
     """Ask the promoted release in words, without a server."""
-    from recops.serving.local import ask_once
+    from recops.stages.ask import answer as answered
 
-    project = opened(folder)
-    known = None if history is None else listed(history)
-    answer = ask_once(project.releases, project.store_url, question, user, known, k)
+    answer = answered(opened(folder), question, user, None if history is None else listed(history), k)
     if as_json:
         console.print_json(data=answer)
         return

@@ -9,6 +9,7 @@ from typing import Any
 from recops.bundle import read_pointer, release_folder
 from recops.errors import CallError, RefusedError
 from recops.serving.assistant.asking import ask, told
+from recops.serving.assistant.language_model import LanguageModel
 from recops.serving.explaining import explain
 from recops.serving.online_items import OnlineItems
 from recops.serving.operation import json_bytes
@@ -62,7 +63,13 @@ def explain_once(
 
 
 def ask_once(
-    releases: Path, store_url: str, question: str, user_id: str | None, history: list[str] | None, k: int
+    releases: Path,
+    store_url: str,
+    question: str,
+    user_id: str | None,
+    history: list[str] | None,
+    k: int,
+    model: LanguageModel | None = None,
 ) -> dict[str, Any]:
     """`answer`, `items`, `understood` and `release`, as POST /ask gives them; nothing is logged.
 
@@ -73,7 +80,7 @@ def ask_once(
     except Problem as problem:
         raise CallError(f"{problem.field}: {problem.message}") from None
     with _opened(releases, store_url, user_id) as (release, stored):
-        return {**told(ask(release, request, stored)), "release": release.id}
+        return {**told(ask(release, request, stored, model)), "release": release.id}
 
 
 @contextmanager

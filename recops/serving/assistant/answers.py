@@ -42,7 +42,7 @@ def asked_for(wishes: Wishes) -> list[str]:
 
 
 def found_text(catalogue: Catalogue, wishes: Wishes, rows: Sequence[int]) -> str:
-    """What was found; `rows` are those of the list, best first."""
+    """What was found; `rows` are those of the list, best first. No item but these is named."""
     lacking = remarks(catalogue, wishes)
     if not len(rows):
         return " ".join([*lacking, _nothing(catalogue, wishes)])
@@ -51,9 +51,6 @@ def found_text(catalogue: Catalogue, wishes: Wishes, rows: Sequence[int]) -> str
     listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
     rest = f", and {more} more below" if more else ""
     asked = asked_for(wishes)
-    likes = [row for row in wishes.likes if row in wishes.excluded]
-    if likes:
-        asked.insert(0, f"like {' and '.join(f'“{title(catalogue, row)}”' for row in likes)}")
     if wishes.text:
         asked.append(f"for “{wishes.text}”")
     begin = f"For what you asked ({'; '.join(asked)}) I found" if asked else "I would suggest"

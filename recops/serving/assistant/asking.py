@@ -4,14 +4,17 @@ In: a Release, a parsed request, the stored history of its user. Out: a plain di
 catalogue and holds every hard constraint: the list is made before any language model is asked, which only phrases it.
 """
 
+import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from recops.attribution import Account
-from recops.serving.assistant import answers, fits
+from recops.serving import counters
+from recops.serving.assistant import answers, fits, phrasing, proposals
 from recops.serving.assistant.catalogue import Catalogue, catalogue_of
+from recops.serving.assistant.language_model import LanguageModel, LanguageModelError, Message
 from recops.serving.assistant.ranking import Ranking, allowed, rank
 from recops.serving.assistant.understanding import understand
 from recops.serving.assistant.wishes import Wishes
@@ -19,10 +22,13 @@ from recops.serving.release import Release
 from recops.serving.requests import Ask, Recommend
 from recops.serving.retrieval import Stored, hidden, person
 
+TEMPLATE = "template"
+logger = logging.getLogger("recops.serving")
+
 
 @dataclass(frozen=True)
 class Found:
-    """An answer before it is put into words by anyone but the template (`text`)."""
+    """An answer: `text` is the template's, or a language model's that passed the check (`phrased_by`)."""
 
     wishes: Wishes
     rows: list[int]
@@ -30,6 +36,7 @@ class Found:
     text: str
     source: str
     retrieved_by: list[str]
+    phrased_by: str = TEMPLATE
 
 
 def told(found: Found) -> dict[str, Any]:
@@ -39,27 +46,70 @@ def told(found: Found) -> dict[str, Any]:
         "items": found.items,
         "understood": found.wishes.told(),
         "retrieved_by": found.retrieved_by,
-        "phrased_by": "template",
+        "phrased_by": found.phrased_by,
         "source": found.source,
     }
 
 
-def ask(release: Release, request: Ask, stored: Stored | None, now_us: int | None = None) -> Found:
-    """`now_us`: what 'this week' is counted from; None: now."""
+def ask(
+    release: Release,
+    request: Ask,
+    stored: Stored | None,
+    model: LanguageModel | None = None,
+    now_us: int | None = None,
+) -> Found:
+    """`now_us`: what 'this week' is counted from; None: now. The model is asked while nothing is held that others wait
+    for; where it fails, is busy, or writes what the check refuses, the template answers."""
+    now_us = fits.today_us() if now_us is None else now_us
     catalogue = catalogue_of(release)
-    with catalogue.lock:
-        catalogue.use(release)
-        return _answered(catalogue, request, stored, fits.today_us() if now_us is None else now_us)
-
-
-def _answered(catalogue: Catalogue, request: Ask, stored: Stored | None, now_us: int) -> Found:
-    release = catalogue.release
     known = release.row_of
     conversation = [
         (turn.question, [known[item_id] for item_id in turn.items if item_id in known])
         for turn in request.conversation or ()
     ]
-    wishes = understand(request.question, catalogue, now_us, conversation)
+    with catalogue.used_for(release):
+        wishes = understand(request.question, catalogue, now_us, conversation)
+    if model is not None and model.understands and wishes.why is None:
+        proposal = _said(model, proposals.messages(request.question))
+        if proposal is not None and (read := proposals.read(proposal)) is not None:
+            with catalogue.used_for(release):
+                wishes = proposals.taken_up(wishes, read, catalogue)
+    with catalogue.used_for(release):
+        found = _answered(catalogue, request, stored, wishes, conversation, now_us)
+        if model is None or wishes.why is not None or not found.rows:
+            return found
+        messages = phrasing.messages(catalogue, wishes, request.question, found.rows)
+    text = _said(model, messages)
+    if text is None:
+        return found
+    with catalogue.used_for(release):
+        wrong = phrasing.objection(text, catalogue, wishes, found.rows)
+        remarks = answers.remarks(catalogue, wishes)
+    counters.PHRASED.labels("refused" if wrong else "used").inc()
+    if wrong:
+        logger.info("what a language model wrote was not used: it %s", wrong)
+        return found
+    return replace(found, text=" ".join([*remarks, text]), phrased_by="language model")
+
+
+def _said(model: LanguageModel, messages: list[Message]) -> str | None:
+    try:
+        return model.chat(messages)
+    except LanguageModelError as error:
+        counters.PHRASED.labels(error.outcome).inc()
+        logger.warning("no answer of the language model: %s", error)
+        return None
+
+
+def _answered(
+    catalogue: Catalogue,
+    request: Ask,
+    stored: Stored | None,
+    wishes: Wishes,
+    conversation: list[tuple[str, list[int]]],
+    now_us: int,
+) -> Found:
+    release = catalogue.release
     history = request.history if request.history is not None else []
     someone = person(release, request.model_copy(update={"history": history}), stored)
     account = Account(release.bundle.scorer, someone.asked)
@@ -71,15 +121,9 @@ def _answered(catalogue: Catalogue, request: Ask, stored: Stored | None, now_us:
         mask &= ~is_hidden
     ranking = rank(catalogue, wishes, mask, account.scores, request.k)
     reasons = fits.reasons(catalogue, wishes, ranking, account)
-    text = answers.found_text(catalogue, wishes, ranking.rows.tolist())
-    return Found(
-        wishes,
-        ranking.rows.tolist(),
-        _items(release, ranking, reasons),
-        text,
-        someone.source,
-        ranking.retrieved_by,
-    )
+    rows = ranking.rows.tolist()
+    text = answers.found_text(catalogue, wishes, rows)
+    return Found(wishes, rows, _items(release, ranking, reasons), text, someone.source, ranking.retrieved_by)
 
 
 def _why(

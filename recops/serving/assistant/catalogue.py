@@ -6,8 +6,9 @@ the release; later ones only take in what was told since. Knows nothing about qu
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -33,7 +34,7 @@ _elsewhere = ThreadPoolExecutor(4, "ask-encoder")
 
 
 def catalogue_of(release: Release) -> "Catalogue":
-    """The catalogue of a release, as that release has it. Its `lock` is to be held while it is used."""
+    """The catalogue of a release, to be used within `used_for`."""
     with _making:
         found = _of.get(release.encoders)  # what a release shares with those it became by new items
         if found is None:
@@ -47,7 +48,7 @@ class Catalogue:
     """
 
     def __init__(self, release: Release) -> None:
-        self.lock = threading.RLock()
+        self._lock = threading.RLock()
         bundle = release.bundle
         self._words = None if bundle.words_file is None else Words(bundle.words_file)
         self._new_words: Words | None = None
@@ -58,6 +59,13 @@ class Catalogue:
         self._release: Release | None = None
         self.categories = Categories([])
         self.use(release)
+
+    @contextmanager
+    def used_for(self, release: Release) -> Iterator[None]:
+        """Holds it for one thread, as that of `release`."""
+        with self._lock:
+            self.use(release)
+            yield
 
     def use(self, release: Release) -> None:
         """Makes it that of `release`, which may know other items than the one before."""

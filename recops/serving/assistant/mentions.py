@@ -39,8 +39,8 @@ class _Reader:
         self.question, self.titles, self.is_category, self.year = question, titles, is_category, year
 
     def at(self, position: int, is_sure: bool) -> tuple[list[int], int, int] | None:
-        """Rows (the one meant first), start and end of the longest title that begins at the first token from `position`; `is_sure` says that a
-        title is expected there, so that it may be misspelt."""
+        """Rows (the one meant first), start and end of the longest title that begins at the first token from
+        `position`; `is_sure` says that a title is expected there, so that it may be misspelt."""
         tokens = [t for t in self.question.tokens if t.start >= position][:LONGEST]
         if not tokens or not self.question.is_free(tokens[0].start, tokens[0].end):
             return None

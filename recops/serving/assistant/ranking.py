@@ -1,8 +1,8 @@
 """Which items answer a question: what may be shown at all, and how well each fits.
 
 In: Wishes, the Catalogue, one user's scores by the served model. Out: `Ranking`. Several signals, each brought to
-mean 0 and deviation 1 over what may be shown (`recops.calibration`), are weighed and added. The weights were chosen on half
-of the questions of `python -m benchmarks.ask` and are judged on the other half. Knows nothing about words of an answer.
+mean 0 and deviation 1 over what may be shown (`recops.calibration`), are weighed and added. The weights were chosen on
+half of the questions of `python -m benchmarks.ask` and are judged on the other half. Knows nothing about words of an answer.
 """
 
 from dataclasses import dataclass, field

@@ -180,7 +180,7 @@ class _Reader:
         excluded: list[int] = []
         catalogue = self.catalogue
         for match in self.question.taken(english.COMPARED_WITH_SHOWN):
-            than = named.pointed if match["than"] and named.pointed else self.shown
+            than: list[int] = named.pointed if match["than"] and named.pointed else self.shown
             if match["than"] and named.pointed:
                 named.pointed = []
             if not than:

@@ -16,7 +16,7 @@ async def handle(call: Call) -> dict[str, Any]:
     """On a thread, so that other requests do not wait for it."""
     release, request = call.release, call.body
     stored = call.state.history(release, request.user_id)
-    found = await asyncio.to_thread(ask, release, request, stored)
+    found = await asyncio.to_thread(ask, release, request, stored, call.state.settings.language_model)
     counters.LISTS.labels(found.source).inc()
     if request.log and call.state.answers is not None:
         shown = [{name: item[name] for name in ("item_id", "rank", "score")} for item in found.items]
