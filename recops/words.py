@@ -46,18 +46,12 @@ def _fill(connection: sqlite3.Connection, rows: Iterable[tuple[int, Row]]) -> No
 
 def _values(rows: Iterable[tuple[int, Row]]) -> Iterable[tuple[int, str, str, str]]:
     for rowid, (title, text, categories) in rows:
-        yield (
-            rowid,
-            *(
-                (part or "")[:MAX_CHARACTERS].encode("utf-8", "replace").decode().replace("\x00", " ")
-                for part in (title, text, "\n".join(categories or ()))
-            ),
-        )
+        yield rowid, _clean(title), _clean(text), _clean("\n".join(categories or ()))
 
 
-def terms_of(text: str) -> list[str]:
-    """The words of a text in lower case, each once, in their order."""
-    return list(dict.fromkeys(_WORD.findall(text.lower().replace("_", " "))))
+def _clean(text: str | None) -> str:
+    # A lone surrogate, which JSON may bring, has no UTF-8; NUL ends a text in SQLite.
+    return (text or "")[:MAX_CHARACTERS].encode("utf-8", "replace").decode().replace("\x00", " ")
 
 
 class Words:

@@ -44,7 +44,10 @@ def test_a_row_without_an_id_or_twice_is_named_with_its_line(project: Project, t
     file.write_text("item_id,title\na,A\n,nameless\na,again\nb,B\n")
     items, rejected = read_items(project, file)
     assert [item["title"] for item in items] == ["A", "B"]
-    assert [(line, reason.partition(":")[0]) for line, reason in rejected] == [(3, "missing item_id"), (4, "duplicate item_id")]
+    assert [(line, reason.partition(":")[0]) for line, reason in rejected] == [
+        (3, "missing item_id"),
+        (4, "duplicate item_id"),
+    ]
 
 
 def test_a_missing_file_and_one_without_ids_are_named(project: Project, tmp_path: Path) -> None:

@@ -109,8 +109,10 @@ def mentions(
     is_category: Callable[[Sequence[str]], bool],
     year: Callable[[int], int | None],
     shown: Sequence[int],
+    least_words: int = 2,
 ) -> Mentions:
-    """What is named in `question`; `shown` are the rows of the last answer, in its order."""
+    """What is named in `question`; `shown` are the rows of the last answer, in its order. A title in capitals that no
+    word about liking comes before counts from `least_words` on: shorter ones are often just words."""
     found = Mentions()
     reader = _Reader(question, titles, is_category, year)
     for match in list(english.MARKER.finditer(question.low)):
@@ -138,7 +140,7 @@ def mentions(
     for token in question.tokens[1:]:  # the first word of a sentence is always in capitals
         if token.is_capital and question.is_free(token.start, token.end):
             title = reader.at(token.start, is_sure=False)
-            if title is not None and len(words_of(question.text[title[1] : title[2]])) > 1:
+            if title is not None and len(words_of(question.text[title[1] : title[2]])) >= least_words:
                 found.named.append(title[0][0])
                 question.take(title[1], title[2])
     if shown:

@@ -1,8 +1,8 @@
 """Lets a language model propose what a question asks for; the rules decide what becomes of it.
 
 In: the question, and the wishes that rules made of it. Out: the wishes with what was proposed as leanings: words to
-look for, categories and titles that the catalogue has. Hard constraints are the rules' alone: nothing is added to them and
-nothing taken away.
+look for, categories and titles that the catalogue has. Hard constraints are the rules' alone: nothing is added to them
+and nothing taken away.
 """
 
 import json

@@ -2,7 +2,8 @@
 
 In: Wishes, the Catalogue, one user's scores by the served model. Out: `Ranking`. Several signals, each brought to
 mean 0 and deviation 1 over what may be shown (`recops.calibration`), are weighed and added. The weights were chosen on
-half of the questions of `python -m benchmarks.ask` and are judged on the other half. Knows nothing about words of an answer.
+half of the questions of `python -m benchmarks.ask` and are judged on the other half. Knows nothing about the words of
+an answer.
 """
 
 from dataclasses import dataclass, field
@@ -17,13 +18,15 @@ from recops.serving.assistant.wishes import Prices, Span, Wishes
 from recops.serving.release import NO_TIME
 
 # Of each signal: vectors of content near the asker's words; BM25 of these; content near the items that are liked, and
-# links of the model to them; the model's own scores for the user; categories leaned to; new and cheap, where asked for.
+# links of the model to them; the model's own scores for the user; being named itself ('have you got …'); categories
+# leaned to; new and cheap, where asked for.
 WEIGHTS = {
     "content": 1.0,
     "words": 1.0,
     "likeness": 0.7,
     "links": 1.0,
     "model": 0.5,
+    "named": 5.0,
     "leanings": 0.7,
     "newest": 1.0,
     "cheapest": 1.0,
@@ -146,6 +149,9 @@ def signals_of(
         found["words"] = _spread(rows, scores, catalogue.num_items)[candidates]
     near, linked = _nearness(catalogue, wishes, candidates)
     found |= {name: signal for name, signal in (("likeness", near), ("links", linked)) if signal is not None}
+    named = np.isin(candidates, wishes.likes)
+    if named.any():
+        found["named"] = named.astype(np.float32)
     if wishes.leanings:
         leaned = np.zeros(catalogue.num_items + 1, np.float32)
         for name in wishes.leanings:

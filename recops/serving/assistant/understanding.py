@@ -110,7 +110,7 @@ class _Reader:
         is_why = english.WHY.search(question.low) is not None
         among = self._among()
         list(question.taken(english.GIFT))
-        named = mentions(question, catalogue.titles, self._is_category, catalogue.year, self.shown)
+        named = mentions(question, catalogue.titles, self._is_category, catalogue.year, self.shown, 1 if is_why else 2)
         if is_why:
             target = named.named or named.pointed or named.liked or self._pointed() or self.shown
             return Wishes(why=tuple(dict.fromkeys(target)))
@@ -203,7 +203,8 @@ class _Reader:
                 dates = _within(dates, Span(times.us(times.EARLIEST), start, f"before {times.day_text(start)}"))
             if more is not None:
                 price = more if price is None else price.both(more)
-        if self.shown and list(self.question.taken(english.OTHERS)):
+        others = list(self.question.taken(english.OTHERS)) if self.shown else []
+        if others:
             self.points_back = True
             excluded += self.everything
         return price, dates, excluded
