@@ -37,9 +37,9 @@ _BETWEEN = re.compile(
     rf"(?P<b>{_PERIOD})\b{_MONEY}|\b(?P<c>{_YEAR})\s*-\s*(?P<d>{_YEAR})\b{_MONEY}"
 )
 _BEFORE = r"before|prior to|earlier than|older than|pre-?"
-_UNTIL = r"until|till|up to|no later than|not later than|not after"
+_UNTIL = r"until|till|up to"
 _AFTER = r"after|later than|newer than|more recent than|post-?"
-_SINCE = r"since|from|starting in|no older than|not older than|not before|no earlier than"
+_SINCE = r"since|from|starting in"
 _ON = r"on|onwards?|or later|or newer|and later|or earlier|or older|and earlier"
 _SIDE = re.compile(
     rf"{_NOT}\b{_MADE}(?:(?P<until>{_UNTIL})|(?P<since>{_SINCE})|(?P<before>{_BEFORE})|(?P<after>{_AFTER}))"

@@ -1,4 +1,4 @@
-"""Questions made from constraints that are known, and what of a catalogue holds them: written without the code tested."""
+"""Questions made from known constraints, and which items hold them: written without the code tested."""
 
 import re
 from dataclasses import dataclass, field
@@ -94,12 +94,14 @@ def make(rng: np.random.Generator, things: list[str], titles: list[str]) -> Made
             if which == 0:
                 made.high, made.is_strict = high, True
                 after.append(
-                    f"{one('under', 'below', 'for less than')} {one(f'£{high:g}', f'{high:g} pounds', f'{high:g} euros')}"
+                    f"{one('under', 'below', 'for less than')} "
+                    + one(f"£{high:g}", f"{high:g} pounds", f"{high:g} euros")
                 )
             elif which == 1:
                 made.high = high
                 after.append(
-                    f"{one('up to', 'at most', 'no more than')} {one(f'${high:g}', f'{high:g} dollars', f'{high:g} quid')}"
+                    f"{one('up to', 'at most', 'no more than')} "
+                    + one(f"${high:g}", f"{high:g} dollars", f"{high:g} quid")
                 )
             elif which == 2:
                 made.low, made.is_strict = low, True
