@@ -8,9 +8,9 @@ catalogue, by likeness to what the user chose before, or by words of its title. 
 
 Part `right`: share of answers all of whose items hold all constraints, hit rate of the wanted item in the first ten
 with 95 % bootstrap intervals, against plain vector search and BM25 over the same texts, both with the question as it
-stands, and both with the constraints as well. Part `tune`: the weights that a search on the first half finds. Part `time`: the
-real service over HTTP with one worker, padded to 10,000 items; its memory with 100,000. Part `model`: how often SmolLM2
-(extra `llm`) writes something that passes the check, and how long it takes. `--quick`: MovieLens-100K alone. Prints
+stands, and both with the constraints as well. Part `tune`: the weights that a search on the first half finds. Part
+`time`: the real service over HTTP with one worker, padded to 10,000 items; its memory with 100,000. Part `model`: how
+often SmolLM2 (extra `llm`) writes something that passes the check, and how long it takes. `--quick`: MovieLens-100K alone. Prints
 tables and writes results/ask.json; a part that is not measured keeps the figures it has there.
 """
 
@@ -174,7 +174,8 @@ def tune(releases: dict[str, Release], questions: dict[str, list[Asked]]) -> dic
         total = 0.0
         for signals, place in cases:
             scores = fused(signals, weights)
-            total += 1 / np.log2(2 + (scores > scores[place]).sum())
+            better, equal = (scores > scores[place]).sum(), (scores == scores[place]).sum() - 1
+            total += 1 / np.log2(2 + better + equal / 2)
         return total / len(cases)
 
     weights, best = dict(WEIGHTS), value(WEIGHTS)
