@@ -22,7 +22,8 @@ from recops.reranking import ItemFacts, Reranker
 from recops.runtime import Histories, Links, OnnxNetwork, RatingScale, Scorer
 
 # 2: several models in one bundle, tables of users, and ratings; 3: with a reranker; 4: with the content of the items;
-# 5: with what encodes items that come later. The lowest that says it all is written.
+# 5: with what encodes items that come later, or with vectors of users beside a network, for those without a history.
+# The lowest that says it all is written.
 FORMAT_VERSION = 5
 MANIFEST = "manifest.json"
 POINTER = "current.json"
@@ -60,6 +61,8 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> str:
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
     files = {name: sha256_file(folder / name) for name in names}
     encodes = any(name.startswith(f"{ENCODER_FOLDER}/") or name.endswith(LINKS_MEAN) for name in files)
+    folders = {name.removesuffix(USER_VECTORS) for name in files if name.endswith(USER_VECTORS)}
+    encodes |= any(folder + ENCODER in files for folder in folders)
     version = 5 if encodes else 4 if CONTENT in facts.get("scoring", {}) else 3 if RERANKER in files else 2
     text = canonical_json({**facts, "format_version": version, "files": files})
     (folder / MANIFEST).write_text(text, encoding="utf-8")
@@ -207,8 +210,8 @@ def load_bundle(folder: Path, threads: int = 1) -> Bundle:
         raise
     except Exception as error:
         raise BundleError(f"{folder}: not loadable: {error}") from None
-    for part in scorer.members or (scorer,):
-        _check_arrays(folder, part, len(user_ids))
+    for part, about in zip(scorer.members or (scorer,), scoring.get("members", [scoring]), strict=True):
+        _check_arrays(folder, part, about.get("num_users", len(user_ids)))
     _check_rows(folder / FALLBACK, fallback, num_items + 1)
     _check_content(folder, scorer, scoring.get(CONTENT, []), content)
     if len(set(items["item_id"])) != num_items or any(len(values) != num_items for values in items.values()):

@@ -63,7 +63,22 @@ class IngestParams(Group):
         },
         min_length=1,
     )
+    merges: dict[str, str] = Field(
+        {}, description="items that are one: {20838: 20835} counts the events of 20838 as those of 20835"
+    )
     now: str | None = Field(None, description="ISO time that counts as now (live sources); the flow sets it")
+
+    @field_validator("merges", mode="before")
+    @classmethod
+    def _are_ids(cls, value: Any) -> Any:
+        return {str(k): str(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+    @field_validator("merges")
+    @classmethod
+    def _end_at_once(cls, value: dict[str, str]) -> dict[str, str]:
+        if further := [f"{k} into {v}, and that into {value[v]}" for k, v in value.items() if v in value]:
+            raise ValueError(f"an item that others are merged into stays itself; found {further[0]}")
+        return value
 
     @field_validator("now")
     @classmethod
@@ -81,13 +96,21 @@ class SplitParams(Group):
     name: str = "leave_last_out"
     min_user_events: int = Field(3, ge=1, description="users with fewer positives train but are not judged")
     valid_fraction: float = Field(
-        0.1, gt=0, lt=0.5, description="leave_last_out has none: share of events to validate on"
+        0.1, gt=0, lt=1, description="leave_last_out has none: share of events to validate on"
     )
-    test_fraction: float = Field(0.1, gt=0, lt=0.5, description="leave_last_out has none: share of events to test on")
+    test_fraction: float = Field(0.1, gt=0, lt=1, description="leave_last_out has none: share of events to test on")
     seed: Seed = 42
     pairs: Literal["directed", "undirected"] = Field(
         "directed", description="random; undirected: items are users, and (a, b) falls where (b, a) does"
     )
+
+    @model_validator(mode="after")
+    def _something_trains(self) -> "SplitParams":
+        if self.valid_fraction + self.test_fraction >= 1:
+            raise ValueError(
+                f"valid_fraction {self.valid_fraction} and test_fraction {self.test_fraction} leave nothing to train on"
+            )
+        return self
 
     @model_validator(mode="after")
     def _only_random_knows_pairs(self) -> "SplitParams":
@@ -102,7 +125,17 @@ class EncodeParams(Group):
     model_config = ConfigDict(extra="allow")
 
     encoders: list[str] = []
+    users: bool = Field(False, description="also the attributes of users, for models with user_attributes")
     threads: int = Field(2, ge=1, description="CPU threads of networks")
+    guess_categories: bool = Field(
+        False, description="items with a text and no categories get those of the items most like them, marked so"
+    )
+    category_names: list[str] = Field(
+        [], description="guess_categories: choose one of these by its name, where no item has categories"
+    )
+    least_certainty: float = Field(
+        0.7, ge=0, le=1, description="guess_categories: share of the likest items, or of names, that a guess needs"
+    )
 
     @model_validator(mode="after")
     def _holds_options(self) -> "EncodeParams":

@@ -77,7 +77,9 @@ class ServingParts:
     # forward(item_idx int64 [B, L]) -> user_vector float32 [B, D]; with `uses_time` forward(item_idx, age_s), where
     # age_s int64 [B, L] counts the seconds from each event to the request, 0 for padding and where there are no times
     encoder: torch.nn.Module | None = None
-    user_table: np.ndarray | None = None  # float32 [U+1, D]: vectors of the users trained on, instead of an encoder
+    # float32 [U+1, D]: vectors of users, instead of an encoder, or beside one for users without any history (then of
+    # all users of whom something is known, those trained on first); zeros where nothing is known
+    user_table: np.ndarray | None = None
     item_vectors: np.ndarray | None = None  # float32 [N+1, D]; row 0 zeros
     ranker: torch.nn.Module | None = None  # forward(user_vector [B, D], item_vectors [M, D']) -> scores [B, M]
     # forward(content float32 [M, C]) -> item_vectors [M, D] of items that were never trained on; C holds the columns of
@@ -125,7 +127,8 @@ class Recommender(Protocol):
     task: ClassVar[Literal["ranking", "rating"]] = "ranking"
 
     # A model whose config names encoders in `content` has one method more, called once before anything is fitted or
-    # loaded: attach_content(content: ItemContent | None) -> None
+    # loaded: attach_content(content: ItemContent | None) -> None; one with a true `user_attributes` has also
+    # attach_users(attributes: ItemContent | None) -> None, of which `items` are the users
 
     @property
     def config(self) -> Any:

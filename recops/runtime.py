@@ -34,7 +34,7 @@ class Histories:
 
     items: Sequence[np.ndarray]  # B int arrays
     ages: Sequence[np.ndarray] | None = None  # B int64 arrays: seconds from each event to the request
-    users: np.ndarray | None = None  # int64 [B]: row of the model's user table, 0 for a user that it does not have
+    users: np.ndarray | None = None  # int64 [B]: row of the table of users, 0 for a user that it does not have
     at: np.ndarray | None = None  # int64 [B]: time of the request, microseconds UTC
 
     @classmethod
@@ -171,7 +171,8 @@ class Scorer:
     rank: Rank | None = None
     links: Links | None = None
     item_scores: np.ndarray | None = None  # float32 [N+1]
-    user_table: np.ndarray | None = None  # float32 [U+1, D], instead of encode
+    # float32 [U+1, D], instead of encode; or beside it for those without a history, where a row of zeros says nothing
+    user_table: np.ndarray | None = None
     members: "tuple[Scorer, ...]" = ()  # with `fusion`, instead of everything above
     fusion: Fusion | None = None
     reranker: Reranker | None = None  # adjusts what the members say together
@@ -229,9 +230,18 @@ class Scorer:
             )
         if not self.needs_history:
             return np.ones(len(asked), bool)
-        if self.user_table is not None:
-            return np.zeros(len(asked), bool) if asked.users is None else np.asarray(asked.users) > 0
-        return np.array([len(history) > 0 for history in asked.up_to(self.num_known)], bool)
+        if self.encode is None and self.user_table is not None:
+            return self._table_rows(asked) > 0
+        has_history = np.array([len(history) > 0 for history in asked.up_to(self.num_known)], bool)
+        return has_history if self.user_table is None else has_history | (self._table_rows(asked) > 0)
+
+    def _table_rows(self, asked: Histories) -> np.ndarray:
+        """int64 [B]: where the table of users says something of them, else 0."""
+        if asked.users is None or self.user_table is None:
+            return np.zeros(len(asked), np.int64)
+        # There may be more users than were trained on, where another model of a fusion knows them by attributes.
+        rows = np.where(np.asarray(asked.users) < len(self.user_table), asked.users, 0)
+        return rows if self.encode is None else np.where(self.user_table[rows].any(1), rows, 0)
 
     def pad(self, histories: Sequence[np.ndarray]) -> np.ndarray:
         """The last `max_history` entries of each array, padded on the left with 0: int64 [B, L], L at least 1."""
@@ -246,10 +256,8 @@ class Scorer:
     def user_vectors(self, histories: "Histories | Sequence[np.ndarray]") -> np.ndarray | None:
         """float32 [B, D], or None for a model without vectors of users."""
         asked = Histories.of(histories)
-        if self.user_table is not None:
-            return self.user_table[np.zeros(len(asked), np.int64) if asked.users is None else asked.users]
         if self.encode is None:
-            return None
+            return None if self.user_table is None else self.user_table[self._table_rows(asked)]
         asked = asked.up_to(self.num_known)
         # Few at a time, since the attention of a long history is the largest array there is; those of about the same
         # length together, so that little is padding.
@@ -258,7 +266,11 @@ class Scorer:
         vectors = np.concatenate([self._encode(asked[chunk]) for chunk in chunks])
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
-        return vectors[back]
+        vectors = vectors[back]
+        if self.user_table is not None:
+            rows = np.where([len(history) > 0 for history in asked], 0, self._table_rows(asked))
+            vectors[rows > 0] = self.user_table[rows[rows > 0]]
+        return vectors
 
     def _encode(self, asked: Histories) -> np.ndarray:
         assert self.encode is not None

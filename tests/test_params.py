@@ -45,6 +45,10 @@ def test_a_value_is_read(tmp_path: Path) -> None:
         ("trian: {model: ease}\n", r"trian: Extra inputs"),
         ("serve: {port: 70000}\n", r"serve\.port: .*65535 \(found 70000\)"),
         ("split: {valid_fraction: .nan}\n", r"split\.valid_fraction: .*finite"),
+        (
+            "split: {valid_fraction: 0.6, test_fraction: 0.4}\n",
+            r"0\.6 and test_fraction 0\.4 leave nothing to train on",
+        ),
         ("ingest: {events: {view: {weight: 1}}}\n", r"ingest\.events\.view\.signal: Field required$"),
         ("train: [a\n", "not readable as YAML"),
         ("- a\n", "expected groups of settings, found list"),

@@ -144,6 +144,22 @@ def test_a_table_of_users_speaks_for_those_it_holds():
     assert scorer.scores([np.array([1])])[:, 1:].tolist() == [[9, 8]]
 
 
+def test_a_table_beside_an_encoder_speaks_for_those_without_a_history():
+    """User 1 is told by attributes, of user 2 nothing is known, user 3 came after the table was made."""
+    scorer = Scorer(
+        2,
+        encode=lambda item_idx: item_idx.sum(1, keepdims=True).astype(np.float32),
+        user_table=np.array([[0], [5], [0]], np.float32),
+        item_vectors=np.array([[0], [1], [2]], np.float32),
+        fallback=np.array([0, 9, 8], np.float32),
+    )
+    nothing = np.array([], np.int64)
+    someone = Histories([np.array([2]), nothing, nothing, nothing, nothing], users=np.array([1, 1, 2, 3, 0]))
+    assert scorer.answers(someone).tolist() == [True, True, False, False, False]
+    assert scorer.scores(someone)[:, 1:].tolist() == [[2, 4], [5, 10], [9, 8], [9, 8], [9, 8]]
+    assert scorer.scores([nothing])[:, 1:].tolist() == [[9, 8]]
+
+
 def test_user_vectors_come_back_in_the_order_asked():
     def encode(item_idx):
         return item_idx.sum(1, keepdims=True).astype(np.float32)

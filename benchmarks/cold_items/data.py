@@ -55,11 +55,12 @@ def prepare(found: DataSet, data: Path, work: Path, quick: bool) -> Prepared:
     project = Project(work / f"{found.name}{'-quick' if quick else ''}")
     project.tables.mkdir(parents=True, exist_ok=True)
     params = {**found.params, "encode": {"encoders": list(found.encoders), "threads": 1}}
-    params["source"] = {**params.get("source", {}), "path": str(_source(found, data, project))}
+    params["source"] = {**params.get("source", {}), "path": str(source_of(found, data, project))}
     project.params_file.write_text(yaml.safe_dump(params), encoding="utf-8")
     found.tables(data, project)
+    _without_unseen(project.tables)
     if quick:
-        _sample(project.tables / "events.parquet")
+        sample_users(project.tables / "events.parquet")
     settings = project.params
     for name, folder in (("cold_items", project.split), ("global_time", project.data / "later")):
         split = settings.split.model_copy(update={"name": name})
@@ -71,7 +72,13 @@ def prepare(found: DataSet, data: Path, work: Path, quick: bool) -> Prepared:
     return Prepared(project, project.split, warm, project.data / "later")
 
 
-def _sample(path: Path) -> None:
+def _without_unseen(tables: Path) -> None:
+    """Leaves out items of which no event says since when they were there: they would count as old and unwanted."""
+    items, events = pl.read_parquet(tables / "items.parquet"), pl.read_parquet(tables / "events.parquet")
+    items.join(events, on="item_id", how="semi", maintain_order="left").write_parquet(tables / "items.parquet")
+
+
+def sample_users(path: Path) -> None:
     events = pl.read_parquet(path)
     users = events["user_id"].unique().sort()
     step = max(1, len(users) // QUICK_USERS)
@@ -103,7 +110,7 @@ def withhold(split: Path, out: Path) -> Path:
     return out
 
 
-def _source(found: DataSet, data: Path, project: Project) -> Path:
+def source_of(found: DataSet, data: Path, project: Project) -> Path:
     return project.root / "source" if found.name == "ml1m" else data / FOLDERS[found.name]
 
 
@@ -125,7 +132,7 @@ def _kuairand(data: Path, project: Project) -> None:
 
 
 def _ml1m(data: Path, project: Project) -> None:
-    """Ratings of 4 and 5, which all have their times; titles, genres and posters."""
+    """Ratings of 4 and 5, which all have their times; titles, genres, the year in the title, and posters."""
     folder, source = data / "movielens-1m", project.root / "source"
     source.mkdir(exist_ok=True)
     with zipfile.ZipFile(folder / "posters_h128.zip") as posters:
@@ -146,7 +153,17 @@ def _ml1m(data: Path, project: Project) -> None:
         ratings = pl.read_csv(file.read(), columns=["userId", "movieId", "rating", "timestamp"])
     ratings = ratings.filter(pl.col("rating") >= 4).sort("timestamp", maintain_order=True)
     ratings.write_csv(source / "ratings.csv")
+    users = [line.split("::") for line in (folder / "users.dat").read_text(encoding="latin-1").splitlines()]
+    columns = {"user": 0, "gender": 1, "age": 2, "occupation": 3}
+    known = {
+        name: [f"{name} {row[place]}" if place > 1 else row[place] for row in users] for name, place in columns.items()
+    }
+    pl.DataFrame(known).write_csv(source / "users.csv")
     _ingested(data, project)
+    path = project.tables / "items.parquet"
+    year = pl.col("title").str.extract(r"\((\d{4})\)$").cast(pl.Int64)
+    known = pl.read_parquet(path).with_columns(attributes=pl.struct(year=year).struct.json_encode())
+    known.write_parquet(path)
 
 
 def _nemig(data: Path, project: Project) -> None:
@@ -200,7 +217,7 @@ DATA_SETS = (
                     "impression": {"signal": "ignored"},
                 }
             },
-            "split": {"valid_fraction": 0.2, "test_fraction": 0.4},
+            "split": {"valid_fraction": 0.12, "test_fraction": 0.75},
         },
         _kuairand,
     ),
@@ -239,9 +256,14 @@ DATA_SETS = (
                             "image": "picture",
                         },
                     },
+                    "users": {
+                        "path": "users.csv",
+                        "columns": {"user_id": "user"},
+                        "attributes": ["gender", "age", "occupation"],
+                    },
                 },
             },
-            "split": {"valid_fraction": 0.2, "test_fraction": 0.45},
+            "split": {"valid_fraction": 0.2, "test_fraction": 0.6},
         },
         _ml1m,
     ),

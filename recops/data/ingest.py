@@ -50,7 +50,8 @@ def ingest(source_params: SourceParams, ingest_params: IngestParams, base: Path,
 
     Counts: `rows_read`, `events`, `rejected` and `rejected_by_reason` of the log, `items` and `users` that are kept,
     the same in full by table under `tables`, `broken_encoding` (rows with the replacement character of undecodable
-    bytes) and `unreadable_fields` (by table and column). A reason is counted under what stands before its colon.
+    bytes) and `unreadable_fields` (by table and column). An item of `ingest.merges` is rejected as merged, and its
+    events are those of the item that it is merged into. A reason is counted under what stands before its colon.
     Raises CallError when files are missing, options are wrong, or `order` is `time` and the log has no times.
     """
     kind = plugins.load("data.sources", source_params.name)
@@ -71,7 +72,7 @@ def ingest(source_params: SourceParams, ingest_params: IngestParams, base: Path,
             relations = source.relations(con)
             assert "events" in relations and set(relations) <= set(REQUIRED), sorted(relations)
             unit = getattr(options, "timestamp_unit", "iso")
-            counts = _write_tables(con, relations, source_params, list(ingest_params.events), unit, work)
+            counts = _write_tables(con, relations, source_params, ingest_params, unit, work)
         for name in TABLES:
             (work / f"{name}.parquet").replace(out / f"{name}.parquet")
     finally:
@@ -83,7 +84,7 @@ def _write_tables(
     con: duckdb.DuckDBPyConnection,
     relations: dict[str, str],
     source_params: SourceParams,
-    kinds: list[str],
+    ingest_params: IngestParams,
     unit: str,
     work: Path,
 ) -> dict[str, Any]:
@@ -92,7 +93,7 @@ def _write_tables(
     for table in REQUIRED:
         staged = work / f"{table}.staged"
         if table in relations:
-            broken = _stage(con, table, relations[table], source_params.order, kinds, unit, staged)
+            broken = _stage(con, table, relations[table], source_params.order, ingest_params, unit, staged)
             counts["broken_encoding"] += broken.pop("_broken")
             counts["unreadable_fields"] |= {f"{table}.{column}": n for column, n in broken.items() if n}
         else:
@@ -126,7 +127,13 @@ def _write_tables(
 
 
 def _stage(
-    con: duckdb.DuckDBPyConnection, table: str, relation: str, order: str, kinds: list[str], unit: str, staged: Path
+    con: duckdb.DuckDBPyConnection,
+    table: str,
+    relation: str,
+    order: str,
+    params: IngestParams,
+    unit: str,
+    staged: Path,
 ) -> dict[str, int]:
     """Writes the rows of `relation` with our types and the reason that rejects them (null: none) to `staged`.
 
@@ -145,9 +152,15 @@ def _stage(
     if table == "events" and order != "time":
         typed["timestamp"] = "NULL::TIMESTAMPTZ"
     reasons = [f"WHEN {name} IS NULL THEN 'missing {name}'" for name in REQUIRED[table]]
+    merged = f"MAP {{{', '.join(f'{text(one)}: {text(into)}' for one, into in params.merges.items())}}}"
+    if params.merges and table == "events":
+        typed["item_id"] = f"coalesce({merged}[{typed['item_id']}], {typed['item_id']})"
+    elif params.merges and table == "items":
+        reasons.append(f"WHEN {merged}[item_id] IS NOT NULL THEN 'merged: into ' || {merged}[item_id]")
     judged = set(REQUIRED[table])
     if table == "events":
-        reasons.append(f"WHEN event IS NULL OR event NOT IN ({', '.join(map(text, kinds))}) THEN 'unknown event'")
+        kinds = ", ".join(map(text, params.events))
+        reasons.append(f"WHEN event IS NULL OR event NOT IN ({kinds}) THEN 'unknown event'")
         if order == "time":
             reasons.append("WHEN _no_timestamp THEN 'missing timestamp'")
             reasons.append("WHEN timestamp IS NULL THEN 'unreadable timestamp'")

@@ -12,6 +12,7 @@ import polars as pl
 
 from recops.data.content import ItemContent, read_item_content
 from recops.data.vocabulary import Vocabulary
+from recops.encoders.content import USERS
 
 # Written by the split stage; row order is the stable time order of the log.
 SPLIT_COLUMNS = ("user_id", "item_id", "timestamp", "event", "value", "signal", "weight")
@@ -44,6 +45,12 @@ class Interactions:
     items: Vocabulary
     catalogue: "Catalogue | None" = None  # of `all_items`
     content: ItemContent | None = None
+    user_attributes: ItemContent | None = None  # of which `items` are the users: those trained on, then others
+
+    @property
+    def all_users(self) -> Vocabulary:
+        """The vocabulary of the users, followed by those without any event of whom attributes are known."""
+        return self.users if self.user_attributes is None else self.user_attributes.items
 
     @property
     def all_items(self) -> Vocabulary:
@@ -118,9 +125,11 @@ def read_interactions(path: Path, items: Path | None = None, encoded: Path | Non
 
 
 def with_facts(found: Interactions, items: Path | None, encoded: Path | None) -> Interactions:
-    """The same events with the content and then the catalogue of the items, where a file or folder is given."""
+    """The same events with what was encoded of items and users, and then the catalogue of the items, where a file or
+    folder is given."""
     if encoded is not None:
         found = replace(found, content=read_item_content(encoded, found.items))
+        found = replace(found, user_attributes=read_item_content(encoded / USERS, found.users))
     return found if items is None else replace(found, catalogue=read_catalogue(items, found.all_items))
 
 

@@ -47,7 +47,7 @@ class Judging:
     first_seen: np.ndarray | None = None  # int64 [N+1], microseconds
     at_time: np.ndarray | None = None  # int64 [U], the user's last target
     not_judged: dict[str, int] | None = None
-    users: np.ndarray | None = None  # int64 [U], rows of the train part's users, 0 for one without events there
+    users: np.ndarray | None = None  # int64 [U], rows of `train.all_users`, 0 for one of whom nothing is known
     ages: list[np.ndarray] | None = None  # U int64 arrays: seconds from each event to the user's first target
     asked_at: np.ndarray | None = None  # int64 [U], microseconds: the user's first target
     impressions: Impressions | None = None  # what these users were shown when they chose
@@ -194,6 +194,7 @@ def read_judging(
         "left out by evaluate.max_users": len(users) - len(kept),
     }
     users = users[kept]
+    known_users = train.all_users.to_idx(users["user_id"].to_list()).astype(np.int64)
     return Judging(
         user_ids=users["user_id"].to_list(),
         histories=[lists[row] for row in kept],
@@ -206,7 +207,7 @@ def read_judging(
         first_seen=first_seen,
         at_time=users["timestamp"].cast(pl.Int64).to_numpy() if first_seen is not None else None,
         not_judged={reason: count for reason, count in not_judged.items() if count},
-        users=trained[kept],
+        users=known_users,
         ages=None if ages is None else [ages[row] for row in kept],
         asked_at=None if ages is None else users["first"].to_numpy(),
         refused=_refused(split, train, users),

@@ -1,9 +1,10 @@
-"""What models with item content share: encoder vectors made as wide as the embeddings, and the dropout of ids.
+"""What networks with item content share: encoder vectors made as wide as the embeddings, and the dropout of ids.
 
-An item's vector is its learned embedding plus its projected content. In training the embeddings of some items are left
-out, anew in every batch (DropoutNet, Volkovs, Yu & Poutanen, 2017), so that content alone also stands for an item, as
-it must for one that was never trained on. In: ItemContent. Out: a torch module. Private to this folder, so it is no
-model of the socket.
+Trained `after` the rest, content only says where an item that was never trained on would stand (`_content_map.py`).
+Trained `joint`, an item's vector is its learned embedding plus its projected content: in training the embeddings of
+some items are left out, anew in every batch (DropoutNet, Volkovs, Yu & Poutanen, 2017), so that content alone also
+stands for an item, as it must for one that was never trained on. In: ItemContent. Out: a torch module. Private to this
+folder, so it is no model of the socket.
 
 Shapes: T items trained on, N items with those that only content knows (row 0 is padding), C columns of all encoders,
 D width, M some items.
@@ -11,6 +12,7 @@ D width, M some items.
 
 import copy
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,20 +22,20 @@ from torch.nn import functional as F
 
 from recops.data.content import ItemContent
 from recops.errors import RefusedError
-from recops.params import Group
+from recops.models._content_map import ContentFit, ContentMapConfig, new_vectors
 
 
-class ContentConfig(Group):
-    """Settings of a model that takes item content."""
+class ContentConfig(ContentMapConfig):
+    """Settings of a network that takes item content."""
 
-    content: list[str] = Field(
-        [],
-        description="encoders whose vectors join an item's own; with any, items never trained on are scored too",
+    content_fit: Literal["after", "joint"] = Field(
+        "after",
+        description="after: trained as without content, which then gives new items their vectors; joint: all at once",
     )
     id_dropout: float = Field(
-        0.1, ge=0, le=1, description="with content: share of the items that a batch knows by their content alone"
+        0.1, ge=0, le=1, description="joint: share of the items that a batch knows by their content alone"
     )
-    content_hidden_dim: int = Field(0, ge=0, description="width of a hidden layer of the projection; 0: none")
+    content_hidden_dim: int = Field(0, ge=0, description="joint: width of a hidden layer of the projection; 0: none")
 
 
 class Projection(nn.Module):
@@ -86,23 +88,28 @@ class ItemTable(nn.Module):
 
     items: nn.Embedding
     content: torch.Tensor
-    projection: Projection | None
+    projection: Projection | None  # trained with everything else
+    fit_after: ContentFit | None
     id_dropout: float
 
     def __init__(self, num_items: int, dim: int) -> None:
         super().__init__()
         self.items = nn.Embedding(num_items + 1, dim, padding_idx=0)
-        self.projection = None
+        self.projection = self.fit_after = None
 
-    def attach_content(self, blocks: Sequence[np.ndarray], config: ContentConfig, generator: torch.Generator) -> None:
+    def attach_content(self, blocks: Sequence[np.ndarray], config: ContentConfig, seed: int) -> None:
         """`blocks` hold the vectors [N+1, D] of each encoder. They are no part of the state."""
         self.id_dropout = config.id_dropout
         content = torch.from_numpy(np.concatenate(blocks, axis=1))
         self.register_buffer("content", content, persistent=False)
+        trained = [block[1 : len(self.items.weight)] for block in blocks]
+        if config.content_fit == "after":
+            self.fit_after = ContentFit(trained, config, seed)
+            return
         dims = [block.shape[1] for block in blocks]
         self.projection = Projection(dims, self.items.embedding_dim, config.content_hidden_dim)
-        self.projection.initialise(generator)
-        self.projection.standardise_on([block[1 : len(self.items.weight)] for block in blocks])
+        self.projection.initialise(torch.Generator().manual_seed(seed))
+        self.projection.standardise_on(trained)
 
     def table(self) -> torch.Tensor:
         """Vectors of all items, row 0 zeros: [N+1, D]; in training those of the items trained on, [T+1, D], of which
@@ -117,16 +124,23 @@ class ItemTable(nn.Module):
         return projected + F.pad(ids, (0, 0, 0, len(projected) - len(ids)))
 
     @torch.no_grad()
-    def settled(self) -> "ItemTable":
-        """The same network, its other weights shared, whose `items` are the whole table: as evaluated and served."""
-        if self.projection is None:
-            return self.eval()
+    def settled(self) -> tuple["ItemTable", nn.Module | None]:
+        """As evaluated and served: the same network, its other weights shared, whose `items` are the whole table; and
+        what makes of content [M, C] the rows [M, D] of items that were never trained on (None: it knows no content).
+        """
+        if self.projection is None and self.fit_after is None:
+            return self.eval(), None
         self.eval()
+        projection: nn.Module | None = self.projection
+        table = self.table()
+        if self.fit_after is not None:
+            projection = self.fit_after(table[1:].cpu().numpy())
+            table = torch.cat([table, new_vectors(projection, self.content[len(table) :].cpu()).to(table)])
         found = copy.copy(self)
         found._modules, found._buffers = dict(self._modules), {}
-        found.items = nn.Embedding.from_pretrained(self.table(), padding_idx=0)
-        found.projection = None
-        return found
+        found.items = nn.Embedding.from_pretrained(table, padding_idx=0)
+        found.projection = found.fit_after = None
+        return found, projection
 
 
 def content_blocks(content: ItemContent | None, encoders: Sequence[str]) -> list[np.ndarray]:

@@ -18,6 +18,7 @@ from recops.data.content import ItemContent
 from recops.data.interactions import Interactions
 from recops.errors import RefusedError
 from recops.models._content import ContentConfig, content_blocks
+from recops.models._content_map import Weighed
 from recops.models._losses import full_cross_entropy, sampled_cross_entropy
 from recops.models._module import ModuleState
 from recops.models._shares import shared_rows
@@ -101,7 +102,7 @@ class NextItemModel(ModuleState):
 
     def attach_content(self, content: ItemContent | None) -> None:
         blocks = content_blocks(content, self.config.content)
-        self.module.attach_content(blocks, self.config, torch.Generator().manual_seed(self._seed))
+        self.module.attach_content(blocks, self.config, self._seed)
 
     def prepare(self, train: Interactions) -> None:
         """Cuts each user's events, from the end, in windows of at most `max_history` predictions.
@@ -193,11 +194,13 @@ class NextItemModel(ModuleState):
             )
 
     def parts(self) -> ServingParts:
-        network = self.module.settled()
+        network, projection = self.module.settled()
+        vectors_ND = network.items.weight.detach().cpu().numpy().copy()
+        vectors_ND[self.num_items + 1 :] *= self.config.new_item_weight
         return ServingParts(
             encoder=network,
-            item_vectors=network.items.weight.detach().cpu().numpy().copy(),
-            projection=self.module.projection,
+            item_vectors=vectors_ND,
+            projection=projection and Weighed(projection, self.config.new_item_weight),
             content=tuple(self.config.content),
             uses_time=self.config.use_time,
             max_history=self.config.max_history,

@@ -4,7 +4,8 @@ Shen et al.: "How powerful is graph convolution for recommendation?" (CIKM 2021;
 filtering with Chebyshev interpolation for recommendation" (SIGIR 2025; ChebyCF). With R~ = Du^-1/2 R Di^-1/2 and
 S = R~'R~, the scores of a history x (0/1 over the items) are x Di^-b f(S) Di^b. In: `Interactions`. Out: f(S) as item
 vectors (its largest eigenvalues) and `links` (the rest, in which f is close to a straight line, so that a multiple of S
-stands for it, cut to its strongest). Knows nothing about the order of a history.
+stands for it, cut to its strongest). Knows nothing about the order of a history. With `content` an item that was never
+trained on gets the item vector that its content lets one expect (`_content_map.py`); nothing changes for the others.
 
 A pair seen several times in training counts once, with its largest event weight. In a history each event counts, so an
 item that stands there twice counts twice: in evaluation as in serving.
@@ -13,6 +14,7 @@ Shapes: N items (row 0 is padding), U users, D kept eigenvectors, B batch, L his
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -22,10 +24,12 @@ from scipy import sparse
 from torch import nn
 from torch.nn import functional as F
 
+from recops.data.content import ItemContent
 from recops.data.interactions import Interactions
+from recops.models._content import content_blocks
+from recops.models._content_map import ContentFit, ContentMapConfig, Weighed, new_vectors
 from recops.models._links import no_links, pack_links, user_item_matrix
 from recops.nearest import strongest
-from recops.params import Group
 from recops.protocols import ServingParts
 
 BLOCK_CELLS = 8_000_000  # most entries of one block of S: about 100 MB while it is cut
@@ -55,7 +59,7 @@ class Spectral:
 
     takes = "history"
 
-    class Config(Group):
+    class Config(ContentMapConfig):
         num_factors: int = Field(256, ge=1, description="eigenvectors kept as item vectors; fewer where there are")
         num_ideal: int = Field(256, ge=0, description="of these, the eigenvectors that get ideal_weight on top")
         ideal_weight: float = Field(0.3, ge=0, description="alpha of the papers")
@@ -70,9 +74,14 @@ class Spectral:
     def __init__(self, config: Config, num_users: int, num_items: int, seed: int) -> None:
         self.config = config
         self._seed = seed
-        self.history_vectors = np.zeros((num_items + 1, 1), np.float32)
+        self.history_axes = np.zeros((num_items + 1, 1), np.float32)
+        self.response = np.zeros((2, 1))  # f of the kept eigenvalues: less what the links say of it, and whole
         self.item_vectors = np.zeros((num_items + 1, 1), np.float32)
         self.links = no_links(num_items)
+        self._blocks: list[np.ndarray] = []
+
+    def attach_content(self, content: ItemContent | None) -> None:
+        self._blocks = content_blocks(content, self.config.content)
 
     def fit(self, train: Interactions) -> None:
         if len(train) == 0:
@@ -88,10 +97,10 @@ class Spectral:
             # The straight line through 0 that meets f where the kept eigenvalues end.
             last = np.array([max(strength_D[-1], 1e-3)])
             slope = max(0.0, _plateau(last, config.flatness, config.order)[0] / last[0])
-            response_D = response_D - slope * strength_D
-        response_D[: config.num_ideal] += config.ideal_weight
+        self.response = np.stack([response_D - slope * strength_D, response_D])
+        self.response[:, : config.num_ideal] += config.ideal_weight
         to_graph_N, from_graph_N = (_power(degree_N, sign * config.degree_exponent) for sign in (-1, 1))
-        self.history_vectors = (to_graph_N[:, None] * axes_ND * response_D).astype(np.float32)
+        self.history_axes = to_graph_N[:, None] * axes_ND
         self.item_vectors = (from_graph_N[:, None] * axes_ND).astype(np.float32)
         if slope:
             self.links = pack_links(self._rows(graph_UN, slope * to_graph_N, from_graph_N))
@@ -115,19 +124,46 @@ class Spectral:
                 yield others[keep], weights[keep]
 
     def parts(self) -> ServingParts:
-        return ServingParts(
-            encoder=_SumOfRows(self.history_vectors).eval(),
+        found = ServingParts(
+            encoder=_SumOfRows((self.history_axes * self.response[0]).astype(np.float32)).eval(),
             item_vectors=self.item_vectors,
             links=self.links if self.config.max_links else None,
             max_history=self.config.max_history,
         )
+        return self._with_new_items(found) if self._blocks else found
+
+    def _with_new_items(self, parts: ServingParts) -> ServingParts:
+        """Items that were never trained on can be found, and speak in a history. No link leads to them, so they meet
+        the whole f, of which the vectors of the others leave out what their links say."""
+        num_rows = len(self.item_vectors)
+        fit = ContentFit([block[1:num_rows] for block in self._blocks], self.config, self._seed)
+        projection = Weighed(fit(self.item_vectors[1:]), self.config.new_item_weight)
+        new_MC = torch.from_numpy(np.concatenate([block[num_rows:] for block in self._blocks], axis=1))
+        axes_ND = np.concatenate([self.history_axes, new_vectors(fit(self.history_axes[1:]), new_MC).numpy()])
+        beside_links, whole = self.response
+        share = np.divide(beside_links, whole, out=np.zeros_like(whole), where=whole > 0)
+        trained = (self.item_vectors * share).astype(np.float32)
+        return replace(
+            parts,
+            encoder=_SumOfRows((axes_ND * whole).astype(np.float32)).eval(),
+            item_vectors=np.concatenate([trained, new_vectors(projection, new_MC).numpy()]),
+            links=parts.links and (np.pad(parts.links[0], (0, len(new_MC)), "edge"), *parts.links[1:]),
+            projection=projection,
+            content=tuple(self.config.content),
+        )
 
     def state(self) -> dict[str, np.ndarray]:
         links = dict(zip(("indptr", "indices", "weights"), self.links, strict=True))
-        return {"history_vectors": self.history_vectors, "item_vectors": self.item_vectors, **links}
+        return {
+            "history_axes": self.history_axes,
+            "item_vectors": self.item_vectors,
+            "response": self.response,
+            **links,
+        }
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        self.history_vectors, self.item_vectors = state["history_vectors"], state["item_vectors"]
+        self.history_axes, self.item_vectors = state["history_axes"], state["item_vectors"]
+        self.response = state["response"]
         self.links = (state["indptr"], state["indices"], state["weights"])
 
 

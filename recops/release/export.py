@@ -28,6 +28,7 @@ from recops.runtime import Links, RatingScale, Scorer
 from recops.words import write_words
 
 ITEM_COLUMNS = ("item_id", "title", "categories", "price", "available", "published_at")
+GUESSED = "categories_guessed"  # a column more where some categories were not told but guessed
 # The facts a manifest must have beside those that are added here.
 FACTS = ("model", "params", "metrics", "validation", "inputs", "data_watermark", "remove_seen")
 
@@ -115,13 +116,16 @@ def export_bundle(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        signature, scoring = _write_parts(parts, temporary, opset, content)
+        signature, scoring = _write_parts(parts, temporary, opset, content, len(users))
         if ratings is not None:
             scoring["ratings"] = {"lowest": ratings.lowest, "highest": ratings.highest}
             np.save(temporary / files.USER_MEANS, ratings.user_means.astype(np.float32), allow_pickle=False)
         if ratings is not None or any(part.user_table is not None for _, part, _ in _laid_out(parts)):
             _write_json(temporary / files.USERS, {"user_id": list(users)})
-        _write_json(temporary / files.ITEMS, {column: list(items[column]) for column in ITEM_COLUMNS})
+        _write_json(
+            temporary / files.ITEMS,
+            {column: list(items[column]) for column in (*ITEM_COLUMNS, GUESSED) if column in items},
+        )
         if texts is not None:
             rows = zip(items["title"], texts, items["categories"], strict=True)
             write_words(temporary / files.WORDS, rows)
@@ -143,7 +147,7 @@ def export_bundle(
 
 def _check_inputs(parts: ServingParts, items: dict[str, list], fallback: np.ndarray, facts: dict[str, Any]) -> None:
     ids = items["item_id"]
-    assert set(items) == set(ITEM_COLUMNS), f"items need the columns {ITEM_COLUMNS}, found {sorted(items)}"
+    assert set(items) - {GUESSED} == set(ITEM_COLUMNS), f"items need the columns {ITEM_COLUMNS}, found {sorted(items)}"
     assert {len(values) for values in items.values()} == {len(ids)}, "the columns of items differ in length"
     # Those that only content knows begin anew, after those trained on.
     num_falls = sum(a >= b for a, b in itertools.pairwise(ids))
@@ -179,7 +183,7 @@ def _laid_out(parts: ServingParts) -> list[tuple[str, ServingParts, str | None]]
 
 
 def _write_parts(
-    parts: ServingParts, folder: Path, opset: int, content: ItemContent | None
+    parts: ServingParts, folder: Path, opset: int, content: ItemContent | None, num_users: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Networks and arrays of every model; returns the networks' signatures and the manifest's `scoring`."""
     signature: dict[str, Any] = {}
@@ -206,6 +210,8 @@ def _write_parts(
             "needs_history": part.needs_history,
             "uses_time": part.uses_time,
         }
+        if part.user_table is not None and len(part.user_table) <= num_users:
+            settings["num_users"] = len(part.user_table) - 1
         if part.content:
             settings[files.ENCODERS] = list(part.content)
         if part.nearness is not None:

@@ -113,10 +113,10 @@ class Release:
 
     @cached_property
     def everybody(self) -> list[Scorer | None]:
-        """Each model that reads users from a table, with the mean of its users as user 1; None for the others."""
+        """Each model that knows users by a table alone, with the mean of its users as user 1; None for the others."""
         return [
             None
-            if part.user_table is None or len(part.user_table) < 2
+            if part.user_table is None or part.encode is not None or len(part.user_table) < 2
             else replace(part, user_table=np.stack([part.user_table[0], part.user_table[1:].mean(0)]))
             for part in self.bundle.scorer.parts
         ]

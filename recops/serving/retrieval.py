@@ -1,7 +1,8 @@
 """From a request to a list: whose history, what may be shown, the best k. Runs in the event loop; touches no files.
 
 In: a Release, a parsed request and the stored history of its user. Out: plain dicts. `source` says what a list was
-made from: `model` (a user the release knows, with the call's history added), `cold-start` (the call's history alone)
+made from: `model` (a user the release knows, with the call's history added), `cold-start` (the call's history alone,
+or without any what the release knows of the user's attributes)
 or `fallback` (nothing usable: most popular, or what a model that needs no history says).
 """
 
@@ -59,10 +60,11 @@ def person(release: Release, who: Who, stored: Stored | None) -> Person:
         ages = [np.array([max(now - at[place], 0) // 1_000_000 for place in kept], np.int64)]
         asked_at = np.array([now])
     asked = Histories([np.array([rows[place] for place in kept], np.int64)], ages, np.array([user]), asked_at)
-    is_known = any(rows[: len(known)]) or user > 0 or (stored is not None and not scorer.needs_history)
+    in_table = user > 0 and any(part.user_table is not None and part.encode is None for part in scorer.parts)
+    is_known = any(rows[: len(known)]) or in_table or (stored is not None and not scorer.needs_history)
     if not scorer.answers(asked)[0]:
         return Person(asked, "fallback")
-    return Person(asked, "model" if is_known else "cold-start" if kept else "fallback")
+    return Person(asked, "model" if is_known else "cold-start" if kept or scorer.needs_history else "fallback")
 
 
 def recommend(release: Release, request: Recommend, stored: Stored | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from recops.data.interactions import Interactions
+from recops.encoders.content import GUESSED
 from recops.monitoring.features import Scoring
 from recops.monitoring.profile import reference_profile
 from recops.release.export import export_bundle, torch_scorer
@@ -59,13 +60,13 @@ def export(project: Project) -> dict[str, Any]:
         "opset": params.export.opset,
     }
     remove_seen = params.recommend.remove_seen
-    scoring = Scoring(scorer, item_ids, interactions.users.ids, remove_seen)
+    scoring = Scoring(scorer, item_ids, interactions.all_users.ids, remove_seen)
     positive = [kind for kind, meaning in params.ingest.events.items() if meaning.signal == "positive"]
     release = export_bundle(
         parts,
         project.bundle,
         items=catalogue(project, item_ids),
-        users=interactions.users.ids,
+        users=interactions.all_users.ids,
         fallback=fallback,
         ratings=ratings,
         content=interactions.content,
@@ -99,7 +100,8 @@ def someone(interactions: Interactions, num_users: int, seed: int) -> Histories:
 
 
 def catalogue(project: Project, item_ids: Sequence[str]) -> dict[str, list[Any]]:
-    """Columns of the items table for those items, in their order; null where the table has no such item."""
+    """Columns of the items table for those items, in their order; null where the table has no such item. Where
+    categories were guessed, `categories_guessed` says of which items."""
     items = pl.DataFrame({"item_id": item_ids}, schema={"item_id": pl.String}).join(
         pl.read_parquet(project.tables / "items.parquet"), on="item_id", how="left", maintain_order="left"
     )
@@ -111,7 +113,13 @@ def catalogue(project: Project, item_ids: Sequence[str]) -> dict[str, list[Any]]
         "available",
         pl.col("published_at").dt.to_string("iso:strict"),
     )
-    return columns.to_dict(as_series=False)
+    found = columns.to_dict(as_series=False)
+    guesses = project.encoded / GUESSED
+    if guesses.exists():
+        guessed = json.loads(guesses.read_text(encoding="utf-8"))
+        found["categories"] = [guessed.get(i, own) for i, own in zip(item_ids, found["categories"], strict=True)]
+        found["categories_guessed"] = [item_id in guessed for item_id in item_ids]
+    return found
 
 
 def texts(project: Project, item_ids: Sequence[str]) -> list[str | None]:

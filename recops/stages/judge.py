@@ -184,7 +184,7 @@ def _judge_model(
         scorer,
         item_ids,
         fallback,
-        user_table=train.users.ids,
+        user_table=train.all_users.ids,
         metric=params.evaluate.metric,
         remove_seen=params.recommend.remove_seen,
         **users,

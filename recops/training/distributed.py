@@ -126,11 +126,15 @@ def _write_train(train: Interactions, space: Path) -> None:
         if array is not None:
             np.save(space / f"{name}.npy", array, allow_pickle=False)
     ids: dict[str, Any] = {"users": train.users.ids, "items": train.items.ids}
-    if train.content is not None:
-        ids["new_items"] = train.content.items.ids[train.num_items :]
-        ids["encoders"] = list(train.content.vectors)
-        for number, vectors in enumerate(train.content.vectors.values()):
-            np.save(space / f"content_{number}.npy", vectors, allow_pickle=False)
+    for kind, content, known in (
+        ("items", train.content, train.num_items),
+        ("users", train.user_attributes, train.num_users),
+    ):
+        if content is not None:
+            ids[f"new_{kind}"] = content.items.ids[known:]
+            ids[f"encoders_{kind}"] = list(content.vectors)
+            for number, vectors in enumerate(content.vectors.values()):
+                np.save(space / f"content_{kind}_{number}.npy", vectors, allow_pickle=False)
     (space / "ids.json").write_text(json.dumps(ids), encoding="utf-8")
 
 
@@ -139,12 +143,19 @@ def _read_train(space: Path) -> Interactions:
     ids = json.loads((space / "ids.json").read_text(encoding="utf-8"))
     files = {name: space / f"{name}.npy" for name in _ARRAYS}
     arrays = {name: np.load(file, mmap_mode="c") if file.exists() else None for name, file in files.items()}
-    users, items, content = Vocabulary(ids["users"]), Vocabulary(ids["items"]), None
-    if "encoders" in ids:
-        files = {name: space / f"content_{number}.npy" for number, name in enumerate(ids["encoders"])}
-        vectors = {name: np.load(file, mmap_mode="c") for name, file in files.items()}
-        content = ItemContent(items.followed_by(ids["new_items"]), vectors, {})
-    return Interactions(**arrays, users=users, items=items, content=content)  # type: ignore[arg-type]
+    users, items = Vocabulary(ids["users"]), Vocabulary(ids["items"])
+
+    def content(kind: str, known: Vocabulary) -> ItemContent | None:
+        if f"encoders_{kind}" not in ids:
+            return None
+        names = ids[f"encoders_{kind}"]
+        vectors = {
+            name: np.load(space / f"content_{kind}_{number}.npy", mmap_mode="c") for number, name in enumerate(names)
+        }
+        return ItemContent(known.followed_by(ids[f"new_{kind}"]), vectors, {})
+
+    facts = {"content": content("items", items), "user_attributes": content("users", users)}
+    return Interactions(**arrays, users=users, items=items, **facts)  # type: ignore[arg-type]
 
 
 def _read_result(space: Path, model: Recommender) -> FitReport:

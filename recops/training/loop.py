@@ -47,13 +47,16 @@ class Team(Protocol):
 
 
 def new_model(kind: type[Recommender], config: Any, train: Interactions, seed: int) -> Recommender:
-    """An unfitted model for `train`, with the content of its items where its config asks for any.
+    """An unfitted model for `train`, with the content of its items and the attributes of its users where its config
+    asks for any.
 
     Raises RefusedError where nothing was encoded, CallError for an encoder that was not run.
     """
     model = kind(config, train.num_users, train.num_items, seed)
     if getattr(config, "content", None):
         model.attach_content(train.content)  # type: ignore[attr-defined]
+    if getattr(config, "user_attributes", False):
+        model.attach_users(train.user_attributes)  # type: ignore[attr-defined]
     return model
 
 
@@ -371,4 +374,8 @@ def _fingerprint(
     for name in getattr(model.config, "content", ()):
         assert train.content is not None
         digest.update(np.ascontiguousarray(train.content.vectors[name]).data)
+    if getattr(model.config, "user_attributes", False):
+        assert train.user_attributes is not None
+        for vectors in train.user_attributes.vectors.values():
+            digest.update(np.ascontiguousarray(vectors).data)
     return digest.hexdigest()

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from benchmarks.cold_items.__main__ import among_new, by_length
+from benchmarks.cold_items.__main__ import by_length
+from benchmarks.cold_items.chosen import among_new
 from benchmarks.cold_items.data import withhold
 from recops.evaluation.judging import Judging
 from recops.params import EvaluateParams

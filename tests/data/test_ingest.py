@@ -242,3 +242,28 @@ def test_counts_add_up_whatever_the_rows(tmp_path: Path, rows: list[list[str]], 
     assert counts["rejected"] == sum(counts["rejected_by_reason"].values()) == len(rejected)
     assert events["event_id"].n_unique() == len(events)
     assert not set(rejected["line"]) - set(range(2, len(rows) + 3))
+
+
+def test_merged_items_are_one_and_nothing_is_lost(tmp_path: Path) -> None:
+    """The events of both are those of one; of the same user at the same time they are a repetition."""
+    (tmp_path / "log.csv").write_text("u,i,t\n1,a,1\n1, b ,2\n2,b,3\n2,a,3\n3,c,4\n")
+    (tmp_path / "items.csv").write_text("id,name\na,A\nb,B\nc,C\n")
+    events = {"path": "log.csv", "event": "click", "columns": {"user_id": "u", "item_id": "i", "timestamp": "t"}}
+    events["timestamp_unit"] = "s"
+    items = {"path": "items.csv", "columns": {"item_id": "id", "title": "name"}}
+    source = SourceParams(name="files", path=".", options={"events": events, "items": items})
+    counts = ingest(source, IngestParams(merges={"b": "a"}), tmp_path, tmp_path / "out")
+    found = {name: pl.read_parquet(tmp_path / "out" / f"{name}.parquet") for name in ("events", "items", "rejected")}
+    assert found["events"].select("user_id", "item_id").rows() == [("1", "a"), ("1", "a"), ("2", "a"), ("3", "c")]
+    assert found["items"]["item_id"].to_list() == ["a", "c"]
+    assert found["rejected"].select("table", "line", "reason").rows() == [
+        ("events", 5, "duplicate"),
+        ("items", 3, "merged: into a"),
+    ]
+    assert counts["tables"]["items"]["rejected_by_reason"] == {"merged": 1}
+
+
+def test_a_chain_of_merges_is_refused() -> None:
+    assert IngestParams(merges={20838: 20835}).merges == {"20838": "20835"}
+    with pytest.raises(ValueError, match="a into b, and that into c"):
+        IngestParams(merges={"a": "b", "b": "c"})

@@ -1,4 +1,5 @@
-"""Content from the table of items to the served release: a new item is judged, released and recommended."""
+"""Content and attributes from the tables of items and users to the served release: a new item is judged, released and
+recommended, and a new user is recommended to."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -29,9 +30,10 @@ train:
   models:
     fusion: {{members: [two_tower, ease], edges: []}}
     two_tower:
-      {{content: [attributes], id_dropout: 0.3, embedding_dim: 8, epochs: 6, batch_size: 128, learning_rate: 0.02}}
+      {{content: [attributes], id_dropout: 0.3, embedding_dim: 8, epochs: 6, batch_size: 128, learning_rate: 0.02,
+       user_attributes: true, history_dropout: 0.3}}
     content_knn: {{content: [attributes], num_neighbors: 5}}
-encode: {{encoders: [attributes]}}
+encode: {{encoders: [attributes], users: true}}
 split: {{name: cold_items, valid_fraction: 0.2, test_fraction: 0.3}}
 evaluate: {{bootstrap_samples: 100}}
 export: {{parity_users: 20}}
@@ -74,6 +76,9 @@ def project(tmp_path: Path) -> Project:
         published_at=pl.lit(None, pl.Datetime("us", "UTC")),
         attributes=pl.lit(None, pl.String),
     ).write_parquet(project.tables / "items.parquet")
+    user_ids = [f"u{user:02}" for user in range(USERS)] + [f"new{group}" for group in range(GROUPS)]
+    plans = [json.dumps({"plan": f"plan {n % GROUPS}"}) for n in range(len(user_ids))]
+    pl.DataFrame({"user_id": user_ids, "attributes": plans}).write_parquet(project.tables / "users.parquet")
     (project.tables / "counts.json").write_text("{}")
     (project.reports / "validation.json").write_text(json.dumps({"ok": True, "stopped": [], "warned": []}))
     params = project.params
@@ -105,7 +110,7 @@ def test_a_refitted_release_serves_new_items_by_the_users_taste(project: Project
     project.params_file.write_text(PARAMS.format(refit="true").replace(", content_knn]", "]"))
     fit(project)
     served = Release(load_bundle(project.bundle), {})
-    assert served.bundle.manifest["format_version"] == 4
+    assert served.bundle.manifest["format_version"] == 5
     answer = recommend(served, Recommend(history=["i00", "i03", "new0"], k=20), None)
     scores = {item["item_id"]: item["score"] for item in answer["items"]}
     history = recommend(served, Recommend(history=["i01", "i04"], k=20), None)["items"]
@@ -113,3 +118,16 @@ def test_a_refitted_release_serves_new_items_by_the_users_taste(project: Project
     assert "new0" not in scores and others["new1"] > max(others["new0"], others["new2"])
     found = similar(served, Similar(item_id="new1", k=3))
     assert found is not None and found["source"] == "vectors" and found["items"]
+
+
+def test_a_refitted_release_serves_new_users_by_their_attributes(project: Project) -> None:
+    project.params_file.write_text(PARAMS.format(refit="true").replace(", content_knn]", "]"))
+    fit(project)
+    served = Release(load_bundle(project.bundle), {})
+    for group in range(GROUPS):
+        answer = recommend(served, Recommend(user_id=f"new{group}", k=4), None)
+        assert answer["source"] == "cold-start"
+        assert all(
+            item["item_id"] == f"new{group}" or int(item["item_id"][1:]) % GROUPS == group for item in answer["items"]
+        )
+    assert recommend(served, Recommend(user_id="nobody", k=4), None)["source"] == "fallback"

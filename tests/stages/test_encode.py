@@ -1,6 +1,7 @@
 """The stage on a table of five items: what lies in data/encoded, and that only what is new is encoded again."""
 
 import hashlib
+import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from recops.encoders.content import read_content
 from recops.encoders.text import Text
 from recops.errors import CallError
 from recops.stages.encode import encode
+from recops.stages.export import catalogue
 from recops.stages.project import Project
 from tests.encoders.embeddings_server import KEY, Server, running
 from tests.encoders.small_encoders import picture_network
@@ -95,7 +97,11 @@ def test_one_matrix_an_encoder_in_the_order_of_the_items(project: Project, capsy
     assert counts[0] == {"name": "text", "dim": 3, "encoded": 4, "missing": 1, "broken": {}}
     reasons = {"broken picture": 1, "not found": 1, "outside of the source's folder": 1}
     assert counts[1] == {"name": "image", "dim": 3, "encoded": 2, "missing": 0, "broken": reasons}
-    assert capsys.readouterr().out.splitlines()[1] == (
+    told = capsys.readouterr().out.splitlines()
+    assert told[1].startswith("items: 1 pairs look like one item twice (data/encoded/duplicates.csv)")
+    assert pl.read_csv(project.encoded / "duplicates.csv").select("item_id", "into").rows() == [("c", "b")]
+    assert not (project.encoded / "guessed_categories.json").exists()
+    assert told[2] == (
         "image: 2 of 5 items encoded, 0 of them from the cache, 1 broken picture, 1 not found, "
         "1 outside of the source's folder"
     )
@@ -186,6 +192,33 @@ def test_an_encoder_that_learns_leaves_nothing_in_the_cache(project: Project, ca
     assert "attributes: 4 of 5 items encoded, 0 of them from the cache" in capsys.readouterr().out
 
 
+def write_users(project: Project, plans: dict[str, str | None]) -> None:
+    attributes = [None if plan is None else f'{{"plan": "{plan}"}}' for plan in plans.values()]
+    users = {"user_id": list(plans), "attributes": pl.Series(attributes, dtype=pl.String)}
+    pl.DataFrame(users).write_parquet(project.tables / "users.parquet")
+
+
+def test_users_are_encoded_by_the_attributes_of_those_trained_on(project: Project) -> None:
+    write_users(project, {"u": "free", "v": "paid", "w": "new", "x": None, "y": "paid"})
+    trained = pl.DataFrame({"item_id": ["a", "b"], "user_id": ["u", "v"]})
+    trained.write_parquet(project.split / "train.parquet")
+    configure(project, users=True, attributes={"min_items": 1})
+    assert encode(project) == {"encoders": []}  # of items
+    found = read_content(project.encoded / "users")
+    assert found.item_ids == ["u", "v", "w", "x", "y"]
+    # Two columns, free and paid, each standardised over u and v; what only came later has none.
+    assert found.vectors["attributes"].tolist() == [[1, -1], [-1, 1], [0, 0], [0, 0], [-1, 1]]
+
+
+def test_users_who_are_all_alike_are_refused(project: Project) -> None:
+    write_users(project, {"u": "free", "v": "free"})
+    trained = pl.DataFrame({"item_id": ["a", "b"], "user_id": ["u", "v"]})
+    trained.write_parquet(project.split / "train.parquet")
+    configure(project, users=True)
+    with pytest.raises(CallError, match=r"encode\.users: of 2 users: .*nothing to encode"):
+        encode(project)
+
+
 def test_without_encoders_there_are_ids_alone(project: Project) -> None:
     configure(project, encoders=[])
     assert encode(project) == {"encoders": []}
@@ -242,3 +275,23 @@ def test_an_encoder_that_learns_needs_the_split(project: Project) -> None:
     configure(project, encoders=["attributes"])
     with pytest.raises(CallError, match=r"train\.parquet: no such file; `recops run` or `dvc repro split` makes it"):
         encode(project)
+
+
+def test_guessed_categories_reach_the_catalogue_marked(
+    project: Project, server: Server, capsys: pytest.CaptureFixture
+) -> None:
+    """The server's vectors tell texts by their length: what is like "red film" gets its category."""
+    text = {"url": server.url, "model": "m-1", "key_env": "EMBEDDINGS_KEY"}
+    write_items(project, [*ITEMS, {"item_id": "f", "title": "red film. y", "categories": None}])
+    configure(project, encoders=["text"], text=text, guess_categories=True, least_certainty=0.5)
+    encode(project)
+    assert "items: categories guessed for 1 of 2 without any" in capsys.readouterr().out
+    guessed = json.loads((project.encoded / "guessed_categories.json").read_text())
+    assert list(guessed) == ["f"] and set(guessed["f"]) <= {"x", "y", "z"}
+    found = catalogue(project, ["b", "d", "f", "gone"])
+    assert found["categories"] == [["x"], [], guessed["f"], None]
+    assert found["categories_guessed"] == [False, False, True, False]
+    named = {"category_names": ["red film", "x"], "least_certainty": 0.0}
+    configure(project, encoders=["text"], text=text, guess_categories=True, **named)
+    encode(project)
+    assert json.loads((project.encoded / "guessed_categories.json").read_text())["f"] in (["red film"], ["x"])

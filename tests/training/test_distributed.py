@@ -53,19 +53,23 @@ def walks(num_users: int = 13, num_items: int = 7, num_events: int = 9) -> Inter
 
 
 def test_workers_read_the_train_part_that_was_written(tmp_path: Path) -> None:
-    """With the content of its items, new ones after those trained on."""
+    """With the content of its items and the attributes of its users, new ones after those trained on."""
     train = walks()
     text = np.arange(16, dtype=np.float16).reshape(8, 2)
     content = item_content([*train.items.ids, "a"], {"text": text, "image": text + 1}, train.items)
-    distributed._write_train(replace(train, content=content), tmp_path)
+    told = item_content([*train.users.ids, "zoe"], {"attributes": np.ones((14, 1), np.float16)}, train.users)
+    distributed._write_train(replace(train, content=content, user_attributes=told), tmp_path)
     found = distributed._read_train(tmp_path)
     np.testing.assert_array_equal(found.item_idx, train.item_idx)
     assert found.all_items.ids == content.items.ids and found.all_items.ids[-1] == "a"
     assert found.content is not None and list(found.content.vectors) == ["text", "image"]
     for name, vectors in content.vectors.items():
         np.testing.assert_array_equal(found.content.vectors[name], vectors)
+    assert found.user_attributes is not None and found.all_users.ids == told.items.ids
+    np.testing.assert_array_equal(found.user_attributes.vectors["attributes"], told.vectors["attributes"])
     distributed._write_train(train, tmp_path / ".")
-    assert distributed._read_train(tmp_path).content is None
+    found = distributed._read_train(tmp_path)
+    assert found.content is found.user_attributes is None
 
 
 @pytest.mark.parametrize(

@@ -83,4 +83,11 @@ class Kuairand:
 
 
 def _attributes(columns: list[str]) -> str:
-    return f"json_object({', '.join(f'{text(column)}, {name(column)}' for column in columns)})::VARCHAR AS attributes"
+    pairs = (f"{text(column)}, {_value(column)}" for column in columns)
+    return f"json_object({', '.join(pairs)})::VARCHAR AS attributes"
+
+
+def _value(column: str) -> str:
+    """The onehot_feat columns hold names of classes that happen to be numbers: `class 3`, lest they be counted with."""
+    class_of = f"'class ' || TRY_CAST(TRY_CAST({name(column)} AS DOUBLE) AS INTEGER)"
+    return class_of if column.startswith("onehot_feat") else name(column)

@@ -31,6 +31,13 @@ GENRES_100K = [
     ),
     *("Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
 ]
+# In the order of their numbers in users.dat, which say nothing as numbers.
+OCCUPATIONS_1M = [
+    *("other", "academic/educator", "artist", "clerical/admin", "college/grad student", "customer service"),
+    *("doctor/health care", "executive/managerial", "farmer", "homemaker", "K-12 student", "lawyer", "programmer"),
+    *("retired", "sales/marketing", "scientist", "self-employed", "technician/engineer", "tradesman/craftsman"),
+    *("unemployed", "writer"),
+]
 ROW = "_file, _line, _raw, _row, _reject"
 NO_GENRE = "(no genres listed)"
 
@@ -117,7 +124,9 @@ class Movielens:
 
     def _users_1m(self, con: duckdb.DuckDBPyConnection) -> str:
         rows = self._double_colons(con, "users.dat", 5)
-        known = "json_object('gender', f[2], 'age', f[3], 'occupation', f[4], 'zip', f[5])"
+        occupations = f"[{', '.join(text(name) for name in OCCUPATIONS_1M)}]"
+        occupation = f"coalesce({occupations}[TRY_CAST(f[4] AS INTEGER) + 1], f[4])"
+        known = f"json_object('gender', f[2], 'age', f[3], 'occupation', {occupation}, 'zip', f[5])"
         return f"SELECT {ROW}, f[1] AS user_id, {known}::VARCHAR AS attributes FROM {rows}"
 
     def _open(self, con: duckdb.DuckDBPyConnection, table: str, file: FileOptions, num_columns: int) -> str:

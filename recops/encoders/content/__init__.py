@@ -16,6 +16,9 @@ import numpy as np
 from recops.errors import CallError
 
 ITEMS, ENCODERS = "items.json", "encoders.json"
+# What the texts say of the catalogue: pairs that look like one item, and categories of items without any.
+DUPLICATES, GUESSED = "duplicates.csv", "guessed_categories.json"
+USERS = "users"  # a folder in it, alike, where users were encoded: their ids are in its `items.json`
 
 
 @dataclass(frozen=True)

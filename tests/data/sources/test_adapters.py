@@ -56,8 +56,10 @@ def test_movielens_100k(tmp_path: Path) -> None:
 def test_movielens_1m(tmp_path: Path) -> None:
     (tmp_path / "ratings.dat").write_text("1::2::5::100\n1::3::4\n")
     (tmp_path / "movies.dat").write_bytes("2::Café: Flesh (1982)::Drama|Sci-Fi\n".encode("latin-1"))
-    (tmp_path / "users.dat").write_text("1::F::1::10::48067\n")
+    (tmp_path / "users.dat").write_text("1::F::1::10::48067\n2::M::25::99::1\n")
     _, tables = read(tmp_path, "movielens")
+    occupations = [json.loads(attributes)["occupation"] for attributes in tables["users"]["attributes"]]
+    assert occupations == ["K-12 student", "99"]
     assert tables["events"].select("user_id", "item_id", "value").rows() == [("1", "2", 5.0)]
     assert tables["rejected"].rows() == [
         ("events", "ratings.dat", 2, "broken row: expected 4 fields, found 3", "1::3::4")
@@ -183,7 +185,9 @@ def test_kuairand(tmp_path: Path, is_parquet: bool) -> None:
         "video_id,author_id,video_type,upload_dt,upload_type,video_duration,music_id,music_type,tag\n"
         '5,9,NORMAL,2022-04-10,Import,87433.0,1,9.0,"39,12"\n'
     )
-    (tmp_path / "user_features_pure.csv").write_text('user_id,degree,range\n1,full,"[100,1k)"\n')
+    (tmp_path / "user_features_pure.csv").write_text(
+        'user_id,degree,range,onehot_feat4,onehot_feat5\n1,full,"[100,1k)",13.0,\n'
+    )
     _, tables = read(tmp_path, "kuairand")
     assert tables["events"].select("item_id", "event", "value", "timestamp").rows() == [
         ("6", "impression", None, second(1)),
@@ -198,7 +202,10 @@ def test_kuairand(tmp_path: Path, is_parquet: bool) -> None:
         # Watched for a moment is a play as well; of a video of unknown length there is no share.
         assert shares.select("item_id", "value").rows() == [("6", None), ("5", 0.5)]
     assert tables["items"].row(0)[3] == ["39", "12"]
-    assert json.loads(tables["users"]["attributes"][0]) == {"degree": "full", "range": "[100,1k)"}
+    assert json.loads(tables["users"]["attributes"][0]) == {
+        **{"degree": "full", "range": "[100,1k)"},
+        **{"onehot_feat4": "class 13", "onehot_feat5": None},
+    }
 
 
 def test_lastfm_hetrec(tmp_path: Path) -> None:
