@@ -10,8 +10,8 @@ Part `right`: share of answers all of whose items hold all constraints, hit rate
 with 95 % bootstrap intervals, against plain vector search and BM25 over the same texts, both with the question as it
 stands, and both with the constraints as well. Part `tune`: the weights that a search on the first half finds. Part
 `time`: the real service over HTTP with one worker, padded to 10,000 items; its memory with 100,000. Part `model`: how
-often SmolLM2 (extra `llm`) writes something that passes the check, and how long it takes. `--quick`: MovieLens-100K alone. Prints
-tables and writes results/ask.json; a part that is not measured keeps the figures it has there.
+often SmolLM2 (extra `llm`) writes something that passes the check, and how long it takes. `--quick`: MovieLens-100K
+alone. Prints tables and writes results/ask.json; a part that is not measured keeps the figures it has there.
 """
 
 import os

@@ -81,6 +81,8 @@ def remarks(catalogue: Catalogue, wishes: Wishes) -> list[str]:
 def _nothing(catalogue: Catalogue, wishes: Wishes) -> str:
     """Which single constraint keeps everything away, where there is one."""
     asked = asked_for(wishes)
+    if allowed(catalogue, wishes).any():
+        return "Everything that fits you have had already, or turned down."
     text = f"Nothing in the catalogue fits all of this: {'; '.join(asked)}." if asked else "Nothing is left to show."
     for name in HARD:
         if getattr(wishes, name) not in (None, ()) and (num := int(allowed(catalogue, wishes, leave_out=name).sum())):

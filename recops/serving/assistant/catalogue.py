@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from recops.attribution import cosines
 from recops.serving.assistant.categories import Categories
 from recops.serving.assistant.times import us
 from recops.serving.assistant.titles import Titles, year_of
-from recops.serving.release import NO_TIME, Encoders, Release
+from recops.serving.release import NO_TIME, Release
 from recops.words import Words
 
 TEXT = "text"  # the encoder whose space questions are put in
@@ -28,7 +27,6 @@ MOST_KEPT = 20_000  # vectors of phrases
 ELSEWHERE_S = 1.0  # that an encoder on another server may take for a question
 
 logger = logging.getLogger("recops.serving")
-_of: WeakKeyDictionary[Encoders, "Catalogue"] = WeakKeyDictionary()
 _making = threading.Lock()
 _elsewhere = ThreadPoolExecutor(4, "ask-encoder")
 
@@ -36,10 +34,10 @@ _elsewhere = ThreadPoolExecutor(4, "ask-encoder")
 def catalogue_of(release: Release) -> "Catalogue":
     """The catalogue of a release, to be used within `used_for`."""
     with _making:
-        found = _of.get(release.encoders)  # what a release shares with those it became by new items
-        if found is None:
-            found = _of[release.encoders] = Catalogue(release)
-        return found
+        kept = release.encoders.kept  # a release shares it with those it becomes by new items
+        if "catalogue" not in kept:
+            kept["catalogue"] = Catalogue(release)
+        return kept["catalogue"]
 
 
 class Catalogue:

@@ -130,7 +130,7 @@ OTHERS = pattern(
 AMONG_SHOWN = pattern(r"(?:of|among|from|which of|out of)\s+(?:these|those|them)")
 CONTINUES = re.compile(
     r"^\W*(?:and|but|only|just|also|what about|how about|ok|okay|yes|no|now|then|instead|or|same|still|without|not|"
-    r"except|make (?:it|them)|show me (?:more|others|the)|any)\b"
+    r"except|make (?:it|them)|show me (?:more|others))\b"
 )
 REPLACES = pattern(r"instead|what about|how about|rather")
 IS_COMPARATIVE = re.compile(

@@ -13,6 +13,7 @@ from recops.serving.assistant.question import Question, Token
 from recops.serving.assistant.titles import LONGEST, Titles, words_of
 
 _QUOTED = re.compile(r'"([^"]{1,300})"|(?<!\w)\'([^\']{1,300})\'(?!\w)')
+MOST_GUESSES = 3  # misspelt titles that are looked for in one question; each costs milliseconds
 _YEAR = re.compile(r"\s*\(\s*(\d{4})\s*\)")
 
 
@@ -37,6 +38,7 @@ class _Reader:
         year: Callable[[int], int | None],
     ):
         self.question, self.titles, self.is_category, self.year = question, titles, is_category, year
+        self._guesses_left = MOST_GUESSES
 
     def at(self, position: int, is_sure: bool) -> tuple[list[int], int, int] | None:
         """Rows (the one meant first), start and end of the longest title that begins at the first token from
@@ -56,9 +58,14 @@ class _Reader:
         words = [t.word for t in phrase]
         while words and words[0] in ("the", "a", "an"):
             words = words[1:]
-        if phrase and words and not self.is_category(words) and (row := self.titles.nearest(words)) is not None:
+        if words and not self.is_category(words) and (row := self.nearest(words)) is not None:
             return self._with_year([row], phrase[0].start, phrase[-1].end)
         return None
+
+    def nearest(self, words: Sequence[str]) -> int | None:
+        """The row of a title that may be misspelt, for the first few that are looked for."""
+        self._guesses_left -= 1
+        return self.titles.nearest(words) if self._guesses_left >= 0 else None
 
     def unknown(self, position: int) -> str | None:
         """A name in capitals that begins there, or None."""
@@ -134,7 +141,9 @@ def mentions(
     for match in list(question.found(_QUOTED)):
         words = words_of(match.group(1) or match.group(2))
         rows = titles.named(words) or titles.shortened(words)
-        if rows or (match.group(1) and (near := titles.nearest(words)) is not None and (rows := [near])):
+        if not rows and match.group(1) and (near := reader.nearest(words)) is not None:
+            rows = [near]
+        if rows:
             found.named.append(rows[0])
             question.take(match.start(), match.end())
     for token in question.tokens[1:]:  # the first word of a sentence is always in capitals

@@ -1,6 +1,8 @@
 """POST /ask over HTTP: every item of every answer is in the catalogue and holds every constraint."""
 
+import gc
 import re
+import weakref
 
 import jsonschema
 import numpy as np
@@ -245,6 +247,53 @@ def test_items_told_to_the_service_are_found(ask_service):
     assert ids(served.post("/ask", question="Have you got The Zeppelin Cookbook?", k=1)) == ["i050"]
     served.post("/items", items=[{"item_id": "i050", "price": 50.0}])
     assert "i050" not in ids(served.post("/ask", question="something about sourdough under 5 pounds", k=200))
+
+
+def test_dates_of_items_are_counted_from_the_newest_where_that_is_old(ask_service):
+    days = {"n1": "2021-03-10T08:00:00", "n2": "2021-03-08T00:00:00", "n3": "2021-03-07T23:59:59", "n4": None}
+    items = {
+        "item_id": list(days),
+        "title": [f"Asylum law, part {i}" for i in range(4)],
+        "text": ["asylum"] * 4,
+        "categories": [["Politics"]] * 4,
+        "price": [None] * 4,
+        "available": [None] * 4,
+        "published_at": list(days.values()),
+    }
+    served = ask_service(items)
+    answer = served.post("/ask", question="what happened in the news about asylum this week?")
+    assert set(ids(answer)) == {"n1", "n2"}  # from Monday, the 8th, on
+    assert "The newest item here is of 2021-03-10" in answer["answer"]
+    assert {item["reason"][:15] for item in answer["items"]} == {"From 2021-03-10", "From 2021-03-08"}
+    answer = served.post("/ask", question="news from 2021 that is in stock under 5 pounds")
+    assert answer["items"] == []
+    assert "This catalogue has no prices. This catalogue does not say what is available." in answer["answer"]
+    assert served.post("/ask", question="the latest news")["items"][0]["item_id"] == "n1"
+
+
+def test_all_that_fits_was_seen(ask_service):
+    title = BY_ID["i010"]["title"]
+    shown = [{"question": "x", "items": ["i010"]}]
+    answer = ask_service().post("/ask", question="which of these is it?", conversation=shown, user_id="u1")
+    assert (answer["items"], title in answer["answer"]) == ([], False)
+    assert "already" in answer["answer"]
+
+
+def test_a_release_that_is_replaced_is_forgotten(ask_service):
+    served = ask_service()
+    served.post("/ask", question="a comedy")
+    release = weakref.ref(served.state.release)
+    served.state.release = served.state._base = None
+    gc.collect()
+    assert release() is None
+
+
+@pytest.mark.parametrize(
+    "piece", ["like qwertyuio ", "not zzz or ", "from 1990 ", '"aaa" ', "under 5 pounds ", "why the ", "a" * 50]
+)
+def test_long_questions_are_answered(ask_service, piece):
+    question = (piece * 2000)[:1999]
+    assert ask_service().client.post("/ask", json={"question": question}).status_code == 200
 
 
 def test_nothing_is_kept_unless_asked(ask_service):
