@@ -8,6 +8,7 @@ whatever they make it write is held to the same check.
 import json
 import re
 from collections.abc import Sequence
+from operator import itemgetter
 
 from recops.serving.assistant import english, fits
 from recops.serving.assistant.answers import NAMED, asked_for
@@ -49,14 +50,12 @@ def messages(catalogue: Catalogue, wishes: Wishes, question: str, rows: Sequence
     """What the model is told: the question, and of the first items title, facts and the beginning of their text."""
     lines = []
     for row in rows[:NAMED]:
-        facts = fits.holds(catalogue, wishes, row)
+        facts = fits.holds(catalogue, wishes, row).replace(";", ",")
         text = " ".join(catalogue.text(row).split())[:MAX_EXCERPT]
         told = {"title": fits.title(catalogue, row), "facts": facts, "text": text}
         told = {name: value for name, value in told.items() if value}
         lines.append(json.dumps(told, ensure_ascii=False))
-    asked = "; ".join(asked_for(wishes))
     content = f"Question: {json.dumps(question, ensure_ascii=False)}\n"
-    content += f"Asked for: {json.dumps(asked, ensure_ascii=False)}\n" if asked else ""
     return [
         {"role": "system", "content": INSTRUCTIONS},
         *EXAMPLE,
@@ -67,8 +66,8 @@ def messages(catalogue: Catalogue, wishes: Wishes, question: str, rows: Sequence
 def objection(text: str, catalogue: Catalogue, wishes: Wishes, rows: Sequence[int]) -> str | None:
     """What is wrong with a text as an answer that may speak of `rows` alone; None where nothing is.
 
-    It must name one of them and no other item of the catalogue, hold no number that is not theirs or asked for, and
-    write nothing in capitals or quotation marks that they do not.
+    It must name one of them and no other item of the catalogue, say no number of one that is not its own, and write
+    nothing in capitals or quotation marks that they do not.
     """
     if not text or len(text) > MAX_ANSWER:
         return "empty, or too long"
@@ -78,16 +77,20 @@ def objection(text: str, catalogue: Catalogue, wishes: Wishes, rows: Sequence[in
     said = Question(text)
     if not said.tokens:
         return "says nothing"
-    facts = [fits.title(catalogue, row) for row in shown]
-    facts += [" ".join(catalogue.release.bundle.items["categories"][row - 1] or ()) for row in shown]
-    facts += [fits.holds(catalogue, wishes, row) for row in shown]
-    allowed = set(words_of(" ".join([*facts, *asked_for(wishes)])))
-    numbers = set(_NUMBER.findall(" ".join([*facts, *asked_for(wishes)]))) | {str(len(shown))}
-    if wrong := [number for number in _NUMBER.findall(said.text) if number.rstrip(".,") not in numbers]:
-        return f"holds the number {wrong[0]}"
+    facts = {row: _facts(catalogue, wishes, row) for row in shown}
+    every = " ".join([*facts.values(), *asked_for(wishes)])
+    allowed = set(words_of(every))
     named = _take_titles(said, catalogue, shown)
     if not named:
         return "names no item"
+    for number in _NUMBER.finditer(said.text):
+        if not said.is_free(number.start(), number.end()):
+            continue
+        # What stands after a title is said of it.
+        of = next((rows for end, rows in reversed(named) if end <= number.start()), None)
+        told = f"{every} {len(shown)}" if of is None else " ".join(facts[row] for row in of)
+        if number.group() not in _NUMBER.findall(told):
+            return f"holds the number {number.group()}"
     if other := _other_title(said, catalogue, allowed | set(words_of(wishes.text))):
         return f"names {other!r}"
     for quoted in _QUOTED.finditer(said.text):
@@ -101,9 +104,14 @@ def objection(text: str, catalogue: Catalogue, wishes: Wishes, rows: Sequence[in
     return None
 
 
-def _take_titles(said: Question, catalogue: Catalogue, rows: Sequence[int]) -> set[int]:
-    """The rows that are named; their titles are taken from the text."""
-    named = set()
+def _facts(catalogue: Catalogue, wishes: Wishes, row: int) -> str:
+    categories = catalogue.release.bundle.items["categories"][row - 1] or ()
+    return " ".join([fits.title(catalogue, row), *categories, fits.holds(catalogue, wishes, row)])
+
+
+def _take_titles(said: Question, catalogue: Catalogue, rows: Sequence[int]) -> list[tuple[int, set[int]]]:
+    """Where titles of `rows` end and which of them that are, in the order of the text, from which they are taken."""
+    named = []
     for num in range(LONGEST, 0, -1):
         for place in range(len(said.tokens) - num + 1):
             start, end = said.tokens[place].start, said.tokens[place + num - 1].end
@@ -112,9 +120,9 @@ def _take_titles(said: Question, catalogue: Catalogue, rows: Sequence[int]) -> s
             words = words_of(said.text[start:end])
             meant = {*catalogue.titles.named(words), *catalogue.titles.shortened(words)}
             if found := meant & set(rows):
-                named |= found
+                named.append((end, found))
                 said.take(start, end)
-    return named
+    return sorted(named, key=itemgetter(0))
 
 
 def _other_title(said: Question, catalogue: Catalogue, allowed: set[str]) -> str | None:

@@ -97,6 +97,7 @@ def test_the_prompt_holds_the_question_and_the_items_and_nothing_of_users(ask_se
         "Casablanca is what you want.",
         "I would take Heat (1995) over {title}.",
         "{title} costs 999 pounds.",
+        "{title}, from 1901.",
         "{title} and the matrix are good.",
         "{title}: see https://example.com",
         "{title}. Buy Golden Apples too.",
@@ -236,6 +237,16 @@ def test_it_may_propose_but_never_loosens_a_constraint(ask_service):
         assert "Comedy" in ITEMS["categories"][row]
         assert "Horror" not in ITEMS["categories"][row]
         assert ITEMS["price"][row] < 20
+
+
+def test_a_number_is_said_of_the_item_it_belongs_to(ask_service):
+    release = ask_service().state.release
+    catalogue = catalogue_of(release)
+    rows = [release.row_of[item_id] for item_id in ("i001", "i002")]
+    with catalogue.used_for(release):
+        text = 'You could try "Matrix, The ({})" or "Toy Story ({})".'
+        assert objection(text.format(1999, 1995), catalogue, Wishes(), rows) is None
+        assert objection(text.format(1995, 1999), catalogue, Wishes(), rows) == "holds the number 1995"
 
 
 def test_the_check_lets_plain_sentences_pass(ask_service):
