@@ -124,9 +124,12 @@ def catalogue(project: Project, item_ids: Sequence[str]) -> dict[str, list[Any]]
 
 def texts(project: Project, item_ids: Sequence[str]) -> list[str | None]:
     """The column text of the items table for those items, in their order."""
-    items = pl.read_parquet(project.tables / "items.parquet", columns=["item_id", "text"])
+    items = pl.read_parquet(project.tables / "items.parquet")
+    if "text" not in items.columns:  # a table of an older recops
+        return [None] * len(item_ids)
     asked = pl.DataFrame({"item_id": item_ids}, schema={"item_id": pl.String})
-    return asked.join(items, on="item_id", how="left", maintain_order="left")["text"].to_list()
+    found = asked.join(items.select("item_id", "text"), on="item_id", how="left", maintain_order="left")
+    return found["text"].to_list()
 
 
 def md5(path) -> str:
