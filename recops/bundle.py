@@ -39,6 +39,7 @@ ENCODER_FOLDER = "encoders"  # holds a folder of each encoder, as `recops/encode
 RERANKER_SETTINGS = ("features", "members", "candidates", "remove_seen", "content_window", "trend_days")
 ITEM_FACTS = {f.name: f"rerank_{f.name}.npy" for f in fields(ItemFacts)}
 ITEMS, FALLBACK, PROFILE = "items.json", "fallback.json", "profile.json"
+WORDS = "words.sqlite"  # what is searched by words (recops/words.py); bundles made before it was known lack it
 
 
 def sha256_file(path: Path) -> str:
@@ -137,6 +138,11 @@ class Bundle:
         """What the encoder is made from; None where the bundle does not hold it."""
         folder = self.folder / ENCODER_FOLDER / name
         return folder if folder.is_dir() else None
+
+    @property
+    def words_file(self) -> Path | None:
+        """The words of the items, as `recops/words.py` reads them; None where the bundle does not hold them."""
+        return self.folder / WORDS if WORDS in self.manifest["files"] else None
 
     @property
     def num_items(self) -> int:

@@ -229,6 +229,7 @@ def serve(
     """Serve the promoted release over HTTP until interrupted."""
     from recops.bundle import read_pointer
     from recops.serving.launch import serve as serve_release
+    from recops.stages.ask import for_service
 
     project = opened(folder)
     settings = project.params.serve
@@ -247,6 +248,7 @@ def serve(
             "RECOPS_TIMEOUT_S": str(settings.timeout_s),
             "RECOPS_MAX_CONCURRENCY": str(settings.max_concurrency),
             "RECOPS_MAX_BODY_BYTES": str(settings.max_body_bytes),
+            **for_service(project),
         },
     )
     raise typer.Exit(code)
@@ -282,6 +284,29 @@ def recommend(
 def listed(text: str | None) -> list[str]:
     """Ids between commas."""
     return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
+@app.command(epilog='Example: recops ask "something like Heat but funnier, from the nineties" --user 383')
+def ask(
+    question: Annotated[str, typer.Argument(help="The question, in words.")],
+    folder: Folder = HERE,
+    user: Annotated[str | None, typer.Option(help="User id.")] = None,
+    history: Annotated[str | None, typer.Option(help="Item ids, oldest first, separated by commas.")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Length of the list.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+) -> None:
+    """Ask the promoted release in words, without a server."""
+    from recops.stages.ask import answer as answered
+
+    answer = answered(opened(folder), question, user, None if history is None else listed(history), k)
+    if as_json:
+        console.print_json(data=answer)
+        return
+    print(answer["answer"])
+    if answer["items"]:
+        columns = ["rank", "item_id", "title", "why"]
+        rows = [[i["rank"], i["item_id"], i["title"] or "", i["reason"]] for i in answer["items"]]
+        print_table(f"release {answer['release'][:12]}, source {answer['source']}", columns, rows)
 
 
 @app.command(epilog="Example: recops explain --user 383 --item 318")

@@ -261,6 +261,32 @@ class ServeParams(Group):
     max_body_bytes: int = Field(1_048_576, ge=1)
 
 
+class AskParams(Group):
+    """Who phrases the answers of POST /ask and `recops ask`."""
+
+    language_model: str = Field(
+        "none", description="none; smollm2, which recops starts itself (extra llm); with url the model's name there"
+    )
+    url: str | None = Field(None, description="OpenAI-compatible server, such as http://127.0.0.1:8000/v1")
+    key_env: str | None = Field(None, description="environment variable that holds the server's key")
+    timeout_s: float = Field(5.0, gt=0, description="after that the template answers")
+    max_tokens: int = Field(96, ge=1, le=512)
+    max_concurrency: int = Field(2, ge=1, description="calls of the language model at once; others get the template")
+    understands: bool = Field(False, description="the language model also proposes what a question asks for")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "AskParams":
+        if self.url is not None and not self.url.startswith(("http://", "https://")):
+            raise ValueError("url must start with http:// or https://")
+        if self.url is not None and self.language_model == "none":
+            raise ValueError("url needs language_model, the name of the model on that server")
+        if self.url is None and self.language_model not in ("none", "smollm2"):
+            raise ValueError(f"language_model {self.language_model!r} needs url; without one: none or smollm2")
+        if self.url is None and self.key_env is not None:
+            raise ValueError("key_env is of use only with url")
+        return self
+
+
 class DriftParams(Group):
     psi: float = Field(0.2, gt=0, description="population stability index that counts as drift")
     effect: float = Field(0.1, gt=0, description="KS distance or Cramer's V that counts as drift")
@@ -290,6 +316,7 @@ class Params(Group):
     export: ExportParams = ExportParams()
     gate: GateParams = GateParams()
     serve: ServeParams = ServeParams()
+    ask: AskParams = AskParams()
     drift: DriftParams = DriftParams()
     retrain: RetrainParams = RetrainParams()
 

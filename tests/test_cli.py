@@ -29,6 +29,7 @@ SURFACE = {
     "recommend": "--explain --history --user -C -k",
     "explain": "--exclude --filters --history --item --json --user -C",
     "add-items": "FILE -C",
+    "ask": "QUESTION --history --json --user -C -k",
     "releases": "-C",
     "promote": "RELEASE -C",
     "rollback": "-C",

@@ -25,6 +25,7 @@ from recops.protocols import ServingParts
 from recops.release.onnx_graph import Dims, save_graph, to_onnx
 from recops.reranking import Reranker, num_columns
 from recops.runtime import Links, RatingScale, Scorer
+from recops.words import write_words
 
 ITEM_COLUMNS = ("item_id", "title", "categories", "price", "available", "published_at")
 GUESSED = "categories_guessed"  # a column more where some categories were not told but guessed
@@ -89,6 +90,7 @@ def export_bundle(
     ratings: RatingScale | None = None,
     content: ItemContent | None = None,
     encoded: Path | None = None,
+    texts: Sequence[str | None] | None = None,
     profile: dict[str, Any],
     facts: dict[str, Any],
     opset: int,
@@ -101,7 +103,8 @@ def export_bundle(
     after the others), times ISO text, None for unknown;
     `users` are the ids of the rows of a `user_table` from row 1 on; `fallback` is float32 [N+1]; `ratings` is given for
     a model whose scores are ratings, with the same users; `content` is needed where a model takes any; from `encoded`,
-    the folder of the stage encode, comes what encodes items that are added later; `facts` are the manifest's entries
+    the folder of the stage encode, comes what encodes items that are added later; with `texts`, of the items in their
+    order, the bundle can be searched by words; `facts` are the manifest's entries
     named in FACTS and any more. `scoring`, `opset` and `signature` are added here. `check` (such as
     `parity.check_parity`) judges the finished bundle, its figures become the manifest's `parity`; when it raises,
     nothing is written. Raises RefusedError for weights that are not finite.
@@ -123,6 +126,9 @@ def export_bundle(
             temporary / files.ITEMS,
             {column: list(items[column]) for column in (*ITEM_COLUMNS, GUESSED) if column in items},
         )
+        if texts is not None:
+            rows = zip(items["title"], texts, items["categories"], strict=True)
+            write_words(temporary / files.WORDS, rows)
         # Six digits: the order of a fallback list needs no more, and the last bits of a sum differ between machines.
         _write_json(temporary / files.FALLBACK, {"scores": [float(f"{score:.6g}") for score in fallback[1:].tolist()]})
         (temporary / files.PROFILE).write_text(files.canonical_json(profile), encoding="utf-8")

@@ -30,6 +30,7 @@ ITEM_CHANGE = Gauge(
     multiprocess_mode="livemin",
 )
 ANSWERS = Counter("recops_answers", "Answers for the log, by outcome.", ("outcome",), registry=REGISTRY)
+PHRASED = Counter("recops_language_model", "Calls of a language model, by outcome.", ("outcome",), registry=REGISTRY)
 STORE_ERRORS = Counter(
     "recops_store_errors",
     "Histories that could not be read, and items that could not be stored or used.",

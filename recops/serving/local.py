@@ -8,12 +8,14 @@ from typing import Any
 
 from recops.bundle import read_pointer, release_folder
 from recops.errors import CallError, RefusedError
+from recops.serving.assistant.asking import ask, told
+from recops.serving.assistant.language_model import LanguageModel
 from recops.serving.explaining import explain
 from recops.serving.online_items import OnlineItems
 from recops.serving.operation import json_bytes
 from recops.serving.problems import Problem
 from recops.serving.release import Release
-from recops.serving.requests import Recommend, parse
+from recops.serving.requests import Ask, Recommend, parse
 from recops.serving.retrieval import Stored, recommend
 from recops.serving.state import load_release, stored_history
 from recops.store import open_store
@@ -66,6 +68,27 @@ def explain_once(
         if user_id is not None and stored is None and not history and user_id not in release.bundle.user_row_of:
             raise CallError(f"user {user_id!r}: not known to the served release; --history names items instead")
         return explain(release, request, stored, item_id)
+
+
+def ask_once(
+    releases: Path,
+    store_url: str,
+    question: str,
+    user_id: str | None,
+    history: list[str] | None,
+    k: int,
+    model: LanguageModel | None = None,
+) -> dict[str, Any]:
+    """`answer`, `items`, `understood` and `release`, as POST /ask gives them; nothing is logged.
+
+    Raises CallError for a question that says nothing or is too long, and as `recommend_once`.
+    """
+    try:
+        request = parse(Ask, json_bytes({"question": question, "user_id": user_id, "history": history, "k": k}))
+    except Problem as problem:
+        raise CallError(f"{problem.field}: {problem.message}") from None
+    with _opened(releases, store_url, user_id) as (release, stored):
+        return {**told(ask(release, request, stored, model)), "release": release.id}
 
 
 @contextmanager

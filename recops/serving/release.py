@@ -68,6 +68,7 @@ class Encoders:
     def __init__(self, bundle: Bundle, threads: int = 1, source: Path | None = None) -> None:
         self._bundle, self._threads, self._source = bundle, threads, source
         self._made: dict[str, Encoder | None] = {}
+        self.kept: dict[str, Any] = {}  # what else is made once for all forms of a release
         self._lock = threading.Lock()
 
     def get(self, name: str) -> Encoder | None:

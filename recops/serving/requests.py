@@ -8,7 +8,17 @@ from datetime import timedelta
 from operator import itemgetter
 from typing import Annotated, Any, TypeVar
 
-from pydantic import Discriminator, Field, Tag, ValidationError, create_model, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from recops import plugins
@@ -86,6 +96,38 @@ class Score(Who):
 class Similar(Strict):
     item_id: ItemId
     k: int = Field(10, ge=1, le=1000, description="Length of the list.")
+
+
+MAX_QUESTION = 2000  # characters
+QuestionText = Annotated[str, StringConstraints(min_length=1, max_length=MAX_QUESTION, pattern=r"^[^\x00]*$")]
+
+
+def _says_something(value: str) -> str:
+    if not any(c.isalnum() for c in value):
+        raise PydanticCustomError("empty", "ask something in words")
+    return value
+
+
+class Turn(Strict):
+    """A question asked before, and what was shown for it."""
+
+    question: QuestionText
+    items: list[ItemId] = Field(max_length=1000, description="Ids of the items of its answer, in their order.")
+
+
+class Ask(Who):
+    """Without user_id and history the answer is for somebody nothing is known of."""
+
+    question: Annotated[QuestionText, AfterValidator(_says_something)]
+    k: int = Field(10, ge=1, le=1000, description="Length of the list.")
+    conversation: list[Turn] | None = Field(
+        None, max_length=20, description="Oldest first. Nothing of it is kept: the next call brings it again."
+    )
+    log: bool = Field(False, description="Keep which items were shown, as for a recommendation; never the words.")
+
+    @model_validator(mode="after")
+    def _is_about_someone(self) -> "Ask":
+        return self
 
 
 class NewItem(Strict):

@@ -37,7 +37,8 @@ APP = build_app(STATE)
     name="recops",
     workers=SETTINGS.workers,
     # Ours ends a request first, in our shape. BentoML keeps a timer for every request until this has passed.
-    traffic={"timeout": SETTINGS.timeout_s + 8},
+    # A language model may be asked twice for one answer.
+    traffic={"timeout": max(SETTINGS.timeout_s, 2 * SETTINGS.ask_timeout_s) + 8},
     http={"host": "127.0.0.1", "port": 3000},
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},

@@ -3,16 +3,18 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from recops.errors import CallError
+from recops.serving.assistant.language_model import LanguageModel
 
 
 @dataclass(frozen=True)
 class Settings:
     """`releases`: folder with the pointer; `bundle`: the release to start with; `store`: URL of the store, None: no
     user histories, no log of answers and no new items. `source`: folder of the files that items name. `keys` empty:
-    the service answers on loopback only."""
+    the service answers on loopback only. `ask_url`: an OpenAI-compatible server that phrases answers to questions."""
 
     releases: Path | None = None
     bundle: Path | None = None
@@ -25,6 +27,28 @@ class Settings:
     max_body_bytes: int = 1_048_576
     keys: tuple[str, ...] = ()
     poll_s: float = 0.5
+    ask_url: str | None = None
+    ask_model: str = ""
+    ask_key: str | None = None
+    ask_timeout_s: float = 5.0
+    ask_max_tokens: int = 96
+    ask_max_concurrency: int = 2
+    ask_understands: bool = False
+
+    @cached_property
+    def language_model(self) -> LanguageModel | None:
+        """What phrases answers to questions; None without `ask_url`. Calls at once are shared by the workers."""
+        if self.ask_url is None:
+            return None
+        return LanguageModel(
+            self.ask_url,
+            self.ask_model,
+            self.ask_key,
+            self.ask_timeout_s,
+            self.ask_max_tokens,
+            max(1, self.ask_max_concurrency // self.workers),
+            self.ask_understands,
+        )
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -54,5 +78,12 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         timeout_s=number("TIMEOUT_S", 2.0, 0.001),
         max_concurrency=max(1, int(number("MAX_CONCURRENCY", 64, 1))),
         max_body_bytes=int(number("MAX_BODY_BYTES", 1_048_576, 1)),
+        ask_url=value("ASK_URL"),
+        ask_model=value("ASK_MODEL") or "",
+        ask_key=value("ASK_KEY"),
+        ask_timeout_s=number("ASK_TIMEOUT_S", 5.0, 0.001),
+        ask_max_tokens=int(number("ASK_MAX_TOKENS", 96, 1)),
+        ask_max_concurrency=int(number("ASK_MAX_CONCURRENCY", 2, 1)),
+        ask_understands=number("ASK_UNDERSTANDS", 0, 0) > 0,
         keys=tuple(k.strip() for k in (value("API_KEYS") or "").split(",") if k.strip()),
     )

@@ -42,7 +42,7 @@ def export(project: Project) -> dict[str, Any]:
     item_ids = interactions.all_items.ids[: parts.num_items]
     facts = {
         "model": name,
-        "params": params.model_dump(mode="json", by_alias=True, exclude={"serve", "gate", "drift", "retrain"}),
+        "params": params.model_dump(mode="json", by_alias=True, exclude={"serve", "ask", "gate", "drift", "retrain"}),
         "metrics": metrics["models"][name],
         "baselines": {n: figures for n, figures in metrics["models"].items() if n != name},
         "validation": validation,
@@ -73,6 +73,7 @@ def export(project: Project) -> dict[str, Any]:
         ratings=ratings,
         content=interactions.content,
         encoded=project.encoded,
+        texts=texts(project, item_ids),
         profile=reference_profile(
             project.tables / "events.parquet", project.tables / "items.parquet", scoring, history_events=positive
         ),
@@ -121,6 +122,16 @@ def catalogue(project: Project, item_ids: Sequence[str]) -> dict[str, list[Any]]
         found["categories"] = [guessed.get(i, own) for i, own in zip(item_ids, found["categories"], strict=True)]
         found["categories_guessed"] = [item_id in guessed for item_id in item_ids]
     return found
+
+
+def texts(project: Project, item_ids: Sequence[str]) -> list[str | None]:
+    """The column text of the items table for those items, in their order."""
+    items = pl.read_parquet(project.tables / "items.parquet")
+    if "text" not in items.columns:  # a table of an older recops
+        return [None] * len(item_ids)
+    asked = pl.DataFrame({"item_id": item_ids}, schema={"item_id": pl.String})
+    found = asked.join(items.select("item_id", "text"), on="item_id", how="left", maintain_order="left")
+    return found["text"].to_list()
 
 
 def md5(path) -> str:

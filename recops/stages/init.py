@@ -49,6 +49,7 @@ ABOUT = {
     "export": "How the bundle is written.",
     "gate": "When a new model may replace the one that is served.",
     "serve": "The service.",
+    "ask": "Who phrases the answers to questions in words.",
     "drift": "When a window of events counts as drifted.",
     "retrain": "When the model is trained anew.",
 }

@@ -230,6 +230,8 @@ def test_the_processes_load_nothing_of_training(server, make_bundle):
     while server.fresh("/readyz")["release"] != encoder:
         assert time.monotonic() < until
     server.point(server.ids[0], encoder)
+    answer = server.client.post("/ask", json={"question": "something like A, but not F", "k": 3})
+    assert (answer.status_code, answer.json()["phrased_by"]) == (200, "template")
     # Every process of the service writes the name of each module it imports.
     imported = {m.split(".")[0] for m in re.findall(r"^import time:.*\| +(\S+)$", server.log.read_text(), re.MULTILINE)}
     assert {"bentoml", "recops", "numpy", "onnxruntime"} <= imported

@@ -1,0 +1,199 @@
+"""Items that a question names: by title after 'like', 'not' and the like, in quotes, or as 'the second' of those shown.
+
+In: a Question, the titles of a catalogue, what was shown last. Out: `Mentions`. What is recognised is taken from the
+question.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from recops.serving.assistant import english
+from recops.serving.assistant.question import Question, Token
+from recops.serving.assistant.titles import LONGEST, Titles, words_of
+
+_QUOTED = re.compile(r'"([^"]{1,300})"|(?<!\w)\'([^\']{1,300})\'(?!\w)')
+MOST_GUESSES = 3  # misspelt titles that are looked for in one question; each costs milliseconds
+_YEAR = re.compile(r"\s*\(\s*(\d{4})\s*\)")
+
+
+@dataclass
+class Mentions:
+    """Rows by how they were named."""
+
+    liked: list[int] = field(default_factory=list)
+    disliked: list[int] = field(default_factory=list)
+    refused: list[int] = field(default_factory=list)
+    named: list[int] = field(default_factory=list)  # without a word about liking
+    pointed: list[int] = field(default_factory=list)  # 'the second', without such a word
+    unknown: list[str] = field(default_factory=list)
+
+
+class _Reader:
+    def __init__(
+        self,
+        question: Question,
+        titles: Titles,
+        is_category: Callable[[Sequence[str]], bool],
+        year: Callable[[int], int | None],
+    ):
+        self.question, self.titles, self.is_category, self.year = question, titles, is_category, year
+        self._guesses_left = MOST_GUESSES
+
+    def at(self, position: int, is_sure: bool) -> tuple[list[int], int, int] | None:
+        """Rows (the one meant first), start and end of the longest title that begins at the first token from
+        `position`; `is_sure` says that a title is expected there, so that it may be misspelt."""
+        tokens = [t for t in self.question.tokens if t.start >= position][:LONGEST]
+        if not tokens or not self.question.is_free(tokens[0].start, tokens[0].end):
+            return None
+        for num in range(len(tokens), 0, -1):
+            start, end = tokens[0].start, tokens[num - 1].end
+            words = words_of(self.question.text[start:end])
+            rows = self.titles.named(words) or self.titles.shortened(words)
+            if rows and self.question.is_free(start, end) and self._is_plausible(tokens, num, words):
+                return self._with_year(rows, start, end)
+        if not is_sure:
+            return None
+        phrase = self._phrase(tokens)
+        words = [t.word for t in phrase]
+        while words and words[0] in ("the", "a", "an"):
+            words = words[1:]
+        if words and not self.is_category(words) and (row := self.nearest(words)) is not None:
+            return self._with_year([row], phrase[0].start, phrase[-1].end)
+        return None
+
+    def nearest(self, words: Sequence[str]) -> int | None:
+        """The row of a title that may be misspelt, for the first few that are looked for."""
+        self._guesses_left -= 1
+        return self.titles.nearest(words) if self._guesses_left >= 0 else None
+
+    def unknown(self, position: int) -> str | None:
+        """A name in capitals that begins there, or None."""
+        phrase = self._phrase([t for t in self.question.tokens if t.start >= position][:LONGEST])
+        named = [t for t in phrase if t.word not in english.WEAK]
+        if (
+            not named
+            or not all(t.is_capital or t.word.isdigit() for t in named)
+            or self.is_category([t.word for t in phrase])
+        ):
+            return None
+        return self.question.text[phrase[0].start : phrase[-1].end]
+
+    def _phrase(self, tokens: Sequence[Token]) -> list[Token]:
+        found: list[Token] = []
+        for token in tokens:
+            between = self.question.text[found[-1].end : token.start] if found else ""
+            if (found and re.search(r"[,.;:!?()\"]", between)) or not self.question.is_free(token.start, token.end):
+                break
+            if token.word in english.BOUNDARY and not (found and token.is_capital):
+                break
+            found.append(token)
+        return found
+
+    def _is_plausible(self, tokens: Sequence[Token], num: int, words: Sequence[str]) -> bool:
+        if all(word in english.WEAK for word in words) or self.is_category(words):
+            return False
+        strong = [t for t in tokens[:num] if t.word not in english.WEAK]
+        after = tokens[num] if num < len(tokens) else None
+        if after is not None and after.is_capital and not self.question.text[tokens[num - 1].end : after.start].strip():
+            return False  # a longer name
+        if all(t.is_capital or t.word[0].isdigit() for t in strong) and any(t.is_capital for t in strong):
+            return True
+        rest = self.question.low[tokens[num - 1].end :]
+        ends = after is None or after.word in english.BOUNDARY
+        return ends or not rest.strip() or rest.lstrip()[0] in ',.;:!?()"'
+
+    def _with_year(self, rows: list[int], start: int, end: int) -> tuple[list[int], int, int]:
+        if said := _YEAR.match(self.question.text, end):
+            end = said.end()
+            rows = [row for row in rows if self.year(row) == int(said.group(1))] or rows
+        return rows, start, end
+
+
+def mentions(
+    question: Question,
+    titles: Titles,
+    is_category: Callable[[Sequence[str]], bool],
+    year: Callable[[int], int | None],
+    shown: Sequence[int],
+    least_words: int = 2,
+) -> Mentions:
+    """What is named in `question`; `shown` are the rows of the last answer, in its order. A title in capitals that no
+    word about liking comes before counts from `least_words` on: shorter ones are often just words."""
+    found = Mentions()
+    reader = _Reader(question, titles, is_category, year)
+    for match in list(english.MARKER.finditer(question.low)):
+        if not question.is_free(match.start(), match.end()):
+            continue
+        place = found.disliked if match["disliked"] else found.refused if match["refused"] else found.liked
+        is_sure = bool(match["liked"] or match["disliked"])
+        listed = list(_listed(question, reader, match.end(), is_sure))
+        # What is not wanted is none of those that bear the name.
+        rows = [row for named, _ in listed for row in (named[:1] if match["liked"] else named)]
+        end = max((end for _, end in listed), default=match.end())
+        if shown and not rows:
+            rows, end = _shown(question, match.end(), shown)
+        if rows:
+            place += rows
+            question.take(match.start(), end)
+        elif match["liked"] and (name := reader.unknown(_after_kind(question, match.end()))):
+            found.unknown.append(name)
+    for match in list(question.found(_QUOTED)):
+        words = words_of(match.group(1) or match.group(2))
+        rows = titles.named(words) or titles.shortened(words)
+        if not rows and match.group(1) and (near := reader.nearest(words)) is not None:
+            rows = [near]
+        if rows:
+            found.named.append(rows[0])
+            question.take(match.start(), match.end())
+    for token in question.tokens[1:]:  # the first word of a sentence is always in capitals
+        if token.is_capital and question.is_free(token.start, token.end):
+            title = reader.at(token.start, is_sure=False)
+            if title is not None and len(words_of(question.text[title[1] : title[2]])) >= least_words:
+                found.named.append(title[0][0])
+                question.take(title[1], title[2])
+    if shown:
+        for match in question.taken(english.ORDINAL):
+            found.pointed += _nth(match, shown)
+    return found
+
+
+def _after_kind(question: Question, position: int) -> int:
+    """Behind 'the film' and the like, where that stands there."""
+    kind = english.KIND_OF.match(question.low, position)
+    return kind.end() if kind else position
+
+
+def _listed(question: Question, reader: _Reader, position: int, is_sure: bool) -> Iterator[tuple[list[int], int]]:
+    """Titles one after the other, with 'and', 'or' or a comma between them: rows and end."""
+    while True:
+        title = reader.at(position, is_sure=False) or reader.at(_after_kind(question, position), is_sure)
+        if not title:
+            return
+        yield title[0], title[2]
+        more = english.AND.match(question.text, title[2])
+        if not more:
+            return
+        position, is_sure = more.end(), False
+
+
+def _shown(question: Question, position: int, shown: Sequence[int]) -> tuple[list[int], int]:
+    """Which of the items shown is pointed at there ('the second', 'these', 'this'), and where that ends."""
+    start = position + len(question.low[position:]) - len(question.low[position:].lstrip())
+    if match := english.ORDINAL.match(question.low, start):
+        return _nth(match, shown), match.end()
+    if match := english.ALL_SHOWN.match(question.low, start):
+        return list(shown), match.end()
+    if match := english.FIRST_SHOWN.match(question.low, start):
+        return list(shown[:1]), match.end()
+    return [], position
+
+
+def _nth(match: re.Match[str], shown: Sequence[int]) -> list[int]:
+    said = match["a"] or match["b"] or match["c"] or match["d"]
+    if said == "last":
+        return list(shown[-1:])
+    place = english.ORDINALS.get(said)
+    if place is None:
+        place = int(re.sub(r"\D", "", said)) - 1
+    return [shown[place]] if 0 <= place < len(shown) else []
