@@ -176,7 +176,7 @@ def test_what_a_reranker_adds_for_an_item_of_the_history_is_lost_with_it():
 
 def test_of_a_long_history_the_latest_and_the_nearest_are_left_out(monkeypatch):
     monkeypatch.setattr(attribution, "MOST", 4)
-    links = Links(np.array([0, 0, 0, 1, *[1] * 10]), np.array([11], np.int32), np.array([1.0], np.float32))
+    links = Links(np.array([0, 0, 0, 1, *[1] * 9]), np.array([11], np.int32), np.array([1.0], np.float32))
     scorer = Scorer(11, links=links)
     about = account(scorer, *range(1, 11))
     assert about.chosen(np.array([11])).tolist() == [10, 9, 8, 2]  # 2 is linked to 11; of the others the latest

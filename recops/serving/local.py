@@ -78,6 +78,7 @@ def ask_once(
     history: list[str] | None,
     k: int,
     model: LanguageModel | None = None,
+    source: Path | None = None,
 ) -> dict[str, Any]:
     """`answer`, `items`, `understood` and `release`, as POST /ask gives them; nothing is logged.
 
@@ -87,7 +88,7 @@ def ask_once(
         request = parse(Ask, json_bytes({"question": question, "user_id": user_id, "history": history, "k": k}))
     except Problem as problem:
         raise CallError(f"{problem.field}: {problem.message}") from None
-    with _opened(releases, store_url, user_id) as (release, stored):
+    with _opened(releases, store_url, source, user_id) as (release, stored):
         return {**told(ask(release, request, stored, model)), "release": release.id}
 
 

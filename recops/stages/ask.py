@@ -42,7 +42,9 @@ def answer(project: Project, question: str, user_id: str | None, history: list[s
     """As `serving.local.ask_once`, phrased by the language model of params.yaml."""
     with _language_model(project) as found:
         model = read_settings(found).language_model
-        return ask_once(project.releases, project.store_url, question, user_id, history, k, model)
+        return ask_once(
+            project.releases, project.store_url, question, user_id, history, k, model, project.source_folder
+        )
 
 
 @contextlib.contextmanager

@@ -41,7 +41,8 @@ def test_json_lines_and_the_projects_own_names(tmp_path: Path) -> None:
 
 def test_the_projects_own_names_count_where_nothing_could_be_guessed_and_some_are_missing(tmp_path: Path) -> None:
     """`mystery` means nothing to anybody else; of `prijs` the comma is known, `naam` and `extra` are not told."""
-    options = "{path: shop.csv, columns: {item_id: mystery, title: naam, price: prijs}, decimal: ',', attributes: [extra]}"
+    columns = "{item_id: mystery, title: naam, price: prijs}"
+    options = f"{{path: shop.csv, columns: {columns}, decimal: ',', attributes: [extra]}}"
     log = "{path: log.csv, event: view, columns: {user_id: u, item_id: mystery}}"
     (tmp_path / "params.yaml").write_text(f"source: {{name: files, options: {{events: {log}, items: {options}}}}}\n")
     file = tmp_path / "new.csv"
