@@ -148,7 +148,15 @@ def test_the_last_moment_there_is_can_be_told(serve) -> None:
     assert served.ids(history=["a"], filters={"published_after": before}) == ["new"]
 
 
-def test_a_vector_is_made_once_for_all_workers(serve, tmp_path) -> None:
+def test_of_an_encoder_that_learns_from_items_nothing_is_kept(serve, tmp_path) -> None:
+    """Each release has another, whose vectors would stay in the store for ever."""
+    serve(content=True).post("/items", items=[NEW])
+    with sqlite3.connect(tmp_path / "store.sqlite") as con:
+        assert con.execute("SELECT count(*) FROM item_vectors").fetchone() == (0,)
+
+
+def test_a_vector_is_made_once_for_all_workers(serve, tmp_path, monkeypatch) -> None:
+    monkeypatch.delattr(Attributes, "fit")  # as one that was trained before, such as that of texts
     served = serve(content=True)
     served.post("/items", items=[NEW])
     store = open_store(served.state.settings.store)
