@@ -44,7 +44,8 @@ class OnlineItems:
         if not self._told:
             return base
         changed = {base.row_of[item_id]: item for item_id, item in self._told.items() if item_id in base.row_of}
-        new = [item for item_id, item in self._told.items() if item_id not in base.row_of]
+        # By id, so that rows, which settle ties, are those of a worker that was told in another order.
+        new = [self._told[item_id] for item_id in sorted(self._told) if item_id not in base.row_of]
         if not new or not base.asked_encoders:
             return base.with_items(changed, [], {})
         vectors = self._vectors(base, new)

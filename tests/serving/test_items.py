@@ -242,6 +242,16 @@ def test_what_a_call_would_have_to_work_out_is_there_before_it_is_served(serve) 
     assert "row_of" in vars(served.state.release.bundle) and "linked" in vars(served.state.release.bundle.scorer)
 
 
+def test_rows_do_not_depend_on_the_order_of_what_was_told(serve) -> None:
+    """A worker that was there all the time, and one that reads the store later."""
+    served = serve(content=True)
+    for item_id in ("p", "o", "p"):
+        served.post("/items", items=[{**NEW, "item_id": item_id}])
+    later = serve(content=True)
+    later.state.poll()
+    assert served.state.release.ids[6:] == later.state.release.ids[6:] == ["o", "p"]
+
+
 def test_what_was_told_is_in_the_next_release_too(serve) -> None:
     served = serve(content=True)
     served.post("/items", items=[NEW])
