@@ -96,7 +96,7 @@ class Text(ItemEncoder):
         return (self._encode(texts), [None] * len(texts)) if self.options.url is None else self._served(texts)
 
     def _served(self, texts: list[str]) -> tuple[np.ndarray, list[str | None]]:
-        """As `encode_contents`. A text that the server refuses, such as one too long for it, costs no other its vector."""
+        """As `encode_contents`. A text that the server refuses, such as too long a one, costs no other its vector."""
         try:
             return self._encode(texts), [None] * len(texts)
         except RefusedTextError:

@@ -69,7 +69,7 @@ class OnlineItems:
             for start in range(0, len(new), encoder.chunk_size):
                 some = new[start : start + encoder.chunk_size]
                 vectors = np.zeros((len(some), encoder.dim), np.float16)
-                # One that learns from the items is another in each release, and quick: nothing of it would be used again.
+                # One that learns from the items is another in each release, and quick: nothing would be used again.
                 kept = None if hasattr(encoder, "fit") else _Kept(self._store)
                 encode_chunk(encoder, [_as_item(item) for item in some], vectors, kept, Counts())
                 own.update(zip((item["item_id"] for item in some), vectors, strict=True))

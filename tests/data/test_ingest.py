@@ -273,7 +273,7 @@ def test_a_chain_of_merges_is_refused() -> None:
     "merges", [{"a": ""}, {"a": None}, {"a": True}, {"a": ["b"]}, {" ": "b"}, {1: "b", "1": "c"}, {1.5: "b"}]
 )
 def test_what_is_no_id_is_not_merged(merges: dict) -> None:
-    with pytest.raises(ValueError, match="ids are text or whole numbers|an id is missing, or stands twice"):
+    with pytest.raises(ValueError, match=r"ids are text or whole numbers|an id is missing, or stands twice"):
         IngestParams(merges=merges)
 
 

@@ -11,8 +11,8 @@ KEY = "secret-7"
 
 
 class Server(ThreadingHTTPServer):
-    """Answers a text with [its length, 1, 0], the last first; with 400 where one is longer than `longest`. `planned` are answers to give before: (status, headers,
-    body); `calls` are the bodies it was sent."""
+    """Answers a text with [its length, 1, 0], the last first; with 400 where one is longer than `longest`. `planned`
+    are answers to give before: (status, headers, body); `calls` are the bodies it was sent."""
 
     daemon_threads = True
 

@@ -52,7 +52,7 @@ def test_a_text_that_the_server_refuses_costs_no_other_its_vector(server: Server
     assert vectors.any(1).tolist() == [True, False, True, True, False]
     # A server that refuses everything is not asked about each text.
     server.longest, server.calls = 0, []
-    with pytest.raises(CallError, match="answered 400 .*maximum context length"):
+    with pytest.raises(CallError, match=r"answered 400 .*maximum context length"):
         encoder.encode_contents([b"x"] * 64)
     assert len(server.calls) == 8
 

@@ -119,6 +119,35 @@ def test_an_item_twice_or_none_is_refused(serve) -> None:
     assert served.client.post("/items", json={"items": []}).status_code == 400
 
 
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        (None, 200),
+        ("http://localhost:3000", 200),
+        ("http://[::1]:3000", 200),
+        ("null", 403),
+        ("https://evil.example", 403),
+        ("http://localhost.evil.example", 403),
+        ("http://[::1", 403),
+        ("", 403),
+    ],
+)
+def test_a_page_of_another_host_adds_nothing_to_a_service_without_keys(serve, origin: str | None, status: int) -> None:
+    """A browser sends a body without a type anywhere, and says where the page is from."""
+    served = serve(content=True)
+    headers = {} if origin is None else {"origin": origin}
+    body = json.dumps({"items": [NEW]})
+    assert served.client.post("/items", content=body, headers=headers).status_code == status
+    assert served.client.post("/recommend", content='{"history": []}', headers=headers).status_code == 200
+    assert served.state.store.last_change() == (status == 200)
+
+
+def test_with_a_key_a_page_may_add_items(serve) -> None:
+    served = serve({"keys": ("secret",)}, content=True)
+    headers = {"origin": "https://shop.example", "authorization": "Bearer secret"}
+    assert served.client.post("/items", json={"items": [NEW]}, headers=headers).status_code == 200
+
+
 def test_without_a_store_nothing_can_be_added(serve) -> None:
     served = serve(content=True)
     served.state.store, kept = None, served.state.store
