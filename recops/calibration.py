@@ -28,12 +28,14 @@ class Fusion:
 
     `zscore`: mean 0 and deviation 1 over the items outside the history. `candidates`: the same over the best 200 of
     each member alone, all that is at hand where members retrieve from an index. `rank`: 1 / (60 + rank) among all.
+    Items beyond `num_items` are calibrated like the others, but change nothing for them.
     `weights` [S, M] has a row for each segment of history lengths: segment s begins at `edges[s - 1]` events.
     """
 
     weights: np.ndarray  # float32 [S, M], at least 0, each row with one above
     edges: tuple[int, ...] = ()
     calibration: Calibration = "zscore"
+    num_items: int | None = None  # None: all
 
     def check(self, num_members: int) -> None:
         """Raises ValueError for weights or settings that no fusion of so many models has."""
@@ -60,6 +62,8 @@ class Fusion:
         judged_MN = ~np.isnan(scores_MN)
         judged_MN[:, 0] = False
         judged_MN[:, history] = False
+        if self.num_items is not None:
+            judged_MN[:, self.num_items + 1 :] = False
         if self.calibration == "candidates":
             judged_MN &= self._retrieved(scores_MN, judged_MN)
         return [self._scale(scores_N[judged]) for scores_N, judged in zip(scores_MN, judged_MN, strict=True)]

@@ -360,6 +360,8 @@ def add_items(
     print(f"Release  {found.release[:12]}: {found.added} items added, {found.changed} changed")
     for line, reason in found.rejected:
         print(f"Rejected {file}, line {line}: {reason}")
+    for column, number in found.unreadable.items():
+        print(f"Emptied  {column} of {number} items, whose values cannot be read")
     for item_id, reason in found.not_recommendable.items():
         print(f"Kept     {item_id}, not recommended: {reason}")
     if found.rejected:

@@ -112,9 +112,9 @@ class Links:
         return found.reshape(len(items), len(wanted))[:, column_R]
 
     def up_to(self, num_items: int) -> "Links":
-        """The same in a catalogue of `num_items`, at least its own, of which the last have no neighbours."""
+        """The same in a catalogue of `num_items`, of which those beyond its own have no neighbours."""
         missing = num_items + 2 - len(self.indptr)
-        return replace(self, indptr=np.pad(self.indptr, (0, missing), "edge")) if missing else self
+        return replace(self, indptr=np.pad(self.indptr, (0, missing), "edge")) if missing > 0 else self
 
     def with_items(self, votes: Sequence[tuple[np.ndarray, np.ndarray]]) -> "Links":
         """The same with as many more items at the end: for each the rows that vote for it, and their weights."""
@@ -414,7 +414,10 @@ class Scorer:
         speak by links alone."""
         if self.members:
             members = tuple(member.with_items(more, known) for member in self.members)
-            found = replace(self, members=members, num_items=max(member.num_items for member in members))
+            assert self.fusion is not None
+            fusion = replace(self.fusion, num_items=self.fusion.num_items or self.num_items)
+            num_items = max(member.num_items for member in members)
+            found = replace(self, members=members, fusion=fusion, num_items=num_items)
         elif self.nearness is not None and self.links is not None:
             old, new = (self.nearness.unit([of[name] for name in self.content]) for of in (known, more))
             votes = self.nearness.of(new, np.concatenate([old[: self.num_items + 1], new]), self.num_items + 1)

@@ -326,3 +326,25 @@ def test_some_rows_of_a_model_of_links_and_vectors_with_new_items(monkeypatch):
     assert whole[1:].tolist() == [1.0, 2.5, 3.25, 5.0, 2.5, 10.0]
     rows = np.array([6, 2, 4, 1])
     assert wider.score_items(history, rows)[0].tolist() == whole[rows].tolist()
+
+
+@pytest.mark.parametrize("how", ["zscore", "candidates", "rank"])
+def test_items_added_to_a_fusion_leave_the_scores_of_the_others(how):
+    """However many there are, and whatever they score."""
+    links = Scorer(num_items=3, links=Links(**LINKS))
+    content = Scorer(
+        num_items=3,
+        encode=lambda history_BL: np.ones((len(history_BL), 1), np.float32),
+        item_vectors=np.array([[0], [1], [5], [3]], np.float32),
+        project=lambda content_MC: content_MC[:, :1],
+        content=("text",),
+    )
+    fusion = Fusion(np.array([[1, 2]], np.float32), calibration=how)
+    scorer = Scorer(num_items=3, members=(links, content), fusion=fusion)
+    known = {"text": np.zeros((4, 1), np.float16)}
+    wider = scorer.with_items({"text": np.array([[100], [200], [5]], np.float16)}, known)
+    again = wider.with_items({"text": np.array([[-100]], np.float16)}, {"text": np.zeros((7, 1), np.float16)})
+    history = [np.array([1], np.int64)]
+    before, after = scorer.scores(history)[0], again.scores(history)[0]
+    np.testing.assert_array_equal(after[:4], before)
+    assert after[5] >= after[4] >= after[6] > after[7] and len(after) == 8

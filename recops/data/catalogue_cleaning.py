@@ -42,11 +42,16 @@ def near_duplicates(items: pl.DataFrame, vectors_ND: np.ndarray) -> pl.DataFrame
     num_with = Counter(titles)
     words = [_words(title) for title in titles]
     found = []
-    for a, b, similarity in _alike(vectors_ND):
-        if not titles[a] or not titles[b] or max(num_with[titles[a]], num_with[titles[b]]) > _MOST_WITH_A_TITLE:
-            continue
-        if _same_words(words[a], words[b]) and _near_prices(prices[a], prices[b]):
-            found.append((items["item_id"][b], items["item_id"][a], round(similarity, 4), titles[b], titles[a]))
+    # Only within a group can two be the same: of "Product 1" to "Product 100000" all are alike, and none is compared.
+    groups: dict[tuple, list[int]] = {}
+    for row, title in enumerate(titles):
+        if title and num_with[title] <= _MOST_WITH_A_TITLE:
+            groups.setdefault(_must_agree(words[row]), []).append(row)
+    for rows in groups.values():
+        for first, second, similarity in _alike(vectors_ND[rows]) if len(rows) > 1 else ():
+            a, b = rows[first], rows[second]
+            if _same_words(words[a], words[b]) and _near_prices(prices[a], prices[b]):
+                found.append((items["item_id"][b], items["item_id"][a], round(similarity, 4), titles[b], titles[a]))
     found.sort(key=lambda pair: (-pair[2], pair[1], pair[0]))
     return pl.DataFrame(found, schema=PAIRS_SCHEMA, orient="row")
 
@@ -64,6 +69,16 @@ def _alike(vectors_ND: np.ndarray) -> Iterator[tuple[int, int, float]]:
 
 def _words(title: str | None) -> Counter[str]:
     return Counter(_WORD.findall((title or "").lower()))
+
+
+def _must_agree(words: Counter[str]) -> tuple[int, tuple[str, ...]]:
+    """What is equal of any two titles with the same words: how many may be spelt in another way, and the others."""
+    others = sorted(word for word in words.elements() if not _may_be_misspelt(word))
+    return words.total() - len(others), tuple(others)
+
+
+def _may_be_misspelt(word: str) -> bool:
+    return len(word) >= 4 and word.isalpha()
 
 
 def _same_words(a: Counter[str], b: Counter[str]) -> bool:
@@ -85,7 +100,7 @@ def _same_but_a_letter(a: str, b: str) -> bool:
     >>> _same_but_a_letter("holder", "hodler"), _same_but_a_letter("red", "bed"), _same_but_a_letter("1994", "1995")
     (True, False, False)
     """
-    if min(len(a), len(b)) < 4 or abs(len(a) - len(b)) > 1 or not (a.isalpha() and b.isalpha()):
+    if not (_may_be_misspelt(a) and _may_be_misspelt(b)) or abs(len(a) - len(b)) > 1:
         return False
     i = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
     swapped = a[i : i + 2] == b[i : i + 2][::-1] and a[i + 2 :] == b[i + 2 :]

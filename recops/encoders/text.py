@@ -31,7 +31,13 @@ MAX_CHARACTERS = 16_384  # of one text; models read a few hundred words
 TOKENS_AT_ONCE = 1024
 TEXTS_A_CALL, TRIES = 64, 4
 RETRIED = {408, 429, 500, 502, 503, 504}
+REFUSED_TEXT = {400, 413, 422}
+HARMLESS = "text"  # that every model takes
 MAX_ANSWER_BYTES = 64 << 20
+
+
+class RefusedTextError(CallError):
+    """The server takes no request like this one: most often, a text is too long for its model."""
 
 
 class Text(ItemEncoder):
@@ -86,7 +92,20 @@ class Text(ItemEncoder):
         return text[:MAX_CHARACTERS].encode("utf-8", "replace") or None
 
     def encode_contents(self, contents: Sequence[bytes]) -> tuple[np.ndarray, list[str | None]]:
-        return self._encode([self._prefix + content.decode() for content in contents]), [None] * len(contents)
+        texts = [self._prefix + content.decode() for content in contents]
+        return (self._encode(texts), [None] * len(texts)) if self.options.url is None else self._served(texts)
+
+    def _served(self, texts: list[str]) -> tuple[np.ndarray, list[str | None]]:
+        """As `encode_contents`. A text that the server refuses, such as too long a one, costs no other its vector."""
+        try:
+            return self._encode(texts), [None] * len(texts)
+        except RefusedTextError:
+            if len(texts) == 1:
+                self._encode([HARMLESS])  # raises where it is not this text that is refused
+                return np.zeros((1, self.dim), np.float32), ["refused by the server"]
+            middle = len(texts) // 2
+            (first, why), (second, more) = self._served(texts[:middle]), self._served(texts[middle:])
+            return np.concatenate([first, second]), why + more
 
     def query(self, texts: Sequence[str]) -> np.ndarray:
         """float32 [B, D]: free texts, such as questions, in the space of the items; zeros for an empty one."""
@@ -151,7 +170,8 @@ def _call(options: Text.Options, texts: Sequence[str]) -> np.ndarray:
         except urllib.error.HTTPError as error:
             found = f"{error.code} {error.read(300).decode('utf-8', 'replace').strip()}"
             if not left or error.code not in RETRIED:
-                raise CallError(f"encode.text.url: {request.full_url} answered {found}") from None
+                kind = RefusedTextError if error.code in REFUSED_TEXT else CallError
+                raise kind(f"encode.text.url: {request.full_url} answered {found}") from None
             wait_s = _wait_s(error.headers.get("Retry-After"), TRIES - left)
         except OSError as error:
             if not left:

@@ -99,4 +99,6 @@ def build_app(state: State) -> guard.Guard:
         exception_handlers={HTTPException: _http_error},
     )
     app.router.redirect_slashes = False
-    return guard.Guard(app, state.settings, probes={o.path for o in every if o.is_probe})
+    return guard.Guard(
+        app, state.settings, probes={o.path for o in every if o.is_probe}, writes={o.path for o in every if o.is_write}
+    )

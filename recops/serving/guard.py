@@ -1,15 +1,16 @@
 """What stands before every endpoint: who may call, how many at once, how large and how slow a body may be.
 
 An ASGI layer. It gives each request its id, reads the whole body and hands both on in the scope; what it refuses is
-answered as a Problem. Knows nothing about the endpoints but which paths are probes.
+answered as a Problem. Knows nothing about the endpoints but which paths are probes, and which change something.
 """
 
 import asyncio
 import hmac
-from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping
 from ipaddress import ip_address
 from time import monotonic
 from typing import Any
+from urllib.parse import urlsplit
 
 from recops.serving import counters
 from recops.serving.operation import json_bytes
@@ -32,13 +33,23 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-class Guard:
-    """Wraps an ASGI app. `probes`: paths answered without a key and above the limit."""
+def is_foreign(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a browser sends this for a page of another machine, which it does without asking anybody."""
+    origin = next((value.decode("latin-1") for name, value in headers if name == b"origin"), None)
+    try:
+        return origin is not None and not is_loopback(urlsplit(origin).hostname or "")
+    except ValueError:
+        return True
 
-    def __init__(self, app: Any, settings: Settings, probes: Collection[str]) -> None:
+
+class Guard:
+    """Wraps an ASGI app. `probes`: paths answered without a key and above the limit; `writes`: those that change
+    something, which no page of another machine may do to a service without keys."""
+
+    def __init__(self, app: Any, settings: Settings, probes: Collection[str], writes: Collection[str] = ()) -> None:
         self.app = app
         self.settings = settings
-        self.probes = frozenset(probes)
+        self.probes, self.writes = frozenset(probes), frozenset(writes)
         self.keys = [key.encode() for key in settings.keys]
         self.limit = max(1, -(-settings.max_concurrency // settings.workers))
         self.num_in_flight = 0
@@ -90,6 +101,8 @@ class Guard:
             client = scope.get("client")
             if client and not is_loopback(client[0]):
                 raise Problem(403, "this service has no keys (RECOPS_API_KEYS), so it answers on loopback only")
+            if scope["path"] in self.writes and is_foreign(scope["headers"]):
+                raise Problem(403, "this service has no keys (RECOPS_API_KEYS), so no page of another host may write")
             return
         given = next((v for name, v in scope["headers"] if name == b"authorization"), b"")
         kind, _, key = given.partition(b" ")

@@ -44,7 +44,8 @@ class OnlineItems:
         if not self._told:
             return base
         changed = {base.row_of[item_id]: item for item_id, item in self._told.items() if item_id in base.row_of}
-        new = [item for item_id, item in self._told.items() if item_id not in base.row_of]
+        # By id, so that rows, which settle ties, are those of a worker that was told in another order.
+        new = [self._told[item_id] for item_id in sorted(self._told) if item_id not in base.row_of]
         if not new or not base.asked_encoders:
             return base.with_items(changed, [], {})
         vectors = self._vectors(base, new)
@@ -68,7 +69,9 @@ class OnlineItems:
             for start in range(0, len(new), encoder.chunk_size):
                 some = new[start : start + encoder.chunk_size]
                 vectors = np.zeros((len(some), encoder.dim), np.float16)
-                encode_chunk(encoder, [_as_item(item) for item in some], vectors, _Kept(self._store), Counts())
+                # One that learns from the items is another in each release, and quick: nothing would be used again.
+                kept = None if hasattr(encoder, "fit") else _Kept(self._store)
+                encode_chunk(encoder, [_as_item(item) for item in some], vectors, kept, Counts())
                 own.update(zip((item["item_id"] for item in some), vectors, strict=True))
             found[facts["name"]] = np.stack([own[item["item_id"]] for item in told])
         return found

@@ -45,7 +45,7 @@ class Call:
 class Operation:
     """`request` is the class of the body, None where there is none; `answer` is a JSON schema for the documentation.
 
-    `is_probe`: answered without a key, and when the service is at its limit.
+    `is_probe`: answered without a key, and when the service is at its limit. `is_write`: changes what others get.
     """
 
     method: Literal["GET", "POST", "DELETE"]
@@ -56,6 +56,7 @@ class Operation:
     answer: dict[str, Any] | None = None
     media_type: str = "application/json"
     is_probe: bool = False
+    is_write: bool = False
 
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode

@@ -29,12 +29,14 @@ ITEMS_AT_ONCE = 1000  # a transaction
 
 @dataclass(frozen=True)
 class Added:
-    """`rejected` are (line, reason) of rows that were not taken; `not_recommendable` reasons by item id."""
+    """`rejected` are (line, reason) of rows that were not taken; `unreadable` counts by column values that count as
+    none; `not_recommendable` are reasons by item id."""
 
     release: str
     added: int
     changed: int
     rejected: list[tuple[int, str]]
+    unreadable: dict[str, int]
     not_recommendable: dict[str, str]
 
 
@@ -47,7 +49,7 @@ def add_items(project: Project, file: Path) -> Added:
     pointer = read_pointer(project.releases)
     if pointer is None:
         raise RefusedError(f"{project.releases}: no release has been promoted yet; run: recops run")
-    items, rejected = read_items(project, file)
+    items, rejected, unreadable = read_items(project, file)
     folder = release_folder(project.releases, pointer.release)
     release = load_release(folder, pointer.release)
     release.encoders = Encoders(release.bundle, project.params.encode.threads, project.source_folder)
@@ -64,11 +66,12 @@ def add_items(project: Project, file: Path) -> Added:
         store.close()
     ids = [item["item_id"] for item in items]
     changed = sum(item_id in before.row_of for item_id in ids)
-    return Added(release.id, len(ids) - changed, changed, rejected, after.not_recommendable(ids))
+    return Added(release.id, len(ids) - changed, changed, rejected, unreadable, after.not_recommendable(ids))
 
 
-def read_items(project: Project, file: Path) -> tuple[list[dict[str, Any]], list[tuple[int, str]]]:
-    """The items of a file, with the columns that it has, as JSON values; and (line, reason) of rows not taken.
+def read_items(project: Project, file: Path) -> tuple[list[dict[str, Any]], list[tuple[int, str]], dict[str, int]]:
+    """The items of a file, with the columns that it has, as JSON values; (line, reason) of rows not taken; and how many
+    values of a column cannot be read, and are null.
 
     Columns are those of `source.options.items` where the file has them, else guessed from their names.
     """
@@ -85,7 +88,7 @@ def read_items(project: Project, file: Path) -> tuple[list[dict[str, Any]], list
             "columns": {"user_id": "user_id", "item_id": "item_id"},
         }
         source = SourceParams(name="files", order="unordered", options={"events": told, "items": options})
-        ingest(source, IngestParams(), Path(), Path(temporary) / "tables")
+        counts = ingest(source, IngestParams(), Path(), Path(temporary) / "tables")
         table = pl.read_parquet(Path(temporary) / "tables" / "items.parquet")
         rejected = pl.read_parquet(Path(temporary) / "tables" / "rejected.parquet").select("line", "reason").rows()
     columns = [*options["columns"], *(["attributes"] if options.get("attributes") else [])]
@@ -97,7 +100,8 @@ def read_items(project: Project, file: Path) -> tuple[list[dict[str, Any]], list
     for item in items:
         if item.get("attributes") is not None:
             item["attributes"] = json.loads(item["attributes"])
-    return items, rejected
+    unreadable = {column.removeprefix("items."): num for column, num in counts["unreadable_fields"].items()}
+    return items, rejected, unreadable
 
 
 def _own_options(project: Project, file: Path) -> dict[str, Any] | None:

@@ -6,9 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recops.data import catalogue_cleaning
 from recops.data.catalogue_cleaning import (
     PAIRS_SCHEMA,
     _same_but_a_letter,
+    _same_words,
+    _words,
     guessed_by_name,
     guessed_by_neighbours,
     near_duplicates,
@@ -54,6 +57,25 @@ def test_the_same_words_at_about_the_same_price_are_one_item() -> None:
 )
 def test_another_number_size_or_price_is_another_item(one: tuple, other: tuple) -> None:
     assert pairs(("a", *one), ("b", *other)) == []
+
+
+word = st.sampled_from(["red", "bed", "45", "4.5", "chair", "chairs", "hcair", "table", "x²", "rose"])
+title = st.none() | st.lists(word, max_size=4).map(" ".join)
+
+
+@given(st.lists(title, max_size=8))
+def test_all_that_have_the_same_words_are_found(titles: list[str | None]) -> None:
+    rows = [(str(n), title, None) for n, title in enumerate([*titles, None])]
+    asked = [n for n, title in enumerate(titles) if title and titles.count(title) <= 3]
+    expected = [(b, a) for a in asked for b in asked if a < b and _same_words(_words(titles[a]), _words(titles[b]))]
+    assert sorted(pairs(*rows)) == sorted((str(b), str(a)) for b, a in expected)
+
+
+def test_only_those_that_may_be_the_same_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+    monkeypatch.setattr(catalogue_cleaning, "_same_words", lambda a, b: compared.append((a, b)))
+    assert pairs(*((f"i{n}", f"Product {n}", None) for n in range(50))) == []
+    assert compared == []
 
 
 def test_what_many_items_are_called_says_nothing() -> None:

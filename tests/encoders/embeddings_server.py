@@ -11,13 +11,14 @@ KEY = "secret-7"
 
 
 class Server(ThreadingHTTPServer):
-    """Answers a text with [its length, 1, 0], the last first. `planned` are answers to give before: (status, headers,
-    body); `calls` are the bodies it was sent."""
+    """Answers a text with [its length, 1, 0], the last first; with 400 where one is longer than `longest`. `planned`
+    are answers to give before: (status, headers, body); `calls` are the bodies it was sent."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
+        self.longest = 1_000_000
         self.planned: list[tuple[int, dict[str, str], Any]] = []
         self.calls: list[dict[str, Any]] = []
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
@@ -33,6 +34,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(*self.server.planned.pop(0))
         elif self.path != "/v1/embeddings" or self.headers.get("Authorization") != f"Bearer {KEY}":
             self.answer(401, {}, {"error": {"message": "Incorrect API key"}})
+        elif max(map(len, body["input"])) > self.server.longest:
+            self.answer(400, {}, {"error": {"message": "maximum context length"}})
         else:
             vectors = [{"index": i, "embedding": [len(asked), 1, 0]} for i, asked in enumerate(body["input"])]
             self.answer(200, {}, {"object": "list", "data": vectors[::-1], "model": body["model"]})

@@ -42,6 +42,21 @@ def test_items_and_questions_by_the_server(server: Server, tmp_path: Path) -> No
     assert [call["input"] for call in server.calls] == [["abc"], ["Q: abc"]]
 
 
+def test_a_text_that_the_server_refuses_costs_no_other_its_vector(server: Server, tmp_path: Path) -> None:
+    settings = {"prompts": {"document": "", "query": ""}}
+    encoder = made("text", tmp_path, 3, None, settings, **options(server).model_dump())
+    server.longest = 20
+    texts = [b"x" * length for length in (3, 21, 5, 7, 500)]
+    vectors, reasons = encoder.encode_contents(texts)
+    assert reasons == [None, "refused by the server", None, None, "refused by the server"]
+    assert vectors.any(1).tolist() == [True, False, True, True, False]
+    # A server that refuses everything is not asked about each text.
+    server.longest, server.calls = 0, []
+    with pytest.raises(CallError, match=r"answered 400 .*maximum context length"):
+        encoder.encode_contents([b"x"] * 64)
+    assert len(server.calls) == 8
+
+
 def test_a_server_that_changed_its_width_is_told(server: Server, tmp_path: Path) -> None:
     settings = {"prompts": {"document": "", "query": ""}}
     encoder = made("text", tmp_path, 4, None, settings, **options(server).model_dump())

@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from recops.bundle import Pointer, load_bundle, release_folder, write_pointer
+from recops.bundle import Bundle, Pointer, load_bundle, release_folder, write_pointer
 from recops.calibration import Fusion
 from recops.errors import CallError, RefusedError
 from recops.protocols import ServingParts
 from recops.release.export import export_bundle
+from recops.runtime import Scorer
 from recops.serving import state
 from recops.serving.explaining import explain
 from recops.serving.local import explain_once, recommend_once
@@ -151,6 +152,31 @@ def test_a_user_whom_the_table_of_the_fusion_lacks_is_none_that_it_was_trained_o
     release = Release(load_bundle(tmp_path / "bundle"), {})
     assert account(release, "b", user_id="ann", history=["a"])["source"] == "model"
     assert account(release, "b", user_id="bob", history=["a"])["source"] == "cold-start"
+
+
+def test_small_scores_are_not_taken_for_those_of_content(tmp_path):
+    """Of a what was learnt is half of what its content lets one expect; b was never trained on."""
+    scorer = Scorer(
+        num_items=2,
+        encode=lambda history_BL: np.ones((len(history_BL), 1), np.float32),
+        item_vectors=np.array([[0], [1e-6], [3e-6]], np.float32),
+        project=lambda content_MC: content_MC * np.float32(1e-6),
+        content=("text",),
+    )
+    bundle = Bundle(
+        tmp_path,
+        "id",
+        {"model": "spectral", "params": {}, "scoring": {}},
+        items("a", "b"),
+        scorer,
+        np.zeros(3, np.float32),
+        content={"text": np.array([[0], [2], [3]], np.float16)},
+    )
+    parts = [account(Release(bundle, {}), item, history=["a"])["parts"][0] for item in "ab"]
+    assert [(part["by_content"], part["content_share"]) for part in parts] == [
+        (pytest.approx(2e-6), 0.0),
+        (pytest.approx(3e-6), 1.0),
+    ]
 
 
 def test_links_by_content_are_all_content(serve):

@@ -119,6 +119,35 @@ def test_an_item_twice_or_none_is_refused(serve) -> None:
     assert served.client.post("/items", json={"items": []}).status_code == 400
 
 
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        (None, 200),
+        ("http://localhost:3000", 200),
+        ("http://[::1]:3000", 200),
+        ("null", 403),
+        ("https://evil.example", 403),
+        ("http://localhost.evil.example", 403),
+        ("http://[::1", 403),
+        ("", 403),
+    ],
+)
+def test_a_page_of_another_host_adds_nothing_to_a_service_without_keys(serve, origin: str | None, status: int) -> None:
+    """A browser sends a body without a type anywhere, and says where the page is from."""
+    served = serve(content=True)
+    headers = {} if origin is None else {"origin": origin}
+    body = json.dumps({"items": [NEW]})
+    assert served.client.post("/items", content=body, headers=headers).status_code == status
+    assert served.client.post("/recommend", content='{"history": []}', headers=headers).status_code == 200
+    assert served.state.store.last_change() == (status == 200)
+
+
+def test_with_a_key_a_page_may_add_items(serve) -> None:
+    served = serve({"keys": ("secret",)}, content=True)
+    headers = {"origin": "https://shop.example", "authorization": "Bearer secret"}
+    assert served.client.post("/items", json={"items": [NEW]}, headers=headers).status_code == 200
+
+
 def test_without_a_store_nothing_can_be_added(serve) -> None:
     served = serve(content=True)
     served.state.store, kept = None, served.state.store
@@ -148,7 +177,15 @@ def test_the_last_moment_there_is_can_be_told(serve) -> None:
     assert served.ids(history=["a"], filters={"published_after": before}) == ["new"]
 
 
-def test_a_vector_is_made_once_for_all_workers(serve, tmp_path) -> None:
+def test_of_an_encoder_that_learns_from_items_nothing_is_kept(serve, tmp_path) -> None:
+    """Each release has another, whose vectors would stay in the store for ever."""
+    serve(content=True).post("/items", items=[NEW])
+    with sqlite3.connect(tmp_path / "store.sqlite") as con:
+        assert con.execute("SELECT count(*) FROM item_vectors").fetchone() == (0,)
+
+
+def test_a_vector_is_made_once_for_all_workers(serve, tmp_path, monkeypatch) -> None:
+    monkeypatch.delattr(Attributes, "fit")  # as one that was trained before, such as that of texts
     served = serve(content=True)
     served.post("/items", items=[NEW])
     store = open_store(served.state.settings.store)
@@ -232,6 +269,16 @@ def test_what_a_call_would_have_to_work_out_is_there_before_it_is_served(serve) 
     served = serve(content=True)
     served.post("/items", items=[NEW])
     assert "row_of" in vars(served.state.release.bundle) and "linked" in vars(served.state.release.bundle.scorer)
+
+
+def test_rows_do_not_depend_on_the_order_of_what_was_told(serve) -> None:
+    """A worker that was there all the time, and one that reads the store later."""
+    served = serve(content=True)
+    for item_id in ("p", "o", "p"):
+        served.post("/items", items=[{**NEW, "item_id": item_id}])
+    later = serve(content=True)
+    later.state.poll()
+    assert served.state.release.ids[6:] == later.state.release.ids[6:] == ["o", "p"]
 
 
 def test_what_was_told_is_in_the_next_release_too(serve) -> None:

@@ -67,5 +67,6 @@ OPERATIONS = (
             release="string",
             request_id="string",
         ),
+        is_write=True,
     ),
 )
