@@ -16,6 +16,7 @@ from functools import cached_property
 
 import numpy as np
 
+from recops.calibration import Scale
 from recops.runtime import Histories, Links, Scorer
 
 # Items left out at once, so that an answer with reasons costs a few times one without. An encoder's time grows with the
@@ -85,7 +86,9 @@ class Account:
     @cached_property
     def stage_one(self) -> np.ndarray:
         """float32 [N+1]: what the models say together, before any reranking."""
-        return self._together(self.calibrated[:, None])[0]
+        if self.scorer.fusion is None:
+            return self._together(self.calibrated[:, None])[0]
+        return self.scorer.together(self.asked, self.calibrated[:, None])[0]
 
     def losses(self, items: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """What the score of each row loses when an item is left out of the history: float64 [H, R].
@@ -104,6 +107,8 @@ class Account:
         said = self._said_without(with_and_without[1:], looked_at)
         calibrated = self._on_scale(np.concatenate([self.said[:, None, looked_at], said], axis=1))
         total = self._together(calibrated)
+        if (later := looked_at > self.scorer.num_common).any():
+            total[:, later] = self._later_scale(total[:, later])
         if reranker is not None:
             place = np.searchsorted(looked_at, candidates[0])
             rows_BC, fade_BC = (np.repeat(one, len(with_and_without), 0) for one in (candidates, fade))
@@ -181,6 +186,13 @@ class Account:
     def _weights_M(self) -> np.ndarray:
         fusion = self.scorer.fusion
         return np.ones(1, np.float32) if fusion is None else fusion.weights_of(self.asked)[0]
+
+    @cached_property
+    def _later_scale(self) -> Scale:
+        """Brings scores of items that only some models know to the scale of the others, as the whole history has it."""
+        calibrated_MBN, weights_BM = self.calibrated[:, None], self._weights_M[None]
+        total_BN = self.scorer.weighed(weights_BM, calibrated_MBN)
+        return self.scorer.later_scales(self.asked, weights_BM, calibrated_MBN, total_BN)[0]
 
     def _together(self, calibrated_MBR: np.ndarray) -> np.ndarray:
         weights_BM = np.repeat(self._weights_M[None], calibrated_MBR.shape[1], axis=0)

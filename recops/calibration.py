@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 RECIPROCAL_OFFSET = 60  # of reciprocal rank fusion (Cormack, Clarke, Buettcher, 2009)
 RETRIEVED = 200  # best items of each member that `candidates` calibrates by
 Calibration = Literal["zscore", "candidates", "rank"]
+_LIKEST, _OPTIMISM = 50, 0.9  # items that a later one is compared with, and which of them it counts as
 Scale = Callable[[np.ndarray], np.ndarray]  # scores of one model, of any shape, to the common scale; NaN stays NaN
 
 
@@ -88,3 +89,21 @@ class Fusion:
         # A model that says the same of all items says nothing: all 0.
         step = np.float32(1 / deviation if deviation > 0 else 0.0)
         return lambda scores: (scores - mean) * step
+
+
+def as_all_would(few_N: np.ndarray, all_N: np.ndarray) -> Scale:
+    """From what some members say of an item to what all would, for one user: of items that only these know.
+
+    Both are over items that all members know, without the history: `few_N` what these members say together, `all_N`
+    what all do. A line through the means and through the items that the few put highest, where it meets the best tenth
+    of what all say of those: an item nobody has seen yet counts as one of the better of those it is like, as it must
+    to be seen at all, and not as if everybody had been asked and agreed. At most the best there is.
+    """
+    if not len(few_N):
+        return lambda scores: scores
+    num = min(_LIKEST, len(few_N) // 10 + 1)
+    top = np.argpartition(few_N, -num)[-num:]
+    few_mean, all_mean = few_N.mean(dtype=np.float64), all_N.mean(dtype=np.float64)
+    rise, run = np.quantile(all_N[top], _OPTIMISM) - all_mean, few_N[top].mean(dtype=np.float64) - few_mean
+    slope, most = max(rise / run, 0.0) if run > 1e-9 else 0.0, all_N.max()
+    return lambda scores: np.minimum(all_mean + slope * (scores - few_mean), most).astype(np.float32)

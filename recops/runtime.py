@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recops.calibration import Fusion
+from recops.calibration import Fusion, Scale, as_all_would
 from recops.nearest import Nearness
 from recops.reranking import Reranker
 
@@ -317,14 +317,46 @@ class Scorer:
     def _fused(self, asked: Histories, said_MBN: np.ndarray | None) -> np.ndarray:
         assert self.fusion is not None
         calibrated_MBN = self.calibrated(asked, said_MBN)
-        total = self.weighed(self.fusion.weights_of(asked), calibrated_MBN)
+        total = self.together(asked, calibrated_MBN)
         if self.reranker is not None:
             self.reranker.adjust(asked, total, calibrated_MBN)
         return total
 
+    def together(self, asked: Histories, calibrated_MBN: np.ndarray) -> np.ndarray:
+        """What the members say together, before any reranking: float32 [B, N+1]."""
+        assert self.fusion is not None
+        weights_BM = self.fusion.weights_of(asked)
+        total = self.weighed(weights_BM, calibrated_MBN)
+        if self.num_common < self.num_items:
+            later = slice(self.num_common + 1, None)
+            for b, scale in enumerate(self.later_scales(asked, weights_BM, calibrated_MBN, total)):
+                total[b, later] = scale(total[b, later])
+        return total
+
+    @property
+    def num_common(self) -> int:
+        """Rows that every member has; later ones only those that know content."""
+        return min((member.num_items for member in self.members), default=self.num_items)
+
+    def later_scales(
+        self, asked: Histories, weights_BM: np.ndarray, calibrated_MBN: np.ndarray, total_BN: np.ndarray
+    ) -> list[Scale]:
+        """For each user what brings the scores of rows after `num_common`, as `weighed` has them, to the scale of the
+        others; `total_BN` is what `weighed` gave."""
+        common = slice(1, self.num_common + 1)
+        knows_M = np.array([member.num_items == self.num_items for member in self.members])
+        few_BN = self.weighed(weights_BM * knows_M, calibrated_MBN[:, :, common])
+        shares_B = (weights_BM * knows_M).sum(1) / weights_BM.sum(1)
+        found = []
+        for history, few_N, total_N, share in zip(asked.items, few_BN, total_BN[:, common], shares_B, strict=True):
+            judged = np.ones(self.num_common, bool)
+            judged[history[history <= self.num_common] - 1] = False
+            found.append(as_all_would(few_N[judged] / max(share, 1e-9), total_N[judged]))
+        return found
+
     def weighed(self, weights_BM: np.ndarray, calibrated_MBN: np.ndarray) -> np.ndarray:
-        """What the members say together, before any reranking: float32 [B, N+1]. Where a member cannot answer a user,
-        or score an item, its weight goes to those that can."""
+        """The weighed mean of the members, times the sum of the weights: float32 [B, N+1]. Where a member cannot answer
+        a user, or score an item, its weight goes to those that can."""
         total, given = np.zeros((2, *calibrated_MBN.shape[1:]), np.float32)
         for scores_BN, weights_B1 in zip(calibrated_MBN, weights_BM.T[:, :, None], strict=True):
             known = ~np.isnan(scores_BN)

@@ -67,8 +67,11 @@ class ContentMap(nn.Module):
     def kernel(self, content: torch.Tensor) -> torch.Tensor:
         """float [M, P]."""
         total = torch.zeros(len(content), len(self.landmarks), dtype=content.dtype, device=content.device)
-        columns = zip(*(part.split(self.block_dims, -1) for part in (content, self.mean, self.landmarks)), strict=True)
-        for block, mean, landmarks in columns:
+        start = 0
+        for dim in self.block_dims:
+            # Slices, and not `split`, of which the exporter makes a sequence.
+            columns = slice(start, start := start + dim)
+            block, mean, landmarks = content[:, columns], self.mean[columns], self.landmarks[:, columns]
             cosines = _units(block, mean.to(block.dtype)) @ landmarks.to(block.dtype).T
             total = total + torch.exp(self.sharpness * (cosines - 1))
         return total / len(self.block_dims)

@@ -217,7 +217,7 @@ def _in_batches(scorer: Scorer, users: Judging) -> Iterator[tuple[np.ndarray, Hi
         some = users.asked[rows].up_to(scorer.num_items)
         member_MBN = scorer.calibrated(some)
         assert scorer.fusion is not None
-        yield rows, some, scorer.weighed(scorer.fusion.weights_of(some), member_MBN), member_MBN
+        yield rows, some, scorer.together(some, member_MBN), member_MBN
 
 
 def _best_lists(scorer: Scorer, reranker: Reranker, users: Judging) -> Iterator[Lists]:

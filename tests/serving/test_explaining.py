@@ -39,7 +39,14 @@ def test_the_whole_account(release):
         "num_shown": 4,
         "score": 1.25,
         "removed_by": [],
-        "parts": [{"model": "item_knn", "raw": 1.25, "calibrated": 1.25, "weight": 1.0, "adds": 1.25}],
+        "parts": [
+            {
+                "model": "item_knn",
+                **{"raw": 1.25, "calibrated": 1.25, "weight": 1.0, "adds": 1.25},
+                **{"by_content": None, "content_share": 0.0},
+            }
+        ],
+        "content_share": 0.0,
         "reranker": None,
         "history": [
             {"item_id": "b", "title": "B", "loses": 1.0, "share": 0.8},
@@ -114,14 +121,22 @@ def test_each_model_of_a_fusion_says_its_part(tmp_path):
     release = Release(load_bundle(tmp_path / "bundle"), {})
     knn, many = account(release, "c", history=["a"])["parts"]
     # Of 1 and 3 (b, c) the mean is 2 and the deviation 1; of 1, 2, 4 (b, c, d) the mean is 7/3.
-    assert knn == {"model": "knn", "raw": 3.0, "calibrated": 1.0, "weight": 3.0, "adds": 3.0}
+    said = {"raw": 3.0, "calibrated": 1.0, "weight": 3.0, "adds": 3.0}
+    assert knn == {"model": "knn", **said, "by_content": None, "content_share": 0.0}
     assert (many["model"], many["raw"], many["weight"]) == ("popular", 2.0, 1.0)
     assert many["calibrated"] == pytest.approx((2 - 7 / 3) / np.std([1, 2, 4]), rel=1e-5)
     assert account(release, "c", history=["a"])["score"] == pytest.approx(knn["adds"] + many["adds"], rel=1e-5)
     silent, alone = account(release, "d", history=["a"])["parts"]
-    assert silent == {"model": "knn", "raw": None, "calibrated": None, "weight": None, "adds": None}
+    assert silent == {"model": "knn", **dict.fromkeys(knn.keys() - {"model"})}
     assert alone["weight"] == 4.0  # all of the weight there is
     assert account(release, "d", history=["a"])["reasons"] == [{"type": "popular", "text": "Many choose it"}]
+
+
+def test_links_by_content_are_all_content(serve):
+    found = account(serve(content=True).state.release, "f", history=["a"])
+    assert (found["parts"][0]["by_content"], found["parts"][0]["content_share"]) == (1.0, 1.0)
+    assert found["content_share"] == 1.0
+    assert account(serve(content=True).state.release, "c", history=["a"])["content_share"] is None  # nothing adds
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ import pytest
 
 from recops.bundle import load_bundle
 from recops.data.split import split_events
+from recops.serving.explaining import explain
+from recops.serving.online_items import OnlineItems
 from recops.serving.release import Release
 from recops.serving.requests import Recommend, Similar
 from recops.serving.retrieval import recommend, similar
@@ -20,6 +22,7 @@ from recops.stages.export import export
 from recops.stages.judge import judge_both
 from recops.stages.project import Project
 from recops.stages.train import train
+from recops.store import open_store
 
 PARAMS = """
 train:
@@ -118,6 +121,25 @@ def test_a_refitted_release_serves_new_items_by_the_users_taste(project: Project
     assert "new0" not in scores and others["new1"] > max(others["new0"], others["new2"])
     found = similar(served, Similar(item_id="new1", k=3))
     assert found is not None and found["source"] == "vectors" and found["items"]
+    for item_id, share in (("new1", 1.0), ("i04", 0.0)):
+        part = explain(served, Recommend(history=["i01"]), None, item_id)["parts"][0]
+        assert part["model"] == "two_tower" and part["content_share"] == share
+
+
+def test_an_item_told_to_a_release_stands_beside_one_like_it(project: Project) -> None:
+    project.params_file.write_text(PARAMS.format(refit="true").replace(", content_knn]", "]"))
+    fit(project)
+    store = open_store(project.store_url)
+    store.put_items([{"item_id": "told", "categories": ["c1"]}, {"item_id": "mute", "title": "no category"}])
+    online = OnlineItems(store)
+    assert online.refresh()
+    served = online.applied(Release(load_bundle(project.bundle), {}))
+    store.close()
+    assert served.not_recommendable(["told", "mute", "new1"]).keys() == {"mute"}
+    found = recommend(served, Recommend(history=["i01", "i04"], k=20), None)["items"]
+    scores = {item["item_id"]: item["score"] for item in found}
+    assert scores["told"] == pytest.approx(scores["new1"], rel=1e-3) and found[0]["item_id"] != "told"
+    assert scores["told"] > max(scores["new0"], scores["new2"])
 
 
 def test_a_refitted_release_serves_new_users_by_their_attributes(project: Project) -> None:

@@ -50,6 +50,16 @@ def test_params_are_whole_commented_and_what_was_guessed(project: Project) -> No
         assert all(f"# {key.description}" in text for key in kind.model_fields.values() if key.description)
 
 
+@pytest.mark.parametrize(("header", "encoders"), [("id,name", ["text"]), ("id,colour", [])])
+def test_titles_are_encoded_where_the_items_have_any(tmp_path: Path, header: str, encoders: list[str]) -> None:
+    (tmp_path / "log.csv").write_text(LOG)
+    (tmp_path / "items.csv").write_text(f"{header}\nx,red\ny,blue\n")
+    init.init(tmp_path / "shop", tmp_path / "log.csv", tmp_path / "items.csv", None)
+    params = read_params(tmp_path / "shop" / "params.yaml")
+    assert params.encode.encoders == encoders
+    assert ("content_knn" in params.train.models.get("rerank", {}).get("members", [])) == bool(encoders)
+
+
 def test_the_map_lists_the_log_and_a_hash_for_the_code(project: Project, made: Path) -> None:
     stages = yaml.safe_load((project.root / "dvc.yaml").read_text())["stages"]
     assert stages["ingest"]["deps"] == [str(made / "my log.csv")]
