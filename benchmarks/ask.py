@@ -140,12 +140,14 @@ def right(release: Release, questions: list[Asked]) -> dict[str, Any]:
     }
     kinds = sorted({asked.kind for asked in questions})
     table = {}
+    own = [float(asked.wanted in ids) for asked, ids in zip(questions, ways["ask"], strict=True)]
     for way, lists in ways.items():
         holds = [all(check(asked, facts[i]) for i in ids) for asked, ids in zip(questions, lists, strict=True)]
         hits = [float(asked.wanted in ids) for asked, ids in zip(questions, lists, strict=True)]
         table[way] = {
             "all hold": interval([float(hold) for hold in holds]),
             "hit rate": interval(hits),
+            "ask is better by": interval([a - b for a, b in zip(own, hits, strict=True)]),
             "by kind": {k: interval([h for h, a in zip(hits, questions, strict=True) if a.kind == k]) for k in kinds},
         }
     shown = [len(ids) for ids in ways["ask"]]
@@ -197,13 +199,17 @@ def tune(releases: dict[str, Release], questions: dict[str, list[Asked]]) -> dic
 
 def show(name: str, numbers: dict[str, Any]) -> None:
     kinds = list(next(iter(numbers["ways"].values()))["by kind"])
-    print(f"\n{name}\n{'':16s}{'all hold':>10s}{'hit@10':>24s}" + "".join(f"{kind:>12s}" for kind in kinds))
+    print(
+        f"\n{name}\n{'':16s}{'all hold':>10s}{'hit@10':>24s}{'ask is better by':>25s}"
+        + "".join(f"{kind:>12s}" for kind in kinds)
+    )
     for way, found in numbers["ways"].items():
-        hit = found["hit rate"]
+        hit, better = found["hit rate"], found["ask is better by"]
         cells = "".join(f"{found['by kind'][kind]['value']:12.3f}" for kind in kinds)
         print(
             f"{way:16s}{found['all hold']['value']:10.3f}"
-            f"{hit['value']:10.3f} [{hit['low']:.3f}, {hit['high']:.3f}]{cells}"
+            f"{hit['value']:10.3f} [{hit['low']:.3f}, {hit['high']:.3f}]"
+            f"{better['value']:+10.3f} [{better['low']:+.3f}, {better['high']:+.3f}]{cells}"
         )
 
 

@@ -79,6 +79,8 @@ def objection(text: str, catalogue: Catalogue, wishes: Wishes, rows: Sequence[in
     named = _take_titles(said, catalogue, shown)
     if not named:
         return "names no item"
+    if len(named) > 2 * len(shown) or not said.text.rstrip().endswith((".", "!", "?", '"')):
+        return "repeats itself, or is cut short"
     for number in _NUMBER.finditer(said.text):
         if not said.is_free(number.start(), number.end()):
             continue
@@ -90,7 +92,8 @@ def objection(text: str, catalogue: Catalogue, wishes: Wishes, rows: Sequence[in
     if other := _other_title(said, catalogue, allowed | set(words_of(wishes.text))):
         return f"names {other!r}"
     for quoted in _QUOTED.finditer(said.text):
-        if not set(words_of(quoted.group(1))) <= allowed:
+        within = [t for t in said.free_tokens if quoted.start() <= t.start < quoted.end()]
+        if not quoted.group(1).strip() or any(not t.word.isdigit() for t in within):  # a year may stand beside a title
             return f"quotes {quoted.group(1)!r}"
     for token in said.free_tokens:
         if not token.is_capital or token.word in allowed or token.word in ("i", "im", "ive", "id", "ill"):

@@ -1,8 +1,8 @@
 """Finds items by how people write their titles: 'heat', 'The Matrix', 'Se7en', 'pulp ficton'.
 
 In: titles by row. Out: rows. A title is known by several forms: without the year in brackets, with its article in
-front ('Matrix, The'), without it, by what stands in brackets beside it, and by what stands before a colon. Knows
-nothing about questions beyond their words.
+front ('Matrix, The'), without it, as it is written, by what stands in brackets beside it, and by what stands before a
+colon. Knows nothing about questions beyond their words.
 """
 
 import re
@@ -54,6 +54,8 @@ def forms(title: str) -> tuple[list[str], list[str]]:
         before, colon, _ = name.partition(":")
         if colon and len(start := words_of(before)) > 1:
             short[" ".join(start)] = None
+    if 0 < len(written := words_of(bare)) <= LONGEST:
+        whole[" ".join(written)] = None
     return list(whole), [form for form in short if form not in whole]
 
 

@@ -114,15 +114,16 @@ def test_ranges_of_prices_meet():
 
 
 def test_what_a_title_is_called():
-    assert forms("Matrix, The (1999)") == (["the matrix", "matrix"], [])
+    assert forms("Matrix, The (1999)") == (["the matrix", "matrix", "matrix the"], [])
     assert forms("City of Lost Children, The (Cité des enfants perdus, La) (1995)")[0] == [
         "the city of lost children",
         "city of lost children",
         "la cite des enfants perdus",
         "cite des enfants perdus",
+        "city of lost children the cite des enfants perdus la",
     ]
     assert forms("Star Wars: Episode IV - A New Hope (1977)") == (["star wars episode iv a new hope"], ["star wars"])
-    assert forms("Seven (a.k.a. Se7en) (1995)")[0] == ["seven", "se7en"]
+    assert forms("Seven (a.k.a. Se7en) (1995)")[0] == ["seven", "se7en", "seven a k a se7en"]
     assert year_of("2001: A Space Odyssey (1968)") == 1968
     assert year_of("Blade Runner 2049") is None
 
