@@ -2,11 +2,13 @@
 
 Split by one moment (`global_time`); judged are users whose first event comes after it, on all that they went on to
 choose. NDCG@10 and Recall@10 over the whole catalogue of the popularity that they are served without attributes
-(`most_popular`, the fallback), of recent popularity, and of `two_tower` by their attributes, with the paired difference
-to the fallback. Beside it what attributes cost users who have a history: the same network with and without, paired.
+(`most_popular`, the fallback), of recent popularity, of `attribute_popular`, and of `two_tower` by their attributes,
+with the paired difference to the fallback. Beside it what attributes cost users who have a history: the same network
+with and without, paired.
 
-The share of targets that attributes predict (`history_dropout`), epochs included, is chosen by NDCG@10 of new users on
-validation. The test part chooses nothing. Prints tables and writes results/cold_users.json.
+Strength and smoothing of `attribute_popular`, and the share of targets that attributes predict (`history_dropout`), are
+chosen by NDCG@10 of new users on validation. The test part chooses nothing. With --only attribute_popular the rows of
+the network stay what results/cold_users.json says. Prints tables and writes results/cold_users.json.
 """
 
 import os
@@ -26,7 +28,7 @@ import numpy as np
 import torch
 import yaml
 
-from benchmarks.cold_items.chosen import CHOICE, METRICS, SAMPLES, paired, values_of
+from benchmarks.cold_items.chosen import CHOICE, METRICS, SAMPLES, combinations, paired, values_of
 from benchmarks.cold_items.data import DATA_SETS, DataSet, sample_users, source_of
 from benchmarks.report import RESULTS, facts, write_results
 from recops.data.interactions import Interactions, read_interactions
@@ -42,7 +44,8 @@ from recops.stages.train import fit
 
 SETS = {"ml1m": (0.1, 0.4), "kuairand": (0.15, 0.3)}  # shares of validation and test
 NETWORK: dict[str, Any] = {"embedding_dim": 64, "epochs": 8, "max_history": 100}
-HISTORY_DROPOUTS = (0.1, 0.3)
+SHARES = {"history_dropout": (0.1, 0.3)}
+POPULAR = {"strength": (0.1, 0.25, 0.5, 1.0), "smoothing": (0.003, 0.01, 0.03, 0.1)}
 VALIDATION_USERS, TEST_USERS = 1000, 3000
 
 
@@ -98,7 +101,8 @@ def fitted(parts: Parts, model: str, settings: dict[str, Any]) -> ServingParts:
     return fit(model, parts.train, params, parts.valid, CHOICE)[0].parts()
 
 
-def measure(parts: Parts, quick: bool) -> dict[str, Any]:
+def measure(parts: Parts, quick: bool, earlier: dict[str, Any] | None) -> dict[str, Any]:
+    """The table as JSON values; what `earlier` says of the network is not measured again."""
     settings = {**NETWORK, **({"embedding_dim": 16, "epochs": 2} if quick else {})}
     rows: dict[str, dict[str, Any]] = {}
     values: dict[str, np.ndarray] = {}
@@ -110,37 +114,35 @@ def measure(parts: Parts, quick: bool) -> dict[str, Any]:
         rows[name] = {"settings": told, "cpu_seconds": seconds}
         for label, interval in zip(METRICS, intervals, strict=True):
             rows[name][label] = dict(zip(("value", "low", "high"), map(float, interval[:3]), strict=True))
+        if name != "most_popular":
+            rows[name]["above_fallback"] = paired(values[name], values["most_popular"])
         cells = " ".join("{value:.4f} [{low:.4f}, {high:.4f}]".format(**rows[name][label]) for label in METRICS)
-        print(f"  {name:<28} {cells} {seconds:.0f} s", flush=True)
+        print(f"  {name:<28} {cells} {seconds:.0f} s {rows[name].get('above_fallback', '')}", flush=True)
+
+    def best(model: str, tried: list[dict[str, Any]]) -> ServingParts:
+        started = time.process_time()
+        found = [(fitted(parts, model, told), told) for told in tried]
+        judged = [parts.new_valid.mean(torch_scorer(one), CHOICE) for one, _ in found]
+        chosen, told = found[int(np.argmax(judged))]
+        add(f"{model} by attributes", chosen, told, time.process_time() - started)
+        return chosen
 
     print(f"  {'':<28} {METRICS[0]:<24} {METRICS[1]}", flush=True)
     for name in ("most_popular", "recent_popular"):
         add(name, fitted(parts, name, {}), {}, 0.0)
+    best("attribute_popular", combinations(POPULAR, quick))
+    about = {"train_events": len(parts.train), "train_users": parts.train.num_users, "new_users": len(parts.new_test)}
+    if earlier is not None:
+        kept = {name: row for name, row in earlier["rows"].items() if name.startswith("two_tower")}
+        return {"rows": rows | kept, "with_history": earlier["with_history"], **about}
     started = time.process_time()
     plain = fitted(parts, "two_tower", settings)
     add("two_tower without attributes", plain, settings, time.process_time() - started)
-    started = time.process_time()
-    tried = []
-    for share in HISTORY_DROPOUTS[: 1 if quick else None]:
-        told = {**settings, "user_attributes": True, "history_dropout": share}
-        found = fitted(parts, "two_tower", told)
-        tried.append((parts.new_valid.mean(torch_scorer(found), CHOICE), found, told))
-    _, found, told = max(tried, key=lambda one: one[0])
-    add("two_tower by attributes", found, told, time.process_time() - started)
+    tried = [{**settings, "user_attributes": True, **one} for one in combinations(SHARES, quick)]
+    found = best("two_tower", tried)
     own, other = (values_of(parts.old_test, torch_scorer(one))[CHOICE] for one in (found, plain))
-    return {
-        "rows": rows,
-        "above_fallback": paired(values["two_tower by attributes"], values["most_popular"]),
-        "with_history": {
-            "users": len(parts.old_test),
-            "with": float(np.nanmean(own)),
-            "without": float(np.nanmean(other)),
-            **paired(own, other),
-        },
-        "train_events": len(parts.train),
-        "train_users": parts.train.num_users,
-        "new_users": len(parts.new_test),
-    }
+    compared = {"with": float(np.nanmean(own)), "without": float(np.nanmean(other)), **paired(own, other)}
+    return {"rows": rows, "with_history": {"users": len(parts.old_test), **compared}, **about}
 
 
 def main() -> None:
@@ -149,6 +151,7 @@ def main() -> None:
     )
     parser.add_argument("sets", nargs="*", metavar="SET", help=f"any of {', '.join(SETS)}; all when none is named")
     parser.add_argument("--quick", action="store_true", help="some hundred users, a small network, nothing chosen")
+    parser.add_argument("--only", choices=["attribute_popular"], help="keeps what was measured of the network")
     parser.add_argument("--work", type=Path, default=Path(".recops/cold_users"), help="keeps tables and vectors")
     arguments = parser.parse_args()
     if unknown := set(arguments.sets) - set(SETS):
@@ -160,12 +163,12 @@ def main() -> None:
     for name in arguments.sets or SETS:
         parts = prepare(known[name], data, arguments.work.resolve(), arguments.quick)
         print(f"\n{name}: {len(parts.train)} events of {parts.train.num_users} users, {len(parts.new_test)} new users")
-        measured = {**measure(parts, arguments.quick), **facts("benchmarks.cold_users")}
+        earlier = json.loads(path.read_text(encoding="utf-8"))["numbers"] if path.exists() else {}
+        kept = earlier.get(name) if arguments.only else None
+        measured = {**measure(parts, arguments.quick, kept), **facts("benchmarks.cold_users")}
         spread = "{difference:+.4f} [{low:+.4f}, {high:+.4f}], paired"
-        print("  above the fallback by " + spread.format(**measured["above_fallback"]))
         print("  users with a history: {with:.4f}, without attributes {without:.4f}".format(**measured["with_history"]))
         print("    " + spread.format(**measured["with_history"]))
-        earlier = json.loads(path.read_text(encoding="utf-8"))["numbers"] if path.exists() else {}
         numbers = {one: earlier[one] for one in SETS if one in earlier} | {name: measured}
         print(write_results("cold_users", numbers, arguments.quick), flush=True)
 

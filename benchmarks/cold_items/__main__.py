@@ -10,8 +10,8 @@ the cut by the length of the history. Users judged on new items have a history; 
 All is chosen on validation, which is judged on items first seen after an earlier cut. Content k-NN: neighbours, power
 and decay, by NDCG@10 over the whole catalogue, and again among new items alone. Content of a model: sharpness and ridge
 of the map by NDCG@10 among new items; then the weight of new items by NDCG@10 over the whole catalogue, of those that
-cost trained items no more than 1 % (the lower end of the paired interval) and everything after the cut no more (its
-mean) there. The joint training of a network: its id
+cost trained items no more than 1 % (the lower end of the paired interval) and users with a history no more on
+everything after the cut (the mean) there. The joint training of a network: its id
 dropout. Epochs of networks by the items withheld for that. The test parts choose nothing. Prints tables and writes
 results/cold_items.json; sets that are not named keep what it says.
 """

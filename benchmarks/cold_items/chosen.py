@@ -37,14 +37,15 @@ QUICK = {"embedding_dim": 16, "epochs": 2}
 ID_DROPOUTS = (0.1, 0.5)
 NEIGHBOURS = {"num_neighbors": (20, 50, 200), "power": (1.0, 3.0), "link_decay": (None, 5.0, 20.0)}
 MAPS = {"content_sharpness": (1.0, 3.0), "content_ridge": (0.03, 0.3)}
-WEIGHTS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
+WEIGHTS = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)
 MOST_LOSS = 0.01  # of the validation figures that a weight of new items may cost
 VALIDATION_USERS = 1000
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Who is judged on what: of new items (`cold_*`) users with a history alone."""
+    """Who is judged on what: of new items (`cold_*`), and of validation's `later_valid`, users with a history alone,
+    since all others are served alike whatever the model."""
 
     train: Interactions
     cold_valid: Judging
@@ -69,9 +70,6 @@ def read_parts(found: Prepared, max_users: int) -> Parts:
         settings = EvaluateParams(k=[10], metric=CHOICE, max_users=users)
         return read_judging(folder, name, train, settings, True, items)
 
-    def with_history(judging: Judging) -> Judging:
-        return judging.of(np.flatnonzero([len(history) > 0 for history in judging.histories]))
-
     cold = part(found.cold, "test")
     return Parts(
         train=train,
@@ -79,17 +77,23 @@ def read_parts(found: Prepared, max_users: int) -> Parts:
         cold_test=with_history(cold),
         warm_valid=part(found.warm, "valid"),
         warm_test=part(found.warm, "test"),
-        later_valid=part(found.later, "valid"),
+        later_valid=with_history(part(found.later, "valid")),
         later=part(found.later, "test"),
         without_history=len(cold) - len(with_history(cold)),
     )
 
 
 def among_new(judging: Judging, num_trained: int) -> Judging:
-    """The same users, whose candidates are the items that were never trained on."""
-    trained = np.arange(1, num_trained + 1)
-    refused = judging.refused or [np.empty(0, np.int64)] * len(judging)
-    return replace(judging, refused=[np.union1d(trained, rows) for rows in refused])
+    """The same users, to whom the items trained on have not appeared yet, so that they are no candidates."""
+    never = np.iinfo(np.int64).max
+    first_seen = np.zeros_like(judging.item_counts) if judging.first_seen is None else judging.first_seen.copy()
+    first_seen[1 : num_trained + 1] = never
+    at_time = np.zeros(len(judging), np.int64) if judging.at_time is None else judging.at_time
+    return replace(judging, first_seen=first_seen, at_time=at_time)
+
+
+def with_history(judging: Judging) -> Judging:
+    return judging.of(np.flatnonzero([len(history) > 0 for history in judging.histories]))
 
 
 @dataclass(frozen=True)

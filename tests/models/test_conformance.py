@@ -73,16 +73,21 @@ def planted() -> tuple[Interactions, np.ndarray]:
 
 
 def with_groups(train: Interactions) -> Interactions:
-    """With the group of each item as its category and, with some noise, as its content."""
+    """With the group of each item as its category and, with some noise, as its content; and with the group that a user
+    likes as an attribute."""
     group = np.arange(train.num_items) // CLUSTER_SIZE
     unknown = np.full(train.num_items + 1, np.nan)
     offsets = np.concatenate([[0], np.arange(train.num_items + 1)])
     noise = np.random.default_rng(1).normal(0, 0.1, (train.num_items, max(CLUSTER_OF_USER) + 3))
     text = (np.eye(noise.shape[1])[group] + noise).astype(np.float16)
+    liked = [CLUSTER_OF_USER[int(user_id[1:]) % len(CLUSTER_OF_USER)] for user_id in train.users.ids[1:]]
+    attributes = np.vstack([np.zeros(4), np.eye(4)[liked]])
+    assert train.users.ids[0] == "filler"
     return replace(
         train,
         catalogue=Catalogue(unknown, unknown.astype(np.float32), offsets, group.astype(np.int32)),
         content=item_content(train.items.ids, {"text": text}, train.items),
+        user_attributes=item_content(train.users.ids, {"attributes": attributes}, train.users),
     )
 
 
