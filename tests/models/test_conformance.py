@@ -271,6 +271,7 @@ def test_exported_bundle_scores_as_torch_does(name: str, tmp_path: Any) -> None:
         items=items,
         users=train.users.ids,
         fallback=np.zeros(train.num_items + 1, np.float32),
+        content=train.content,
         profile={},
         facts={**dict.fromkeys(FACTS), "model": name, "remove_seen": True},
         opset=20,
