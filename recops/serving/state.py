@@ -50,6 +50,7 @@ class State:
         self._thread: threading.Thread | None = None
         # Of its own: while items are encoded, calls that wait for it leave the other threads to the store.
         self._applying = ThreadPoolExecutor(1, "items")
+        self._soon: Future[bool] | None = None
 
     def start(self, own_bundle: Path | None = None, each_poll: Callable[[], None] | None = None) -> None:
         """Opens the store, then loads and polls on a thread; `each_poll` is called before each poll.
@@ -100,8 +101,10 @@ class State:
             return self._apply(at_once=True)
 
     def apply_items_soon(self) -> "Future[bool]":
-        """`apply_items` on a thread."""
-        return self._applying.submit(self.apply_items)
+        """`apply_items` on a thread; once for all that ask before it begins, from one thread."""
+        if self._soon is None or self._soon.running() or self._soon.done():
+            self._soon = self._applying.submit(self.apply_items)
+        return self._soon
 
     def _apply(self, at_once: bool = False) -> bool:
         """`at_once`: also where it failed less than RETRY_S ago."""
