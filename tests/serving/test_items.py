@@ -267,7 +267,7 @@ def test_items_that_take_long_are_pending_and_come(serve, monkeypatch) -> None:
 
 def test_calls_that_wait_for_an_encoder_keep_no_other_from_the_store(serve, monkeypatch) -> None:
     """More than there are threads: what is told meanwhile is on disk in time, and pending."""
-    served = serve({"timeout_s": 1.0}, content=True)
+    served = serve({"timeout_s": 2.0}, content=True)
     encode, goes_on = Attributes.encode_contents, threading.Event()
 
     def slow(self, contents):
@@ -280,7 +280,7 @@ def test_calls_that_wait_for_an_encoder_keep_no_other_from_the_store(serve, monk
 
     async def waves() -> list[httpx.Response]:
         async with httpx.AsyncClient(transport=served.client.transport, base_url="http://service") as client:
-            each = [{"json": {"items": [{**NEW, "item_id": f"n{n}"}]}} for n in range(81)]
+            each = [{"json": {"items": [{**NEW, "item_id": f"n{n}"}]}} for n in range(41)]
             first = await asyncio.gather(*(client.post("/items", **told) for told in each[:40]))
             return first + await asyncio.gather(*(client.post("/items", **told) for told in each[40:]))
 
@@ -288,7 +288,7 @@ def test_calls_that_wait_for_an_encoder_keep_no_other_from_the_store(serve, monk
     assert {(answer.status_code, answer.json().get("pending")) for answer in answers} == {(200, 1)}
     goes_on.set()
     assert apply()
-    assert len(served.state.release.ids) == 6 + 81
+    assert len(served.state.release.ids) == 6 + 41
     served.state.close()  # waits for the thread
     assert len(applied) <= 2  # one for the first, one for all the others
 
