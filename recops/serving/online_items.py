@@ -37,15 +37,18 @@ class OnlineItems:
                 made.pop(item["item_id"], None)
         return True
 
-    def applied(self, base: Release) -> Release:
+    def applied(self, base: Release, encodes: bool = True) -> Release:
         """`base`, as it was loaded, with all that was told: items that it has are changed, others added where a model
         of it knows content and an encoder can read any of theirs. Raises CallError where a server that encodes does not
-        answer."""
+        answer. Not `encodes`: without those that would have to be encoded first."""
         if not self._told:
             return base
         changed = {base.row_of[item_id]: item for item_id, item in self._told.items() if item_id in base.row_of}
         # By id, so that rows, which settle ties, are those of a worker that was told in another order.
         new = [self._told[item_id] for item_id in sorted(self._told) if item_id not in base.row_of]
+        if not encodes:
+            made = [self._made.get(facts["sha256"], {}) for facts in base.bundle.encoders]
+            new = [item for item in new if all(item["item_id"] in of for of in made)]
         if not new or not base.asked_encoders:
             return base.with_items(changed, [], {})
         vectors = self._vectors(base, new)

@@ -50,6 +50,7 @@ class State:
         self._thread: threading.Thread | None = None
         # Of its own: while items are encoded, calls that wait for it leave the other threads to the store.
         self._applying = ThreadPoolExecutor(1, "items")
+        self._soon: Future[bool] | None = None
 
     def start(self, own_bundle: Path | None = None, each_poll: Callable[[], None] | None = None) -> None:
         """Opens the store, then loads and polls on a thread; `each_poll` is called before each poll.
@@ -100,8 +101,10 @@ class State:
             return self._apply(at_once=True)
 
     def apply_items_soon(self) -> "Future[bool]":
-        """`apply_items` on a thread."""
-        return self._applying.submit(self.apply_items)
+        """`apply_items` on a thread; once for all that ask before it begins, from one thread."""
+        if self._soon is None or self._soon.running() or self._soon.done():
+            self._soon = self._applying.submit(self.apply_items)
+        return self._soon
 
     def _apply(self, at_once: bool = False) -> bool:
         """`at_once`: also where it failed less than RETRY_S ago."""
@@ -112,9 +115,8 @@ class State:
             if items.refresh():
                 self._has_items = False
             if not self._has_items:
-                release = items.applied(base)
-                warm_up(release)  # here, what a release works out at its first call costs no call any time
-                self.release, self._has_items = release, True
+                self._take(items.applied(base))
+                self._has_items = True
                 counters.ITEM_CHANGE.set(items.change)
         except Exception as error:
             if not isinstance(error, RecopsError):
@@ -122,9 +124,21 @@ class State:
             logger.error("items not in use yet: %s", error)
             counters.STORE_ERRORS.inc()
             self._retry_items_at = time.monotonic() + RETRY_S
+            self._apply_what_is_encoded(items, base)
             return False
         self._retry_items_at = 0.0
         return True
+
+    def _apply_what_is_encoded(self, items: OnlineItems, base: Release) -> None:
+        """What an item costs, and whether there is any, waits for no encoder."""
+        try:
+            self._take(items.applied(base, encodes=False))
+        except Exception:
+            logger.exception("changed items could not be taken into use")
+
+    def _take(self, release: Release) -> None:
+        warm_up(release)  # here, what a release works out at its first call costs no call any time
+        self.release = release
 
     def _load(self) -> None:
         """Loads what the pointer names unless that is served already.
@@ -154,7 +168,7 @@ class State:
             logger.error("release refused: %s", error)
             return
         self._base, self._refused, self._has_items = release, None, False
-        if not self._apply(at_once=True):
+        if not self._apply(at_once=True) and (self.release is None or self.release.id != release.id):
             self.release = release
         counters.LOADS.labels("loaded").inc()
         counters.READY.set(1)

@@ -12,6 +12,7 @@ import pytest
 from recops.encoders.attributes import Attributes
 from recops.errors import CallError
 from recops.serving.online_items import OnlineItems
+from recops.serving.state import State
 from recops.store import open_store
 
 NEW = {"item_id": "new", "title": "New", "categories": ["x"], "price": 4.0, "available": True}
@@ -210,6 +211,7 @@ def test_another_worker_takes_up_what_was_told(serve) -> None:
 def test_an_encoder_that_fails_leaves_items_pending(serve, monkeypatch) -> None:
     """As one behind an address that does not answer: what was told is on disk, what serves goes on."""
     served = serve(content=True)
+    served.post("/items", items=[{**NEW, "item_id": "early"}])
 
     def fails(*_):
         raise CallError("encode.text.url: cannot be reached")
@@ -220,8 +222,30 @@ def test_an_encoder_that_fails_leaves_items_pending(serve, monkeypatch) -> None:
         assert answer["pending"] == 1 and "new" not in served.ids(history=["a"])
         served.state.poll()
         assert "new" not in served.ids(history=["a"])
+        # What an item costs waits for no encoder, and what was encoded before stays.
+        assert served.post("/items", items=[{"item_id": "f", "price": 77.0}])["pending"] == 1
+        assert served.ids(history=["a"], filters={"price": {"min": 70}}) == ["f"]
+        assert "early" in served.ids(history=["a"])
     assert served.state.apply_items()
     assert "new" in served.ids(history=["a"])
+
+
+def test_a_release_that_is_loaded_while_an_encoder_fails_has_what_needs_none(serve, monkeypatch) -> None:
+    first = serve(content=True)
+    first.post("/items", items=[NEW, {"item_id": "f", "price": 77.0}])
+
+    def fails(*_):
+        raise CallError("encode.text.url: cannot be reached")
+
+    monkeypatch.setattr(Attributes, "encode_contents", fails)
+    second = State(first.state.settings)
+    second.start()
+    until = time.monotonic() + 10
+    while second.release is None:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    assert second.release.bundle.items["price"] == [1.0, 2.0, 3.0, None, 5.0, 77.0]
+    second.close()
 
 
 def test_items_that_take_long_are_pending_and_come(serve, monkeypatch) -> None:
@@ -243,7 +267,7 @@ def test_items_that_take_long_are_pending_and_come(serve, monkeypatch) -> None:
 
 def test_calls_that_wait_for_an_encoder_keep_no_other_from_the_store(serve, monkeypatch) -> None:
     """More than there are threads: what is told meanwhile is on disk in time, and pending."""
-    served = serve({"timeout_s": 1.0}, content=True)
+    served = serve({"timeout_s": 2.0}, content=True)
     encode, goes_on = Attributes.encode_contents, threading.Event()
 
     def slow(self, contents):
@@ -251,18 +275,22 @@ def test_calls_that_wait_for_an_encoder_keep_no_other_from_the_store(serve, monk
         return encode(self, contents)
 
     monkeypatch.setattr(Attributes, "encode_contents", slow)
+    applied, apply = [], served.state.apply_items
+    monkeypatch.setattr(served.state, "apply_items", lambda: applied.append(apply()))
 
     async def waves() -> list[httpx.Response]:
         async with httpx.AsyncClient(transport=served.client.transport, base_url="http://service") as client:
-            each = [{"json": {"items": [{**NEW, "item_id": f"n{n}"}]}} for n in range(81)]
+            each = [{"json": {"items": [{**NEW, "item_id": f"n{n}"}]}} for n in range(41)]
             first = await asyncio.gather(*(client.post("/items", **told) for told in each[:40]))
             return first + await asyncio.gather(*(client.post("/items", **told) for told in each[40:]))
 
     answers = asyncio.run(waves())
     assert {(answer.status_code, answer.json().get("pending")) for answer in answers} == {(200, 1)}
     goes_on.set()
-    assert served.state.apply_items()
-    assert len(served.state.release.ids) == 6 + 81
+    assert apply()
+    assert len(served.state.release.ids) == 6 + 41
+    served.state.close()  # waits for the thread
+    assert len(applied) <= 2  # one for the first, one for all the others
 
 
 def test_what_a_call_would_have_to_work_out_is_there_before_it_is_served(serve) -> None:
