@@ -49,7 +49,7 @@ class _Reader:
         for num in range(len(tokens), 0, -1):
             start, end = tokens[0].start, tokens[num - 1].end
             words = words_of(self.question.text[start:end])
-            rows = self.titles.named(words) or self.titles.shortened(words)
+            rows = self.titles.meant(words)
             if rows and self.question.is_free(start, end) and self._is_plausible(tokens, num, words):
                 return self._with_year(rows, start, end)
         if not is_sure:
@@ -140,14 +140,14 @@ def mentions(
             found.unknown.append(name)
     for match in list(question.found(_QUOTED)):
         words = words_of(match.group(1) or match.group(2))
-        rows = titles.named(words) or titles.shortened(words)
+        rows = titles.meant(words)
         if not rows and match.group(1) and (near := reader.nearest(words)) is not None:
             rows = [near]
         if rows:
             found.named.append(rows[0])
             question.take(match.start(), match.end())
-    for token in question.tokens[1:]:  # the first word of a sentence is always in capitals
-        if token.is_capital and question.is_free(token.start, token.end):
+    for token in question.tokens:
+        if (token.is_capital or token.word[0].isdigit()) and question.is_free(token.start, token.end):
             title = reader.at(token.start, is_sure=False)
             if title is not None and len(words_of(question.text[title[1] : title[2]])) >= least_words:
                 found.named.append(title[0][0])
