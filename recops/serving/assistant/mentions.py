@@ -26,6 +26,7 @@ class Mentions:
     refused: list[int] = field(default_factory=list)
     named: list[int] = field(default_factory=list)  # without a word about liking
     pointed: list[int] = field(default_factory=list)  # 'the second', without such a word
+    namesakes: list[int] = field(default_factory=list)  # whose whole title is a name that was liked
     unknown: list[str] = field(default_factory=list)
 
 
@@ -38,6 +39,7 @@ class _Reader:
         year: Callable[[int], int | None],
     ):
         self.question, self.titles, self.is_category, self.year = question, titles, is_category, year
+        self.whole: set[int] = set()  # rows whose whole title was found
         self._guesses_left = MOST_GUESSES
 
     def at(self, position: int, is_sure: bool) -> tuple[list[int], int, int] | None:
@@ -51,6 +53,7 @@ class _Reader:
             words = words_of(self.question.text[start:end])
             rows = self.titles.meant(words)
             if rows and self.question.is_free(start, end) and self._is_plausible(tokens, num, words):
+                self.whole.update(self.titles.named(words))
                 return self._with_year(rows, start, end)
         if not is_sure:
             return None
@@ -133,6 +136,8 @@ def mentions(
         end = max((end for _, end in listed), default=match.end())
         if shown and not rows:
             rows, end = _shown(question, match.end(), shown)
+        if match["liked"]:
+            found.namesakes += [row for named, _ in listed for row in named if row in reader.whole]
         if rows:
             place += rows
             question.take(match.start(), end)
