@@ -102,7 +102,8 @@ AVAILABLE = pattern(
 NEGATED = pattern(
     r"(?:(?:but|and)\s+)?(?:not|no|without|except(?:\s+for)?|excluding|other than|apart from|anything but|nothing|"
     r"never|non|avoid|minus|free of|rather than|instead of|hate|dislike|fed up with|(?:do not|don't|dont|did not|"
-    r"didn't|cannot|can't)\s+(?:want|like|need|stand|enjoy|show me|include))",
+    r"didn't|cannot|can't)\s+(?:want|like|need|stand|enjoy|show me|include)|aren't|isn't|arent|isnt|"
+    r"(?:do not|don't|does not|doesn't)\s+have)",
     after=r"\b[\s-]*(?:(?:a|an|any|the|with|about|another|of|on|in|that is|that's|which is|those|ones|more|containing|"
     r"featuring|involving|made of|made from|from|like|is|be)\s+)*",
 )

@@ -26,6 +26,7 @@ class Mentions:
     refused: list[int] = field(default_factory=list)
     named: list[int] = field(default_factory=list)  # without a word about liking
     pointed: list[int] = field(default_factory=list)  # 'the second', without such a word
+    namesakes: list[int] = field(default_factory=list)  # whose whole title is a name that was liked
     unknown: list[str] = field(default_factory=list)
 
 
@@ -38,6 +39,7 @@ class _Reader:
         year: Callable[[int], int | None],
     ):
         self.question, self.titles, self.is_category, self.year = question, titles, is_category, year
+        self.whole: set[int] = set()  # rows whose whole title was found
         self._guesses_left = MOST_GUESSES
 
     def at(self, position: int, is_sure: bool) -> tuple[list[int], int, int] | None:
@@ -49,8 +51,9 @@ class _Reader:
         for num in range(len(tokens), 0, -1):
             start, end = tokens[0].start, tokens[num - 1].end
             words = words_of(self.question.text[start:end])
-            rows = self.titles.named(words) or self.titles.shortened(words)
+            rows = self.titles.meant(words)
             if rows and self.question.is_free(start, end) and self._is_plausible(tokens, num, words):
+                self.whole.update(self.titles.named(words))
                 return self._with_year(rows, start, end)
         if not is_sure:
             return None
@@ -133,6 +136,8 @@ def mentions(
         end = max((end for _, end in listed), default=match.end())
         if shown and not rows:
             rows, end = _shown(question, match.end(), shown)
+        if match["liked"]:
+            found.namesakes += [row for named, _ in listed for row in named if row in reader.whole]
         if rows:
             place += rows
             question.take(match.start(), end)
@@ -140,14 +145,14 @@ def mentions(
             found.unknown.append(name)
     for match in list(question.found(_QUOTED)):
         words = words_of(match.group(1) or match.group(2))
-        rows = titles.named(words) or titles.shortened(words)
+        rows = titles.meant(words)
         if not rows and match.group(1) and (near := reader.nearest(words)) is not None:
             rows = [near]
         if rows:
             found.named.append(rows[0])
             question.take(match.start(), match.end())
-    for token in question.tokens[1:]:  # the first word of a sentence is always in capitals
-        if token.is_capital and question.is_free(token.start, token.end):
+    for token in question.tokens:
+        if (token.is_capital or token.word[0].isdigit()) and question.is_free(token.start, token.end):
             title = reader.at(token.start, is_sure=False)
             if title is not None and len(words_of(question.text[title[1] : title[2]])) >= least_words:
                 found.named.append(title[0][0])

@@ -10,7 +10,27 @@ from recops.serving.assistant.wishes import Prices
 
 _SIGN = r"[£$€¥₹]"
 _UNIT = r"(?:pounds?|quid|gbp|sterling|euros?|eur|dollars?|bucks?|usd|pence|cents?|p|£|\$|€)"
-_NUMBER = r"\d{1,9}(?:,\d{3})*(?:[.,]\d{1,2})?"
+_WORDS = {
+    **{
+        "a": 1,
+        "an": 1,
+        "one": 1,
+        "two": 2,
+        "three": 3,
+        "four": 4,
+        "five": 5,
+        "six": 6,
+        "seven": 7,
+        "eight": 8,
+        "nine": 9,
+    },
+    **{"ten": 10, "twelve": 12, "fifteen": 15, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "hundred": 100},
+}
+# In words only before a currency.
+_NUMBER = (
+    r"\d{1,9}(?:,\d{3})*(?:[.,]\d{1,2})?"
+    rf"|(?:{'|'.join(_WORDS)})(?=\s+(?:pound|quid|euro|dollar|buck|pence\b|cent))"
+)
 
 
 def _amount(n: str) -> str:
@@ -100,6 +120,8 @@ def _is_price(question: Question, match: re.Match[str], ends: tuple[str, ...], m
 
 def _value(match: re.Match[str], n: str, unit: str | None) -> float:
     text = match[f"number{n}"]
+    if text in _WORDS:
+        return float(_WORDS[text])
     # A comma before three digits groups thousands, else it is a decimal one.
     text = re.sub(r",(?=\d{3}(?:\D|$))", "", text).replace(",", ".")
     value = float(text)

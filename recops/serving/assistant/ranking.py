@@ -31,6 +31,7 @@ WEIGHTS = {
     "newest": 1.0,
     "cheapest": 1.0,
 }
+MOST_OF_MODEL = 4.0  # deviations
 DISLIKED = 0.5  # of what nearness to a liked item counts
 
 
@@ -134,7 +135,11 @@ def fused(signals: dict[str, np.ndarray], weights: dict[str, float]) -> np.ndarr
     asked = np.array([[weights[name] for name in names]], np.float32)
     padded = np.stack([np.concatenate([[np.nan], signals[name]]) for name in names]).astype(np.float32)
     calibrated = Fusion(asked).calibrated(padded, np.zeros(0, np.int64))[:, 1:]
-    return asked[0] @ np.nan_to_num(calibrated)
+    calibrated = np.nan_to_num(calibrated)
+    if len(names) > 1 and "model" in names:
+        # A few items that nearly everybody chooses must not outweigh what was asked for.
+        calibrated[names.index("model")] = calibrated[names.index("model")].clip(-MOST_OF_MODEL, MOST_OF_MODEL)
+    return asked[0] @ calibrated
 
 
 def signals_of(

@@ -54,7 +54,9 @@ _RELATIVE = re.compile(
     rf"{_NOT}\b(?:(?:from|in|of|during|within|over)\s+)?"
     rf"(?:(?:the\s+)?(?:last|past|previous)\s+{_COUNT}\s+(?P<unit>hour|day|week|month|year)s?"
     r"|(?:the past|past)\s+(?P<unit2>day|week|month|year)"
-    r"|(?P<word>today|yesterday|this morning|tonight|(?:this|last) (?:week|month|year)))\b(?:'s)?"
+    # 'What shall I watch today?' asks for nothing of today.
+    r"|(?P<word>today(?='s)|(?<=from )today|(?<=of )today|(?<=published )today|(?<=happened )today|(?<=new )today|"
+    r"yesterday|(?:this|last) (?:week|month|year)))\b(?:'s)?"
 )
 _DAYS = {"hour": 1 / 24, "day": 1, "week": 7, "month": 30.4375, "year": 365.25}
 
@@ -163,7 +165,7 @@ def _relative(match: re.Match[str], now: datetime) -> Span:
         number = int(said) if said.isdigit() else _NUMBERS.get(said, 2 if said.startswith("couple") else 3)
         text = f"from the last {number} {unit}s" if number > 1 else f"from the last {unit}"
         return Span(us(now - timedelta(days=min(number * _DAYS[unit], 365_000))), us(end), text)
-    word = {"this morning": "today", "tonight": "today"}.get(match["word"], match["word"])
+    word = match["word"]
     day = now.replace(hour=0, minute=0, second=0, microsecond=0)
     week, month, year = day - timedelta(days=day.weekday()), day.replace(day=1), day.replace(month=1, day=1)
     last_month, last_year = (

@@ -99,6 +99,11 @@ class Titles:
         """The same for the part before a colon."""
         return sorted(self._short.get(" ".join(words), ()), key=self._order)
 
+    def meant(self, words: Sequence[str]) -> list[int]:
+        """Both, most chosen first: 'Star Wars' is the first of several films rather than one that few know."""
+        found = dict.fromkeys((*self.named(words), *self.shortened(words)))
+        return sorted(found, key=self._order)
+
     def _order(self, row: int) -> tuple[float, int]:
         return (-float(self._popularity[row]) if row < len(self._popularity) else 0.0, row)
 

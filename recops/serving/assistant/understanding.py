@@ -130,7 +130,7 @@ class _Reader:
         categories, leanings = self._meant(phrases, categories, not_categories)
         text, terms = self._rest()
         likes = [*named.liked, *named.named, *named.pointed]
-        excluded += [*named.liked, *named.pointed, *named.disliked, *named.refused]
+        excluded += [*named.liked, *named.namesakes, *named.pointed, *named.disliked, *named.refused]
         self.points_back |= bool(named.pointed) or any(row in self.shown for row in likes)
         return Wishes(
             text=text,

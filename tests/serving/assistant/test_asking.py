@@ -77,6 +77,15 @@ def test_nothing_fits_is_said_with_what_stands_in_the_way(ask_service):
     assert f"Without the date there are {num} items" in answer["answer"]
 
 
+def test_none_that_bears_a_liked_name_is_shown(ask_service):
+    """'Star Trek' is taken for the series, although another film is called that and nothing more."""
+    titles = [*ITEMS["title"][:3], "Star Trek: Generations (1994)", *ITEMS["title"][4:-1], "Star Trek (2009)"]
+    served = ask_service({**ITEMS, "title": titles})
+    shown = ids(served.post("/ask", question="something like Star Trek", k=300))
+    assert not {"i003", "i239"} & set(shown)
+    assert "i003" in ids(served.post("/ask", question="something like Star Trek (2009)", k=300))
+
+
 def test_names_that_are_not_there_are_said(ask_service):
     answer = ask_service().post("/ask", question="something like Casablanca")
     assert "I know nothing called “Casablanca”" in answer["answer"]

@@ -40,7 +40,7 @@ def said(text: str, newest_year: int = 2018) -> tuple[str, str] | None:
         ("1990-1995", "1990-01-01", "1995-12-31"),
         ("since 1990 but before 1995", "1990-01-01", "1994-12-31"),
         ("from 1990 or 1995", "1990-01-01", "1995-12-31"),
-        ("today", "2024-05-15", "2024-05-15"),
+        ("from today", "2024-05-15", "2024-05-15"),
         ("yesterday's", "2024-05-14", "2024-05-14"),
         ("this week", "2024-05-13", "2024-05-15"),
         ("last week", "2024-05-06", "2024-05-12"),
@@ -70,7 +70,14 @@ def test_times_that_are_not_wanted_and_numbers_that_are_no_years():
     # Either year, but nothing in between.
     _, unwanted = times.spans(Question("films from 1990 or 1995"), NOW, 2018)
     assert [times.day_text(span.start) for span in unwanted] == ["1991-01-01"]
-    for text in ("under 2000 pounds", "item 12345", "12 angry men", "£1995", "1995 dollars"):
+    for text in (
+        "under 2000 pounds",
+        "what to watch today or tonight",
+        "item 12345",
+        "12 angry men",
+        "£1995",
+        "1995 dollars",
+    ):
         assert said(text) is None, text
 
 
@@ -90,6 +97,8 @@ def test_times_that_are_not_wanted_and_numbers_that_are_no_years():
         ("about 10 pounds", Prices(8, 12)),
         ("a 10 pound gift", Prices(high=10)),
         ("for 10 dollars", Prices(high=10)),
+        ("under a pound", Prices(high=1, open_high=True)),
+        ("for ten euros", Prices(high=10)),
         ("50 pence or less", Prices(high=0.5)),
         ("20 pounds or more", Prices(low=20)),
         ("over 5 pounds but under 10 pounds", Prices(5, 10, True, True)),
@@ -167,3 +176,10 @@ def test_every_part_counts_once():
     prices.price(question, True)
     assert [t.word for t in question.free_tokens] == ["films", "please"]
     assert prices.price(question, True) is None
+
+
+def test_the_best_known_of_a_series_is_meant():
+    import numpy as np
+
+    titles = Titles(["Star Wars (1950)", "Star Wars: Episode IV (1977)", "Alien (1979)"], np.array([0, 1, 9, 5.0]))
+    assert titles.meant(["star", "wars"]) == [2, 1]
