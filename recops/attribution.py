@@ -107,7 +107,7 @@ class Account:
         said = self._said_without(with_and_without[1:], looked_at)
         calibrated = self._on_scale(np.concatenate([self.said[:, None, looked_at], said], axis=1))
         total = self._together(calibrated)
-        if (later := looked_at > self.scorer.num_common).any():
+        if (later := looked_at > self.scorer.num_own).any():
             total[:, later] = self._later_scale(total[:, later])
         if reranker is not None:
             place = np.searchsorted(looked_at, candidates[0])

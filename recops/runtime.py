@@ -332,8 +332,8 @@ class Scorer:
         assert self.fusion is not None
         weights_BM = self.fusion.weights_of(asked)
         total = self.weighed(weights_BM, calibrated_MBN)
-        if self.num_common < self.num_items:
-            later = slice(self.num_common + 1, None)
+        if self.num_own < self.num_items:
+            later = slice(self.num_own + 1, None)
             for b, scale in enumerate(self.later_scales(asked, weights_BM, calibrated_MBN, total)):
                 total[b, later] = scale(total[b, later])
         return total
@@ -343,10 +343,17 @@ class Scorer:
         """Rows that every member has; later ones only those that know content."""
         return min((member.num_items for member in self.members), default=self.num_items)
 
+    @property
+    def num_own(self) -> int:
+        """Rows that weights were sought with; of those that were added since only some members may know anything."""
+        if self.fusion is None or self.fusion.num_items is None or self.num_common == self.num_items:
+            return self.num_items
+        return self.fusion.num_items
+
     def later_scales(
         self, asked: Histories, weights_BM: np.ndarray, calibrated_MBN: np.ndarray, total_BN: np.ndarray
     ) -> list[Scale]:
-        """For each user what brings the scores of rows after `num_common`, as `weighed` has them, to the scale of the
+        """For each user what brings the scores of rows after `num_own`, as `weighed` has them, to the scale of the
         others; `total_BN` is what `weighed` gave."""
         common = slice(1, self.num_common + 1)
         knows_M = np.array([member.num_items == self.num_items for member in self.members])
