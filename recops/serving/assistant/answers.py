@@ -32,13 +32,7 @@ def asked_for(wishes: Wishes) -> list[str]:
     parts += [f"not {span.text}" for span in wishes.not_dates]
     if wishes.price is not None:
         parts.append(f"price {wishes.price.text()}")
-    if wishes.available is not None:
-        parts.append("available" if wishes.available else "not available")
-    if wishes.not_categories:
-        parts.append(f"not {' or '.join(wishes.not_categories)}")
-    if wishes.without:
-        parts.append(f"without {' or '.join(f'“{phrase}”' for phrase in wishes.without)}")
-    return parts
+    return [*parts, *wishes.yes_or_no()]
 
 
 def found_text(catalogue: Catalogue, wishes: Wishes, rows: Sequence[int]) -> str:

@@ -67,13 +67,7 @@ def _holds(catalogue: Catalogue, wishes: Wishes, row: int) -> list[str]:
         parts.append(f"from {when(catalogue, row)}")
     if wishes.price is not None or (wishes.cheapest and not np.isnan(catalogue.prices[row])):
         parts.append(f"costs {catalogue.prices[row]:.10g}")
-    if wishes.available is not None:
-        parts.append("available" if wishes.available else "not available")
-    if wishes.not_categories:
-        parts.append(f"not {' or '.join(wishes.not_categories)}")
-    if wishes.without:
-        parts.append(f"without {' or '.join(f'“{phrase}”' for phrase in wishes.without)}")
-    return parts
+    return [*parts, *wishes.yes_or_no()]
 
 
 def when(catalogue: Catalogue, row: int) -> str:

@@ -79,6 +79,17 @@ class Wishes:
         """Whether it says nothing of its own about what the item is like, such as 'under 10 pounds'."""
         return not (self.text or self.likes or self.leanings or self.categories or self.unknown)
 
+    def yes_or_no(self) -> list[str]:
+        """The constraints that an item holds in the very words they are asked in."""
+        parts = []
+        if self.available is not None:
+            parts.append("available" if self.available else "not available")
+        if self.not_categories:
+            parts.append(f"not {' or '.join(self.not_categories)}")
+        if self.without:
+            parts.append(f"without {' or '.join(f'“{phrase}”' for phrase in self.without)}")
+        return parts
+
     def told(self) -> dict[str, Any]:
         """The constraints as an answer shows them; what is not asked for is left out."""
         shown: dict[str, Any] = {}
