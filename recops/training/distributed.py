@@ -293,7 +293,11 @@ def _elastic_worker(job: _Job) -> None:
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     try:
-        distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
+        store, _, _ = next(distributed.rendezvous("env://", timeout=_PATIENCE))
+        # torch 2.13 keeps one store over all restarts: a worker would look for the others where the dead ones were.
+        store = distributed.PrefixStore(f"attempt_{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+        backend = "nccl" if on_gpu else "gloo"
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=job.workers, timeout=_PATIENCE)
         _work(job)
         distributed.destroy_process_group()
     except Exception:
