@@ -1,15 +1,15 @@
 """Whether the reasons given are what moved the model: `python -m benchmarks.faithfulness [--quick] [--only PART]`.
 
 MovieLens-1M, leave-last-out (the file of the SASRec authors). Models are fitted, exported and loaded as served: the
-linear part of the default fusion, its sequence model alone, and the default fusion. For each of 500 users one item is
-drawn from the ten that are recommended; the items of the history that its reasons name (three at most, found for the
-ten together, as /recommend does) are taken out of the history, and the item's rank among all that the user has not
-seen is told before and after. Beside it: as many taken out at random (mean of 20 draws), the latest ones, and those
-nearest by links or item vectors. Deleted items stay out of the ranking, and an item stands before its equals, which
-makes falls smaller. Mean and median fall in places, with 95 % bootstrap intervals over users.
+linear part of the default fusion, its sequence model alone, the default fusion, and the default reranker. For each of
+500 users one item is drawn from the ten that are recommended; the items of the history that its reasons name (three at
+most, found for the ten together, as /recommend does) are taken out of the history, and the item's rank among all that
+the user has not seen is told before and after. Beside it: as many taken out at random (mean of 20 draws), the latest
+ones, and those nearest by links or item vectors. Deleted items stay out of the ranking, and an item stands before its
+equals, which makes falls smaller. Mean and median fall in places, with 95 % bootstrap intervals over users.
 
 Part `falls` is that. Part `cost` is CPU time of the real service for a list of ten, with reasons over without, by
-length of history; the network is not trained for it. To reach: at most 5. Prints tables and writes
+length of history; the network is trained for one epoch for it. To reach: at most 5. Prints tables and writes
 results/faithfulness.json; a part that is not measured keeps the figures it has there.
 """
 
@@ -35,13 +35,12 @@ from benchmarks.report import RESULTS, facts, write_results
 from benchmarks.serving import ONE_THREAD, free_port, round_ms, server
 from recops.attribution import Account, shares
 from recops.bundle import Bundle, load_bundle
-from recops.models.fusion import Fusion
 from recops.params import TrainParams
 from recops.protocols import FitReport, Recommender, ServingParts
 from recops.release.export import export_bundle
 from recops.runtime import Histories, Scorer, top_k
 from recops.serving.reasons import NUM_REASONS
-from recops.stages.train import fit, make_model
+from recops.stages.train import fit
 
 NUM_USERS, QUICK_USERS, NUM_DRAWS, K, TO_REACH = 500, 60, 20, 10, 5.0
 LENGTHS = (0, 20, 50, 100, 200)  # histories from so many events on
@@ -51,7 +50,9 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "fusion of slist, ease": ("fusion", {"fusion": {"members": LINEAR}}),
     "ligr": ("ligr", {"ligr": {"epochs": 5}}),
     "fusion of ligr, slist, ease": ("fusion", {"ligr": {"epochs": 5}, "fusion": {"members": ["ligr", *LINEAR]}}),
+    "rerank of ligr, slist, ease": ("rerank", {"ligr": {"epochs": 5}, "rerank": {"members": ["ligr", *LINEAR]}}),
 }
+ONE_EPOCH = {"ligr": {"epochs": 1}}  # what a call costs does not depend on what was learnt
 QUICK = {"ligr": {"epochs": 1, "embedding_dim": 16, "num_blocks": 1, "num_heads": 1}}
 
 
@@ -133,13 +134,19 @@ def drawn(task: Task, quick: bool) -> list[np.ndarray]:
     return [task.test.histories[user].astype(np.int64) for user in users]
 
 
-def measure_falls(task: Task, quick: bool, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Falls by model; members that two of them have are fitted once."""
+def models(task: Task, other: dict[str, Any]) -> Iterator[tuple[str, Recommender]]:
+    """The models, with other settings where given; members that two of them have are fitted once."""
     fitted: dict[str, tuple[Recommender, FitReport]] = {}
     for label, (name, settings) in MODELS.items():
         fitted.pop("fusion", None)
-        params = TrainParams(model=name, seed=1, threads=1, models={**settings, **(QUICK if quick else {})})
+        params = TrainParams(model=name, seed=1, threads=1, models={**settings, **other})
         model, _ = fit(name, task.train, params, task.valid, task.metrics[0], progress=True, fitted=fitted)
+        yield label, model
+
+
+def measure_falls(task: Task, quick: bool, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Falls by model."""
+    for label, model in models(task, QUICK if quick else {}):
         scorer = serve(model.parts(), task, folder / "bundle").scorer
         figures = faithfulness(scorer, drawn(task, quick))
         print(f"\n{label}: {figures['users']} users; further than at random for {figures['further']:.1%}")
@@ -153,17 +160,9 @@ def measure_falls(task: Task, quick: bool, folder: Path) -> Iterator[tuple[str, 
 
 def measure_cost(task: Task, quick: bool, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Milliseconds of the service's processes by model and length of history."""
-    params = TrainParams(seed=1, threads=1, models=QUICK if quick else {})
-    parts = {name: fit(name, task.train, params, None, task.metrics[0])[0].parts() for name in LINEAR}
-    network = make_model("ligr", task.train, params, remove_seen=True).parts()
     print(f"\n{'model':<28} {'events':<7} {'users':>6} {'without ms':>11} {'with ms':>8} {'ratio':>6}")
-    for label, (name, settings) in MODELS.items():
-        model = network
-        if name == "fusion":
-            together = Fusion(Fusion.Config(**settings["fusion"]), 0, task.train.num_items, seed=1)
-            together.attach({member: {**parts, "ligr": network}[member] for member in together.config.members})
-            model = together.parts()
-        bundle = serve(model, task, folder / "bundle")
+    for label, model in models(task, QUICK if quick else ONE_EPOCH):
+        bundle = serve(model.parts(), task, folder / "bundle")
         rows = cost(bundle, drawn(task, quick), folder)
         for events, row in rows.items():
             cells = f"{row['without_ms']:>11.2f} {row['with_ms']:>8.2f} {row['ratio']:>6.2f}"
