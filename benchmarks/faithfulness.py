@@ -35,12 +35,14 @@ from benchmarks.report import RESULTS, facts, write_results
 from benchmarks.serving import ONE_THREAD, free_port, round_ms, server
 from recops.attribution import Account, shares
 from recops.bundle import Bundle, load_bundle
+from recops.histories import Histories
 from recops.params import TrainParams
 from recops.protocols import FitReport, Recommender, ServingParts
 from recops.release.export import export_bundle
-from recops.runtime import Histories, Scorer, top_k
+from recops.runtime import Scorer
 from recops.serving.reasons import NUM_REASONS
 from recops.stages.train import fit
+from recops.topk import top_k
 
 NUM_USERS, QUICK_USERS, NUM_DRAWS, K, TO_REACH = 500, 60, 20, 10, 5.0
 LENGTHS = (0, 20, 50, 100, 200)  # histories from so many events on

@@ -38,7 +38,8 @@ def control_app():
     from starlette.responses import JSONResponse
     from starlette.routing import Route
 
-    from recops.runtime import OnnxNetwork, top_k
+    from recops.runtime import OnnxNetwork
+    from recops.topk import top_k
 
     folder = Path(os.environ["BENCHMARK_BUNDLE"])
     encode = OnnxNetwork(folder / "model.onnx")

@@ -17,7 +17,9 @@ from functools import cached_property
 import numpy as np
 
 from recops.calibration import Scale
-from recops.runtime import Histories, Links, Scorer
+from recops.histories import Histories
+from recops.links import Links
+from recops.runtime import Scorer
 
 # Items left out at once, so that an answer with reasons costs a few times one without. An encoder's time grows with the
 # events of the batch, a reranker's with the histories.

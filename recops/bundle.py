@@ -17,9 +17,11 @@ import numpy as np
 
 from recops.calibration import Fusion
 from recops.errors import BundleError, RefusedError
+from recops.histories import Histories
+from recops.links import Links
 from recops.nearest import Nearness
 from recops.reranking import ItemFacts, Reranker
-from recops.runtime import Histories, Links, OnnxNetwork, RatingScale, Scorer
+from recops.runtime import OnnxNetwork, RatingScale, Scorer
 
 # 2: several models in one bundle, tables of users, and ratings; 3: with a reranker; 4: with the content of the items;
 # 5: with what encodes items that come later, or with vectors of users beside a network, for those without a history.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 if TYPE_CHECKING:
-    from recops.runtime import Histories
+    from recops.histories import Histories
 
 RECIPROCAL_OFFSET = 60  # of reciprocal rank fusion (Cormack, Clarke, Buettcher, 2009)
 RETRIEVED = 200  # best items of each member that `candidates` calibrates by

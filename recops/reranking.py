@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from recops.runtime import Histories
+    from recops.histories import Histories
 
 DAY_S = 86_400
 _FADED = 0.25  # share of the candidates, the last ones, whose adjustment is faded out

@@ -6,7 +6,7 @@ the best k. Knows nothing about ids, files or HTTP; whoever imports this loads n
 Shapes: B batch, L history length, D width, N items (row 0 is padding), U users (row 0 is nobody), K list length.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from recops.calibration import Fusion, Scale, as_all_would
+from recops.histories import Histories
+from recops.links import Links
 from recops.nearest import Nearness
 from recops.reranking import Reranker
 
@@ -24,131 +26,6 @@ RANKED_AT_ONCE = 100_000  # items, for one user
 PROJECTED_AT_ONCE = 1024  # items: a projection may compare each with thousands of others
 Project = Callable[[np.ndarray], np.ndarray]  # content float32 [M, C] -> item_vectors float32 [M, D]
 Rank = Callable[[np.ndarray, np.ndarray], np.ndarray]  # user_vector [B, D], item_vectors [M, D'] -> float32 [B, M]
-
-
-@dataclass(frozen=True)
-class Histories:
-    """Who asks: B histories of item rows, oldest first, and what else is known of each.
-
-    Ids that nobody knows must be left out by the caller. A plain sequence of arrays is a Histories without more.
-    """
-
-    items: Sequence[np.ndarray]  # B int arrays
-    ages: Sequence[np.ndarray] | None = None  # B int64 arrays: seconds from each event to the request
-    users: np.ndarray | None = None  # int64 [B]: row of the table of users, 0 for a user that it does not have
-    at: np.ndarray | None = None  # int64 [B]: time of the request, microseconds UTC
-
-    @classmethod
-    def of(cls, histories: "Histories | Sequence[np.ndarray]") -> "Histories":
-        return histories if isinstance(histories, cls) else cls(histories)  # type: ignore[arg-type]
-
-    def up_to(self, num_items: int) -> "Histories":
-        """Without the events of rows beyond `num_items`, which a model of so many items does not know."""
-        if all(history.max(initial=0) <= num_items for history in self.items):
-            return self
-        kept = [history <= num_items for history in self.items]
-        ages = None if self.ages is None else [age[k] for age, k in zip(self.ages, kept, strict=True)]
-        return replace(self, items=[h[k] for h, k in zip(self.items, kept, strict=True)], ages=ages)
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return iter(self.items)
-
-    def __getitem__(self, rows: "slice | np.ndarray") -> "Histories":
-        chosen = range(len(self))[rows] if isinstance(rows, slice) else rows.tolist()
-        return Histories(
-            [self.items[row] for row in chosen],
-            None if self.ages is None else [self.ages[row] for row in chosen],
-            None if self.users is None else self.users[rows],
-            None if self.at is None else self.at[rows],
-        )
-
-
-@dataclass(frozen=True)
-class Links:
-    """Weighted neighbours of each item as CSR arrays over rows 0..N, and how a history votes with them.
-
-    The j-th event from the end (0 is the last) votes with exp(-j / decay) + floor, or 1 where decay is None; only the
-    last `window` events vote (None: all).
-    """
-
-    indptr: np.ndarray  # int64 [N+2]
-    indices: np.ndarray  # int32 [nnz]
-    weights: np.ndarray  # float32 [nnz]
-    decay: float | None = None
-    floor: float = 0.0
-    window: int | None = None
-
-    def votes(self, history: np.ndarray, num_rows: int) -> np.ndarray:
-        """Sum of the neighbours' weights, float32 [num_rows]; zeros for an empty history."""
-        items = self._voting(history)
-        neighbours, counts = self._neighbours(items)
-        voted = self.weights[neighbours] * np.repeat(self.vote_weights(len(items)), counts)
-        return np.bincount(self.indices[neighbours], voted, minlength=num_rows).astype(np.float32)
-
-    def votes_for(self, histories: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:
-        """What `votes` says of some rows, for several histories that share most items: float32 [B, R]."""
-        voting = [self._voting(history) for history in histories]
-        lengths = np.array([len(history) for history in voting], np.int64)
-        items, place = np.unique(np.concatenate([*voting, np.zeros(0, np.int64)]), return_inverse=True)
-        age = np.repeat(np.cumsum(lengths), lengths) - 1 - np.arange(lengths.sum())
-        cell = np.repeat(np.arange(len(voting)) * len(items), lengths) + place
-        votes = np.bincount(cell, self._weight_at(age), minlength=len(voting) * len(items))
-        return (votes.reshape(len(voting), len(items)) @ self.between(items, rows)).astype(np.float32)
-
-    def between(self, items: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Weight of the link from each of some items to each of some rows: float64 [H, R], 0 where there is none."""
-        wanted, column_R = np.unique(rows, return_inverse=True)
-        column_N = np.full(len(self.indptr) - 1, -1)
-        column_N[wanted] = np.arange(len(wanted))
-        neighbours, counts = self._neighbours(items)
-        column = column_N[self.indices[neighbours]]
-        hits = np.flatnonzero(column >= 0)  # few
-        row = np.searchsorted(np.cumsum(counts), hits, side="right")
-        cell, weights = row * len(wanted) + column[hits], self.weights[neighbours[hits]]
-        found = np.bincount(cell, weights, minlength=len(items) * len(wanted))
-        return found.reshape(len(items), len(wanted))[:, column_R]
-
-    def up_to(self, num_items: int) -> "Links":
-        """The same in a catalogue of `num_items`, of which those beyond its own have no neighbours."""
-        missing = num_items + 2 - len(self.indptr)
-        return replace(self, indptr=np.pad(self.indptr, (0, missing), "edge")) if missing > 0 else self
-
-    def with_items(self, votes: Sequence[tuple[np.ndarray, np.ndarray]]) -> "Links":
-        """The same with as many more items at the end: for each the rows that vote for it, and their weights."""
-        first = len(self.indptr) - 1
-        voters = np.concatenate([rows for rows, _ in votes])
-        voted_for = np.repeat(np.arange(first, first + len(votes)), [len(rows) for rows, _ in votes])
-        order = np.argsort(voters, kind="stable")
-        # After what each row holds already, so that a row stays sorted.
-        place = np.pad(self.indptr, (0, len(votes)), "edge")[voters[order] + 1]
-        counts = np.bincount(voters, minlength=first + len(votes))
-        indptr = np.pad(self.indptr, (0, len(votes)), "edge") + np.concatenate(([0], np.cumsum(counts)))
-        return replace(
-            self,
-            indptr=indptr.astype(np.int64),
-            indices=np.insert(self.indices, place, voted_for[order]).astype(np.int32),
-            weights=np.insert(self.weights, place, np.concatenate([w for _, w in votes])[order]).astype(np.float32),
-        )
-
-    def vote_weights(self, num_events: int) -> np.ndarray:
-        """How much each of the last events of a history votes, oldest first: float64."""
-        return self._weight_at(np.arange(num_events - 1, -1, -1))
-
-    def _weight_at(self, age: np.ndarray) -> np.ndarray:
-        return np.ones(len(age)) if self.decay is None else np.exp(-age / self.decay) + self.floor
-
-    def _voting(self, history: np.ndarray) -> np.ndarray:
-        return history if self.window is None else history[-self.window :]
-
-    def _neighbours(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where the neighbours of each item stand, one item after the other, and how many each has."""
-        starts, counts = self.indptr[items], self.indptr[items + 1] - self.indptr[items]
-        # Without a Python loop.
-        first = np.repeat(starts - (np.cumsum(counts) - counts), counts)
-        return first + np.arange(counts.sum()), counts
 
 
 @dataclass(frozen=True)
@@ -474,51 +351,6 @@ class Scorer:
         if self.item_scores is not None:
             total += self.item_scores if rows is None else self.item_scores[rows]
         return total
-
-
-def widened(scores_BN: np.ndarray, num_items: int) -> np.ndarray:
-    """`scores_BN` in a catalogue of `num_items`, at least its own: items beyond its own are no candidates (-inf)."""
-    missing = num_items + 1 - scores_BN.shape[1]
-    return np.pad(scores_BN, ((0, 0), (0, missing)), constant_values=-np.inf) if missing else scores_BN
-
-
-def top_k(scores_BN: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and scores of the k best, best first, ties by lower row: int64 [B, K], float32 [B, K].
-
-    Items scored -inf or NaN are no candidates: where fewer than k remain the list ends with row 0 and -inf.
-
-    >>> rows, scores = top_k(np.array([[-np.inf, 1.0, 3.0, 3.0]], np.float32), 2)
-    >>> rows.tolist(), scores.tolist()
-    ([[2, 3]], [[3.0, 3.0]])
-    """
-    rows_BK = np.zeros((len(scores_BN), k), np.int64)
-    best_BK = np.full((len(scores_BN), k), -np.inf, np.float32)
-    for b, scores in enumerate(scores_BN):
-        bound = _bound(scores, k)
-        candidates = np.flatnonzero(scores >= bound) if bound > -np.inf else np.flatnonzero(scores > -np.inf)
-        if k < len(candidates):
-            # Everything at least as good as the k-th best, so that ties at the edge are settled by row.
-            found = scores[candidates]
-            candidates = candidates[found >= np.partition(found, len(found) - k)[len(found) - k]]
-        order = np.argsort(-scores[candidates], kind="stable")[:k]
-        chosen = candidates[order]
-        rows_BK[b, : len(chosen)] = chosen
-        best_BK[b, : len(chosen)] = scores[chosen]
-    return rows_BK, best_BK
-
-
-def _bound(scores: np.ndarray, k: int) -> float:
-    """A score that at least k items reach: the k-th best of the maxima of blocks. -inf where there is none so simply.
-
-    One pass over the scores instead of a partition of them all, which takes ten times as long.
-    """
-    width = min(256, len(scores) // (4 * k))
-    if width < 8:
-        return -np.inf
-    num_blocks = len(scores) // width
-    maxima = np.fmax.reduce(scores[: num_blocks * width].reshape(num_blocks, width), axis=1)
-    maxima[np.isnan(maxima)] = -np.inf
-    return float(np.partition(maxima, num_blocks - k)[num_blocks - k])
 
 
 class OnnxNetwork:

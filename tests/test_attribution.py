@@ -11,10 +11,12 @@ from benchmarks.made import made_log
 from recops import attribution
 from recops.attribution import MOST, NOISE, Account, shares
 from recops.calibration import Fusion
+from recops.histories import Histories
+from recops.links import Links
 from recops.models.ease import Ease
 from recops.release.export import torch_scorer
 from recops.reranking import ItemFacts, Reranker
-from recops.runtime import Histories, Links, Scorer
+from recops.runtime import Scorer
 
 # 1 -> {3: .5, 4: .25}, 2 -> {3: 1, 4: -.5}; items 1..4, 5 and 6 linked to by none.
 LINKS = {

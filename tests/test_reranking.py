@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recops.calibration import Fusion
+from recops.histories import Histories
 from recops.reranking import DAY_S, FEATURES, ItemFacts, Reranker, num_columns
-from recops.runtime import Histories, Scorer
+from recops.runtime import Scorer
 
 NAN = float("nan")
 START = 4 * DAY_S  # Monday, the fifth of January 1970

@@ -1,4 +1,4 @@
-"""The scorer against sums worked by hand, and top-k against a full sort."""
+"""The scorer against sums worked by hand."""
 
 import math
 
@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from recops import calibration, runtime
 from recops.calibration import Fusion
-from recops.runtime import Histories, Links, Scorer, top_k, widened
+from recops.histories import Histories
+from recops.links import Links
+from recops.runtime import Scorer
+from recops.topk import widened
 
 # Links of three items: 1 -> {2: .5, 3: .25}, 2 -> {3: 1}, 3 -> {}.
 LINKS = {
@@ -18,70 +20,6 @@ LINKS = {
     "indices": np.array([2, 3, 3], np.int32),
     "weights": np.array([0.5, 0.25, 1.0], np.float32),
 }
-
-
-def sorted_whole(scores: np.ndarray, k: int) -> list[int]:
-    """Score down, then row up, by Python's own sort; no candidate is scored -inf or NaN."""
-    rows = [row for row, score in enumerate(scores.tolist()) if score > -math.inf]
-    best = sorted(rows, key=lambda row: (-scores[row], row))[:k]
-    return best + [0] * (k - len(best))
-
-
-few_values = st.sampled_from([-math.inf, math.nan, -1.0, 0.0, 0.5, 2.0, math.inf])
-many_values = st.floats(width=32, allow_nan=True, allow_infinity=True)
-
-
-@settings(deadline=None)
-@given(st.data(), st.integers(1, 30))
-def test_top_k_is_the_head_of_a_full_sort(data, k):
-    elements = data.draw(st.sampled_from([few_values, many_values]))
-    scores_BN = data.draw(hnp.arrays(np.float32, st.tuples(st.integers(1, 3), st.integers(1, 24)), elements=elements))
-    rows_BK, best_BK = top_k(scores_BN, k)
-    for scores, rows, best in zip(scores_BN, rows_BK, best_BK, strict=True):
-        assert rows.tolist() == sorted_whole(scores, k)
-        found = np.array(sorted_whole(scores, k))
-        num = int((scores > -np.inf).sum())
-        np.testing.assert_array_equal(best[:num], scores[found][:num][: len(best)])
-        assert (best[num:] == -np.inf).all()
-
-
-@pytest.mark.parametrize("num_values", [3, 40, 100_000])
-@pytest.mark.parametrize("k", [1, 10, 100])
-def test_top_k_of_a_large_catalogue_with_ties(num_values, k):
-    rng = np.random.default_rng(num_values)
-    scores_BN = rng.integers(0, num_values, (2, 20_000)).astype(np.float32)
-    scores_BN[:, rng.integers(0, 20_000, 5_000)] = -np.inf
-    scores_BN[1, 7] = np.nan
-    for scores, rows in zip(scores_BN, top_k(scores_BN, k)[0], strict=True):
-        assert rows.tolist() == sorted_whole(scores, k)
-
-
-def test_top_k_of_no_users():
-    rows_BK, best_BK = top_k(np.zeros((0, 5), np.float32), 3)
-    assert rows_BK.shape == best_BK.shape == (0, 3)
-
-
-def test_links_vote_alike_without_decay():
-    votes = Links(**LINKS).votes(np.array([1, 2]), 4)
-    assert votes.tolist() == [0, 0, 0.5, 1.25]
-    assert votes.dtype == np.float32
-
-
-def test_links_vote_by_age():
-    # 2 is the last event (age 0), 1 the one before: weights 1 + .1 and exp(-1/2) + .1.
-    votes = Links(**LINKS, decay=2.0, floor=0.1).votes(np.array([1, 2]), 4)
-    older = math.exp(-0.5) + 0.1
-    np.testing.assert_allclose(votes, [0, 0, 0.5 * older, 0.25 * older + 1.1], rtol=1e-6)
-
-
-def test_links_count_a_repeated_event_each_time_and_only_the_window():
-    assert Links(**LINKS).votes(np.array([1, 1]), 4).tolist() == [0, 0, 1.0, 0.5]
-    assert Links(**LINKS, window=1).votes(np.array([1, 2]), 4).tolist() == [0, 0, 0, 1.0]
-
-
-def test_links_of_nothing_are_zero():
-    assert Links(**LINKS).votes(np.array([], np.int64), 4).tolist() == [0, 0, 0, 0]
-    assert Links(**LINKS).votes(np.array([3]), 4).tolist() == [0, 0, 0, 0]
 
 
 def test_histories_are_padded_on_the_left_and_cut_at_the_front():
@@ -263,20 +201,6 @@ def test_a_member_without_weight_for_someone_does_not_answer_them():
     empty = np.zeros(0, np.int64)
     assert scorer.answers([empty, np.array([1]), np.array([1, 1])]).tolist() == [False, True, True]
     assert scorer.scores([empty])[0, 1:].tolist() == [5, 4]
-
-
-@settings(deadline=None)
-@given(
-    st.lists(st.lists(st.integers(1, 3), max_size=5), max_size=4),
-    st.lists(st.integers(0, 3), max_size=5),
-    st.sampled_from([None, 1.5]),
-    st.sampled_from([None, 2]),
-)
-def test_votes_for_some_rows_are_those_of_all(histories, rows, decay, window):
-    links, rows = Links(**LINKS, decay=decay, floor=0.1, window=window), np.array(rows, np.int64)
-    arrays = [np.array(history, np.int64) for history in histories]
-    expected = np.array([links.votes(history, 4)[rows] for history in arrays]).reshape(len(arrays), len(rows))
-    np.testing.assert_allclose(links.votes_for(arrays, rows), expected, rtol=1e-6)
 
 
 def test_scores_of_what_was_said_already_are_the_same():

@@ -16,7 +16,8 @@ from recops.data.interactions import Interactions, make_interactions
 from recops.evaluation.judging import Judging
 from recops.evaluation.protocol import RankedUsers, ranked_lists
 from recops.params import EvaluateParams
-from recops.runtime import Scorer, top_k
+from recops.runtime import Scorer
+from recops.topk import top_k
 
 Candidates = Sequence[np.ndarray]  # U int arrays of item rows, 0 for an item that was never trained on
 

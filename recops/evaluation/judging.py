@@ -19,8 +19,9 @@ from recops.data.impressions import Impressions
 from recops.data.interactions import Interactions
 from recops.errors import CallError
 from recops.evaluation.protocol import Evaluation, RankedUsers, evaluate, metric_values, rank_users
+from recops.histories import Histories
 from recops.params import EvaluateParams
-from recops.runtime import Histories, Scorer
+from recops.runtime import Scorer
 
 # What a user had before the part that is judged, beside the train part.
 EARLIER_PARTS: dict[str, list[str]] = {"valid": [], "test": ["valid"]}

@@ -17,7 +17,9 @@ from scipy import sparse
 from recops import plugins
 from recops.evaluation.bootstrap import mean_intervals
 from recops.evaluation.segments import segments
-from recops.runtime import Histories, Scorer, top_k, widened
+from recops.histories import Histories
+from recops.runtime import Scorer
+from recops.topk import top_k, widened
 
 SCORES_AT_ONCE = 16_000_000  # float32 scores held at a time: 64 MB
 

@@ -13,7 +13,8 @@ import polars as pl
 
 from recops.data.interactions import Interactions
 from recops.errors import CallError
-from recops.runtime import Histories, RatingScale, Scorer
+from recops.histories import Histories
+from recops.runtime import RatingScale, Scorer
 
 BATCH = 256
 # Events at the mean that a user or an item is credited with before its own mean is believed.

@@ -22,11 +22,13 @@ from recops.data.interactions import Catalogue, Interactions
 from recops.errors import CallError
 from recops.evaluation.judging import Judging, metric_k
 from recops.evaluation.protocol import mask_candidates, metric_values
+from recops.histories import Histories
 from recops.models._listwise import Adjustment, Lists, learn
 from recops.models.fusion import Fusion
 from recops.protocols import FitReport, ServingParts
 from recops.reranking import FEATURES, ItemFacts, Reranker, num_columns
-from recops.runtime import Histories, Scorer, widened
+from recops.runtime import Scorer
+from recops.topk import widened
 
 _SCORES_AT_ONCE = 4_000_000  # float32, for each member
 _NETWORK = "reranker."  # names of the network's weights in the state begin so

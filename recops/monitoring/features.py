@@ -22,8 +22,10 @@ from typing import Any
 
 import numpy as np
 
+from recops.histories import Histories
 from recops.monitoring.log import NUM_POPULARITY_BINS, EventLog
-from recops.runtime import Histories, Scorer, top_k
+from recops.runtime import Scorer
+from recops.topk import top_k
 
 Profile = dict[str, Any]
 NUM_BINS = 100

@@ -21,10 +21,11 @@ import torch
 from recops import bundle as files
 from recops.data.content import ItemContent
 from recops.errors import RefusedError
+from recops.links import Links
 from recops.protocols import ServingParts
 from recops.release.onnx_graph import Dims, save_graph, to_onnx
 from recops.reranking import Reranker, num_columns
-from recops.runtime import Links, RatingScale, Scorer
+from recops.runtime import RatingScale, Scorer
 from recops.words import write_words
 
 ITEM_COLUMNS = ("item_id", "title", "categories", "price", "available", "published_at")

@@ -19,8 +19,9 @@ from recops.evaluation.bootstrap import paired_bootstrap
 from recops.evaluation.judging import metric_k
 from recops.evaluation.protocol import metric_values, rank_users, ranked_lists
 from recops.evaluation.segments import ITEM_CLASSES, item_classes, segments, user_segments
+from recops.histories import Histories
 from recops.params import GateParams
-from recops.runtime import Histories, Scorer
+from recops.runtime import Scorer
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ import numpy as np
 
 from recops.bundle import Bundle
 from recops.errors import RefusedError
+from recops.histories import Histories
 from recops.protocols import ServingParts
 from recops.release.export import cut_links, torch_scorer
-from recops.runtime import Histories, top_k
+from recops.topk import top_k
 
 MAX_DIFFERENCE = 1e-4
 TIE = 1e-5

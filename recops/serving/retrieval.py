@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from recops.attribution import Account
-from recops.runtime import Histories, top_k
+from recops.histories import Histories
 from recops.serving.reasons import Reasons
 from recops.serving.release import Release
 from recops.serving.requests import RULES, Recommend, Score, Similar, Who
+from recops.topk import top_k
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ import polars as pl
 
 from recops.data.interactions import Interactions
 from recops.encoders.content import GUESSED
+from recops.histories import Histories
 from recops.monitoring.features import Scoring
 from recops.monitoring.profile import reference_profile
 from recops.release.export import export_bundle, torch_scorer
 from recops.release.parity import check_parity
-from recops.runtime import Histories
 from recops.stages.project import Project
 from recops.stages.refit import refit
 from recops.stages.task import for_unknown, read_train

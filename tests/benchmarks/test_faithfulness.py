@@ -3,7 +3,8 @@
 import numpy as np
 
 from benchmarks.faithfulness import K, falls, interval
-from recops.runtime import Links, Scorer
+from recops.links import Links
+from recops.runtime import Scorer
 
 
 def test_an_item_falls_when_what_carried_it_is_taken_out():

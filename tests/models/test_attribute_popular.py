@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 
 from recops.data.content import item_content
+from recops.histories import Histories
 from recops.models.attribute_popular import AttributePopular
 from recops.release.export import torch_scorer
-from recops.runtime import Histories
 from recops.training.loop import new_model
 from tests.models.small_logs import positives
 

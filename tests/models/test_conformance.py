@@ -15,12 +15,13 @@ from recops.data.content import item_content
 from recops.data.interactions import Catalogue, Interactions, make_interactions
 from recops.evaluation.judging import Judging
 from recops.evaluation.ratings import predictions, rating_figures, ratings_of
+from recops.histories import Histories
 from recops.models.rating_means import RatingMeans
 from recops.params import EvaluateParams
 from recops.plugins import load, names
 from recops.protocols import ServingParts
 from recops.release.export import FACTS, ITEM_COLUMNS, export_bundle, torch_scorer
-from recops.runtime import Histories, Scorer
+from recops.runtime import Scorer
 from recops.training.loop import fit_model, new_model
 
 MODELS = names("models")

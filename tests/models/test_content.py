@@ -14,6 +14,7 @@ from recops.calibration import Fusion
 from recops.data.content import ItemContent, item_content
 from recops.data.interactions import Interactions
 from recops.errors import CallError, RefusedError
+from recops.links import Links
 from recops.models._content import Projection
 from recops.models.content_knn import ContentKnn
 from recops.models.ease import Ease
@@ -21,7 +22,7 @@ from recops.plugins import load
 from recops.protocols import ServingParts
 from recops.release.export import FACTS, ITEM_COLUMNS, export_bundle, torch_scorer
 from recops.release.parity import measure_parity
-from recops.runtime import Links, Scorer
+from recops.runtime import Scorer
 from recops.training.loop import fit_model, new_model
 from tests.models.small_logs import positives
 

@@ -8,11 +8,12 @@ import pytest
 from pydantic import ValidationError
 
 from recops.evaluation.judging import Judging
+from recops.links import Links
 from recops.models.fusion import Fusion, _candidates, _drawn
 from recops.params import EvaluateParams
 from recops.protocols import ServingParts
 from recops.release.export import torch_scorer
-from recops.runtime import Links, Scorer
+from recops.runtime import Scorer
 
 NUM_ITEMS, NUM_USERS = 40, 400
 

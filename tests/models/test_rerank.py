@@ -18,13 +18,14 @@ from recops.data.interactions import Catalogue, Interactions
 from recops.data.vocabulary import Vocabulary
 from recops.errors import BundleError, CallError
 from recops.evaluation.judging import Judging
+from recops.histories import Histories
 from recops.models._listwise import Lists, learn
 from recops.models.rerank import Rerank, item_facts
 from recops.params import EvaluateParams
 from recops.protocols import FitReport, ServingParts
 from recops.release.export import FACTS, ITEM_COLUMNS, export_bundle, torch_scorer
 from recops.release.parity import check_parity
-from recops.runtime import Histories, Scorer
+from recops.runtime import Scorer
 from recops.serving.release import Release
 from recops.serving.requests import Recommend, parse
 from recops.serving.retrieval import recommend

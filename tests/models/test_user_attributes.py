@@ -14,12 +14,13 @@ from recops.calibration import Fusion
 from recops.data.content import item_content
 from recops.data.interactions import Interactions
 from recops.errors import RefusedError
+from recops.histories import Histories
 from recops.models.neural_cf import NeuralCf
 from recops.models.two_tower import TwoTower
 from recops.protocols import ServingParts
 from recops.release.export import export_bundle, torch_scorer
 from recops.release.parity import measure_parity
-from recops.runtime import Histories, Scorer
+from recops.runtime import Scorer
 from recops.serving.release import Release
 from recops.serving.requests import Recommend
 from recops.serving.retrieval import Stored, recommend

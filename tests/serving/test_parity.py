@@ -14,7 +14,7 @@ from recops.bundle import Pointer, load_bundle, release_folder, write_pointer
 from recops.models.sasrec import Sasrec
 from recops.release.export import export_bundle, torch_scorer
 from recops.release.parity import compare_lists
-from recops.runtime import top_k
+from recops.topk import top_k
 from tests.release.small_bundles import facts, items
 
 NUM_USERS, NUM_ITEMS, K = 1000, 500, 20

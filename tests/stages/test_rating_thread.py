@@ -14,8 +14,8 @@ from recops.data.interactions import read_interactions
 from recops.data.split import split_events
 from recops.errors import CallError
 from recops.evaluation.ratings import damped_means
+from recops.histories import Histories
 from recops.release import gate
-from recops.runtime import Histories
 from recops.serving.release import Release
 from recops.serving.requests import Recommend, Score
 from recops.serving.retrieval import recommend, score

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from recops.calibration import Fusion
-from recops.runtime import top_k
 from recops.serving.assistant.catalogue import Catalogue
 from recops.serving.assistant.wishes import Prices, Span, Wishes
 from recops.serving.release import NO_TIME
+from recops.topk import top_k
 
 # Of each signal: vectors of content near the asker's words; BM25 of these; content near the items that are liked, and
 # links of the model to them; the model's own scores for the user; being named itself ('have you got …'); categories
