@@ -18,6 +18,7 @@ from recops.bundle import load_bundle, read_pointer, release_folder
 from recops.errors import BundleError, RecopsError
 from recops.serving import counters
 from recops.serving.answers import AnswerLog
+from recops.serving.assistant.catalogue import catalogue_of, was_asked
 from recops.serving.online_items import OnlineItems
 from recops.serving.release import Encoders, Release
 from recops.serving.requests import Recommend, Similar
@@ -157,6 +158,8 @@ class State:
             if self._was_refused(wanted):
                 return
             release = load_release(folder, wanted, self.settings.threads, self.settings.source)
+            if self.release is not None and was_asked(self.release):
+                catalogue_of(release)  # here, so that no question waits for it; who never asks has no use for it
         except Exception as error:
             if self._was_refused(wanted):
                 return

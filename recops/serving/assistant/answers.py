@@ -29,14 +29,15 @@ def asked_for(wishes: Wishes) -> list[str]:
     parts = [" or ".join(group) for group in wishes.categories]
     if wishes.dates is not None:
         parts.append(wishes.dates.text)
-    parts += [f"not {span.text}" for span in wishes.not_dates]
+    parts += [f"not {span.text}" for span in wishes.not_dates if span.text]
     if wishes.price is not None:
         parts.append(f"price {wishes.price.text()}")
     return [*parts, *wishes.yes_or_no()]
 
 
-def found_text(catalogue: Catalogue, wishes: Wishes, rows: Sequence[int]) -> str:
-    """What was found; `rows` are those of the list, best first. No item but these is named."""
+def found_text(catalogue: Catalogue, wishes: Wishes, rows: Sequence[int], meets_text: bool = True) -> str:
+    """What was found; `rows` are those of the list, best first. No item but these is named. `meets_text`: whether any
+    has to do with the words that were asked for, else that is said."""
     lacking = remarks(catalogue, wishes)
     if not len(rows):
         return " ".join([*lacking, _nothing(catalogue, wishes)])
@@ -45,8 +46,11 @@ def found_text(catalogue: Catalogue, wishes: Wishes, rows: Sequence[int]) -> str
     listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
     rest = f", and {more} more below" if more else ""
     asked = asked_for(wishes)
+    if wishes.text and not meets_text:
+        within = f" among what you asked for ({'; '.join(asked)})" if asked else ""
+        return " ".join([*lacking, f"I found nothing for “{wishes.said}”{within}. What comes nearest: {listed}{rest}."])
     if wishes.text:
-        asked.append(f"for “{wishes.text}”")
+        asked.append(f"for “{wishes.said}”")
     begin = f"For what you asked ({'; '.join(asked)}) I found" if asked else "I would suggest"
     return " ".join([*lacking, f"{begin} {listed}{rest}."])
 
@@ -63,9 +67,9 @@ def why_text(catalogue: Catalogue, rows: Sequence[int], reasons: Sequence[str]) 
 def remarks(catalogue: Catalogue, wishes: Wishes) -> list[str]:
     """What the asker should know: names that are not there, facts that the catalogue does not have."""
     told = [f"I know nothing called “{name}”." for name in wishes.unknown]
-    if wishes.price is not None and not catalogue.has_prices:
+    if (wishes.price is not None or wishes.cheapest) and not catalogue.has_prices:
         told.append("This catalogue has no prices.")
-    if (wishes.dates is not None or wishes.not_dates) and not catalogue.has_dates:
+    if (wishes.dates is not None or wishes.not_dates or wishes.newest) and not catalogue.has_dates:
         told.append("This catalogue has no dates.")
     if wishes.available is not None and not catalogue.knows_available:
         told.append("This catalogue does not say what is available.")

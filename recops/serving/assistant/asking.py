@@ -6,6 +6,7 @@ catalogue and holds every hard constraint: the list is made before any language 
 
 import logging
 from dataclasses import dataclass, replace
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ class Found:
     text: str
     source: str
     retrieved_by: list[str]
+    named: dict[str, list[dict[str, Any]]]  # the items that a question was understood to name, by how it names them
     phrased_by: str = TEMPLATE
 
 
@@ -44,7 +46,7 @@ def told(found: Found) -> dict[str, Any]:
     return {
         "answer": found.text,
         "items": found.items,
-        "understood": found.wishes.told(),
+        "understood": found.wishes.told() | found.named,
         "retrieved_by": found.retrieved_by,
         "phrased_by": found.phrased_by,
         "source": found.source,
@@ -57,9 +59,11 @@ def ask(
     stored: Stored | None,
     model: LanguageModel | None = None,
     now_us: int | None = None,
+    until: float | None = None,
 ) -> Found:
     """`now_us`: what 'this week' is counted from; None: now. The model is asked while nothing is held that others wait
-    for; where it fails, is busy, or writes what the check refuses, the template answers."""
+    for; where it fails, is busy, or writes what the check refuses, the template answers. Raises TimeoutError where
+    other questions take until the moment `until` of the monotonic clock, the time of the model not counted."""
     now_us = fits.today_us() if now_us is None else now_us
     catalogue = catalogue_of(release)
     known = release.row_of
@@ -67,22 +71,27 @@ def ask(
         (turn.question, [known[item_id] for item_id in turn.items if item_id in known])
         for turn in request.conversation or ()
     ]
-    with catalogue.used_for(release):
+    with catalogue.used_for(release, until):
         wishes = understand(request.question, catalogue, now_us, conversation)
     if model is not None and model.understands and wishes.why is None:
+        start = monotonic()
         proposal = _said(model, proposals.messages(request.question))
+        until = None if until is None else until + monotonic() - start
+        if proposal is None:
+            model = None  # one that does not answer is not waited for twice
         if proposal is not None and (read := proposals.read(proposal)) is not None:
-            with catalogue.used_for(release):
-                wishes = proposals.taken_up(wishes, read, catalogue)
-    with catalogue.used_for(release):
+            with catalogue.used_for(release, until):
+                wishes = proposals.taken_up(wishes, read, catalogue, request.question)
+    with catalogue.used_for(release, until):
         found = _answered(catalogue, request, stored, wishes, conversation, now_us)
         if model is None or wishes.why is not None or not found.rows:
             return found
         messages = phrasing.messages(catalogue, wishes, request.question, found.rows)
+    start = monotonic()
     text = _said(model, messages)
     if text is None:
         return found
-    with catalogue.used_for(release):
+    with catalogue.used_for(release, None if until is None else until + monotonic() - start):
         wrong = phrasing.objection(text, catalogue, wishes, found.rows)
         remarks = answers.remarks(catalogue, wishes)
     counters.PHRASED.labels("refused" if wrong else "used").inc()
@@ -119,11 +128,12 @@ def _answered(
     as_list = Recommend.model_construct(user_id=request.user_id, history=history, k=request.k)
     for is_hidden in hidden(release, as_list, someone, stored).values():
         mask &= ~is_hidden
-    ranking = rank(catalogue, wishes, mask, account.scores, request.k)
+    ranking = rank(catalogue, wishes, mask, account.scores, min(request.k, wishes.count or request.k))
     reasons = fits.reasons(catalogue, wishes, ranking, account)
     rows = ranking.rows.tolist()
-    text = answers.found_text(catalogue, wishes, rows)
-    return Found(wishes, rows, _items(release, ranking, reasons), text, someone.source, ranking.retrieved_by)
+    text = answers.found_text(catalogue, wishes, rows, fits.meets_text(catalogue, wishes, ranking))
+    items, named = _items(release, ranking, reasons), _named(release, wishes)
+    return Found(wishes, rows, items, text, someone.source, ranking.retrieved_by, named)
 
 
 def _why(
@@ -153,7 +163,16 @@ def _why(
     ]
     parts += ["it was among what fits"] * (len(rows) - len(parts))
     text = answers.why_text(catalogue, rows.tolist(), parts)
-    return Found(wishes, rows.tolist(), _items(catalogue.release, ranking, parts), text, source, ["model"])
+    return Found(wishes, rows.tolist(), _items(catalogue.release, ranking, parts), text, source, ["model"], {})
+
+
+def _named(release: Release, wishes: Wishes) -> dict[str, list[dict[str, Any]]]:
+    named = {"likes": wishes.likes, "dislikes": wishes.dislikes}
+    return {
+        how: [{"item_id": release.ids[row - 1], "title": release.titles[row - 1]} for row in rows]
+        for how, rows in named.items()
+        if rows
+    }
 
 
 def _items(release: Release, ranking: Ranking, reasons: list[str]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,11 @@ def catalogue_of(release: Release) -> "Catalogue":
         return kept["catalogue"]
 
 
+def was_asked(release: Release) -> bool:
+    """Whether the catalogue of a release has been made."""
+    return "catalogue" in release.encoders.kept
+
+
 class Catalogue:
     """Arrays are over rows 0..N. `starts` and `ends` int64 are when an item appeared, in µs: from `published_at`, else
     from the year in brackets at the end of its title (then the whole year), else NO_TIME; `prices` NaN where unknown.
@@ -59,11 +65,16 @@ class Catalogue:
         self.use(release)
 
     @contextmanager
-    def used_for(self, release: Release) -> Iterator[None]:
-        """Holds it for one thread, as that of `release`."""
-        with self._lock:
+    def used_for(self, release: Release, until: float | None = None) -> Iterator[None]:
+        """Holds it for one thread, as that of `release`. Raises TimeoutError where others hold it until the moment
+        `until` of the monotonic clock; None: it waits as long as it takes."""
+        if not self._lock.acquire(timeout=-1 if until is None else max(until - monotonic(), 0.0)):
+            raise TimeoutError("other questions are being answered")
+        try:
             self.use(release)
             yield
+        finally:
+            self._lock.release()
 
     def use(self, release: Release) -> None:
         """Makes it that of `release`, which may know other items than the one before."""
@@ -79,6 +90,7 @@ class Catalogue:
         if names != self.categories.names:
             self.categories = Categories(names)
         self.prices = release.columns.price
+        self.has_title = np.array([False, *(title is not None for title in release.titles)])
         self._date(release)
 
     def _take_in(self, row: int, release: Release) -> None:
@@ -208,22 +220,32 @@ class Catalogue:
         return self.categories.meant(phrases, lambda texts: self.encoded(texts))
 
     def cosines(self, vector: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """float32 [R]: of a vector of length 1 with the content of some rows; 0 for an item without."""
+        """float32 [R]: of a vector of length 1 with the content of some rows; NaN for an item without a title where
+        others have one, since little is known of what it is."""
         vectors = self.vectors
         assert vectors is not None
         found = np.empty(len(rows), np.float32)
         for start in range(0, len(rows), BLOCK):
             part = rows[start : start + BLOCK]
             found[start : start + BLOCK] = vectors[part].astype(np.float32) @ vector
+        if self.has_title.any():
+            found[~self.has_title[rows]] = np.nan
         return found
 
     def linked(self, items: np.ndarray, rows: np.ndarray) -> np.ndarray | None:
-        """How near the model that was trained puts some items to others, float64 [H, R]: by its links, else the cosine
-        of its vectors; None where it has neither."""
+        """How near the model that was trained puts some items to others, float64 [H, R]: by the links that what was
+        chosen together made, of all members that have any, each as a share of its strongest; else the cosine of its
+        vectors; None where it has neither."""
         scorer = self.release.bundle.scorer
-        if scorer.linked is not None:
-            return scorer.linked.between(items, rows)
-        return None if scorer.vectors is None else cosines(scorer.vectors[items], scorer.vectors[rows])
+        # Links of content say nothing of who chose what, and are in `likeness` already.
+        links = [part.links for part in scorer.parts if part.links is not None and part.nearness is None]
+        if not links:
+            return None if scorer.vectors is None else cosines(scorer.vectors[items], scorer.vectors[rows])
+        found = np.zeros((len(items), len(rows)))
+        for some in links:
+            between = some.up_to(scorer.num_items).between(items, rows)
+            found += between / np.maximum(np.abs(between).max(1, initial=0), 1e-12)[:, None]
+        return found / len(links)
 
 
 def _early(start_us: int) -> int:

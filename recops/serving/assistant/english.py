@@ -23,18 +23,21 @@ GENERIC = words(
 )
 # Words that ask, and say nothing of what for.
 FILLER = GENERIC | words(
-    """a about after again all also am an and another any anything are around as at be because been before being best
-    better between both but buy by came can cannot come could did do does doing done else enjoy ever every fan few find
-    for from get give given go goes good got great had happen happened happening has have having he her here hers him
-    his how i id idea ideas if ill im in into is it items its ive just know let like liked list listen look looking lot
-    love loved made make many may maybe me might more most much must my need needs next no nor not nothing now of off ok
-    okay on once only onto or other others our out over own per perhaps really read recommend recommendation
-    recommendations recommended released same say see seen shall she should shown similar since so some somebody someone
-    something such suggest suggestion suggestions sure tell than thank thanks that thats the their them then there these
-    they this those though through to today told tonight too try under until up upon us very want wanted was watch way
-    we well were what whats when where whether which while who whom whose why will wish with within without would year
-    years yet you your yours"""
+    """a about after again all already also am an and another any anything are around as at be because been before being
+    best better between bored both but buy by came can cannot cheers come could did do does doing done dont either
+    else enjoy even ever every fan favorite favourite few find for from get give given go goes good got great had
+    happen happened happening has have having he hello her here hers hey hi him his how i id idea ideas if ill im
+    in into is it items its ive just know let like liked list listen look looking lot love loved made make many may
+    maybe me might more most much must my need needs neither next no none nor not nothing now of off ok okay on
+    once only onto or other others our out over own per perhaps popular rather read really recommend recommendation
+    recommendations recommended released same say see seen sell shall she should shown similar since so some
+    somebody someone something such suggest suggestion suggestions sure surprise tell than thank thanks that thats
+    the their them then there these they this those though through to today told tonight too try under until up
+    upon us very want wanted was watch way we well were what whats when where whether which while who whom whose
+    why will wish with within without would year years yet you your yours"""
 )
+# After these a word such as 'music' is what an item is about.
+TOPIC_FOLLOWS = words("about with featuring involving")
 # Names of categories that say nothing when they stand in a sentence.
 EMPTY_NAMES = (FILLER - words("music")) | words("best good great new top")
 # A title of these words alone is none that a sentence can name.
@@ -54,7 +57,7 @@ HARMLESS = words(
     """only sure just necessarily really know mind matter much bad thing many yet all always long short longer again
     idea problem worries thanks thank old new older newer more less than over under before after while even"""
 )
-OF_DEGREE = re.compile(r"(?:too|very|so|that|all that)\s+\w+")
+OF_DEGREE = re.compile(r"(?:too|very|so|that|all that)\s+(?P<what>\w+)")
 ORDINALS = {
     word: place
     for place, word in enumerate(
@@ -64,19 +67,22 @@ ORDINALS = {
 
 _NEVER = r"(?:do not|does not|did not|don't|doesn't|didn't|dont|didnt|never|can't|cannot)\s+(?:really\s+|much\s+)?"
 _PERSON = r"(?:i|we)(?:'ve| have)?\s+(?:really\s+|also\s+|just\s+|already\s+)?"
+_HAD = r"(?:seen|saw|watched|read|heard|played|bought|owned?)"
 # A word before a title, and what it says of it.
 MARKER = pattern(
-    rf"(?P<disliked>{_NEVER}(?:like|love|enjoy|stand|want)d?|hate[ds]?|dislike[ds]?|unlike|nothing like|not like|"
-    r"fed up with)",
-    r"(?P<refused>(?:but |and )?not|except(?: for)?|excluding|without|other than|apart from|besides|anything but|"
-    r"instead of|rather than|no)",
+    rf"(?P<disliked>{_NEVER}(?:like|love|enjoy|stand|want)d?|hate[ds]?|dislike[ds]?|unlike|nothing like|"
+    r"(?:but |and )?not like|fed up with)",
+    rf"(?P<refused>{_PERSON}{_HAD}|(?:i|we)(?:'ve)? already (?:have|know|got)|already {_HAD}|(?:but |and )?not|none of|"
+    r"neither(?: of)?|except(?: for)?|excluding|without|other than|apart from|besides|anything but|instead of|"
+    r"rather than|no)",
     r"(?P<liked>like|similar to|such as|in the (?:style|vein|spirit) of|along the lines of|reminiscent of|resembling|"
     rf"akin to|as good as|comparable to|{_PERSON}(?:love[ds]?|liked?|enjoy(?:ed)?|adored?)|fans? of|close to|"
     r"that goes with|to go with|reminds? me of)",
+    r"(?P<than>than)",
 )
 KIND_OF = re.compile(
     r"\s*(?:(?:the|that|this|a|my)\s+)?(?:film|movie|book|novel|song|album|artist|band|game|show|series|article|product|"
-    r"item)s?\s+(?:called\s+|named\s+)?"
+    r"item)s?\s+(?:called\s+|named\s+)?|\s*the\s+(?:first|original)\s+"
 )
 AND = re.compile(r"\s*(?:,\s*(?:and|or|nor)?|\band\b|\bor\b|\bnor\b|&)\s+", re.I)
 _NTH = rf"(?:{'|'.join(ORDINALS)}|\d{{1,2}}(?:st|nd|rd|th)|last)"
@@ -85,37 +91,49 @@ ORDINAL = re.compile(
     rf"\b(?:the\s+(?P<a>{_NTH}){_ONE}|(?P<b>{_NTH})\s+one|(?:number|no\.|nr\.?)\s*(?P<c>\d{{1,2}}))"
     r"(?!\s*(?:\w*\s+)?(?:years?|months?|weeks?|days?)\b)\b|#(?P<d>\d{1,2})\b"
 )
-ALL_SHOWN = pattern(r"(?:these|those|them)(?:\s+ones)?")
+ALL_SHOWN = pattern(r"(?:(?:all|any|both|either)\s+(?:of\s+)?)?(?:these|those|them)(?:\s+ones)?")
 FIRST_SHOWN = pattern(
     r"(?:this|that|it)(?:\s+one)?", after=r"\b(?=\s*(?:[,.?!;]|$|but\b|and\b|from\b|under\b|only\b|with))"
 )
+_WHY = r"^\W*(?:but |and |so |ok(?:ay)?,? )?why\b(?!\s+(?:not|don't)\b)"
 WHY = re.compile(
-    r"^\W*(?:but |and |so |ok(?:ay)?,? )?(?:why\b.*?\b(?:show\w*|recommend\w*|suggest\w*|see\w*|get|got|getting|gave|"
-    r"give\w*|pick\w*|chose|choose|list\w*|this|these|that|those|it|one|here)\b|why\W*$|how come you\b|"
+    rf"{_WHY}.*?\b(?:show\w*|recommend\w*|suggest\w*|see\w*|get|got|getting|gave|give\w*|pick\w*|chose|choose|"
+    rf"list\w*|this|these|that|those|it|one|here)\b|{_WHY}\W*$|^\W*(?:but |and |so |ok(?:ay)?,? )?(?:how come you\b|"
     r"what made you\b|explain (?:this|these|that|the|your)\b)"
 )
+BEGINS_WITH_WHY = re.compile(_WHY)
 AVAILABLE = pattern(
     r"(?P<no>(?:not|currently not|no longer)\s+(?:available|in stock)|out of stock|sold out|unavailable)",
     r"(?:(?:that|which)\s+(?:is|are)\s+)?(?:currently\s+|still\s+|now\s+)?(?:in stock|ready to ship|"
     r"available(?:\s+(?:now|today|right now|immediately))?|can be (?:delivered|shipped)|you have in stock)",
 )
 NEGATED = pattern(
-    r"(?:(?:but|and)\s+)?(?:not|no|without|except(?:\s+for)?|excluding|other than|apart from|anything but|nothing|"
-    r"never|non|avoid|minus|free of|rather than|instead of|hate|dislike|fed up with|(?:do not|don't|dont|did not|"
-    r"didn't|cannot|can't)\s+(?:want|like|need|stand|enjoy|show me|include)|aren't|isn't|arent|isnt|"
+    r"(?:(?:but|and)\s+)?(?:not|no|neither|without|except(?:\s+for)?|excluding|other than|apart from|anything but|"
+    r"nothing|never|non|avoid|minus|free of|rather than|instead of|hate|dislike|fed up with|(?:do not|don't|dont|"
+    r"did not|didn't|cannot|can't)\s+(?:want|like|need|stand|enjoy|show me|include)|aren't|isn't|arent|isnt|"
     r"(?:do not|don't|does not|doesn't)\s+have)",
     after=r"\b[\s-]*(?:(?:a|an|any|the|with|about|another|of|on|in|that is|that's|which is|those|ones|more|containing|"
     r"featuring|involving|made of|made from|from|like|is|be)\s+)*",
 )
 CHEAP = pattern(
     r"(?P<no>not\s+(?:too\s+|very\s+|so\s+)?(?:expensive|dear|pricey|costly))",
-    r"(?P<cheap>cheap(?:est)?|inexpensive|affordable|low[ -]priced|good value)",
-    r"(?P<dear>most expensive|expensive|luxur(?:y|ious)|premium|high[ -]end)",
+    r"(?P<cheapest>cheapest|least expensive|lowest[ -]priced)",
+    r"(?P<dearest>most expensive|dearest|priciest)",
+    r"(?P<cheap>cheap|inexpensive|affordable|low[ -]priced|good value)",
+    r"(?P<dear>expensive|luxur(?:y|ious)|premium|high[ -]end)",
 )
 # What is to be given is not called a gift.
 GIFT = pattern(r"(?:gifts?|presents?)(?:\s+ideas?)?", after=r"\b(?=[^.;?!]*\bfor\b)")
 NEW = pattern(
-    r"(?P<new>newest|latest|most recent|recent|recently|up to date|new releases?|brand new)", r"(?P<old>oldest)"
+    r"(?P<newest>newest|latest|most recent)",
+    r"(?P<oldest>oldest|earliest)",
+    r"(?P<new>recent|recently|up to date|new releases?|brand new)",
+)
+# Of a kind of item ('old films'); of anything else it is what the item is about.
+AGES = {"new": 1, "modern": 1, "old": -1, "classic": -1}
+LESS = re.compile(
+    r"\b(?:(?:a bit|a little|much|somewhat)\s+)?less\s+(?!than\b|expensive\b|pricey\b|costly\b)(?P<what>\w+)"
+    r"(?:\s+than\b)?"
 )
 COMPARED_WITH_SHOWN = pattern(
     r"(?P<cheaper>cheaper|less expensive|less pricey|lower priced|less costly)",
@@ -130,9 +148,10 @@ OTHERS = pattern(
 )
 AMONG_SHOWN = pattern(r"(?:of|among|from|which of|out of)\s+(?:these|those|them)")
 CONTINUES = re.compile(
-    r"^\W*(?:and|but|only|just|also|what about|how about|ok|okay|yes|no|now|then|instead|or|same|still|without|not|"
-    r"except|make (?:it|them)|show me (?:more|others))\b"
+    r"^\W*(?:and|but|only|just|also|what about|how about|ok|okay|yes|no|now|then|instead|rather|or|same|still|without|"
+    r"not|except|make (?:it|them)|show me (?:more|others))\b"
 )
+ADDS_ANOTHER = re.compile(r"^\W*(?:and\s+)?or\b")
 REPLACES = pattern(r"instead|what about|how about|rather")
 IS_COMPARATIVE = re.compile(
     r"^\W*(?:something|anything|ones)?\s*(?:that is |that's )?(?:a bit|a little|much|even|slightly)?\s*"

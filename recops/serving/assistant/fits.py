@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from recops.attribution import Account
+from recops.serving.assistant import english
 from recops.serving.assistant.catalogue import Catalogue
 from recops.serving.assistant.ranking import Ranking
 from recops.serving.assistant.wishes import Wishes
@@ -36,8 +37,8 @@ def reasons(
     for place, row in enumerate(rows):
         parts = [*holding[place], *liked[place], *found_words[place]]
         parts += [f"{name}, which you lean to" for name in wishes.leanings if name in _categories(catalogue, row)][:1]
-        if content is not None and content[place] >= NEAR and not found_words[place]:
-            parts.append(f"what is said of it is near to “{wishes.text}”")
+        if wishes.text and content is not None and content[place] >= NEAR and not found_words[place]:
+            parts.append(f"what is said of it is near to “{wishes.said}”")
         if place < len(own):
             parts += own[place][:1]
         texts.append(_sentence(parts or ["it comes next among what fits"]))
@@ -50,6 +51,20 @@ def of_user(catalogue: Catalogue, account: Account, rows: Sequence[int]) -> list
         return []
     found = Reasons(catalogue.release, account, np.array(rows, np.int64))
     return [[_lower(reason["text"]) for reason in found.of(place)] for place in range(len(rows))]
+
+
+def meets_text(catalogue: Catalogue, wishes: Wishes, ranking: Ranking) -> bool:
+    """Whether any item of `ranking` has to do with the words asked for: has one, is near to them by content, or is of a
+    category that they lean to. Without words but such as 'funnier', or where nothing can tell, yes."""
+    if all(english.COMPARATIVE.match(term) for term in wishes.terms) or not (
+        catalogue.has_words or ranking.said("content") is not None
+    ):
+        return True
+    content = ranking.said("content")
+    rows = ranking.rows.tolist()
+    is_near = content is not None and bool((content >= NEAR).any())
+    leans = any(name in wishes.leanings for row in rows for name in _categories(catalogue, row))
+    return is_near or leans or any(_words(catalogue, wishes, rows))
 
 
 def holds(catalogue: Catalogue, wishes: Wishes, row: int) -> str:

@@ -63,6 +63,12 @@ _OTHER = re.compile(
     r"[\s-]*(?:minutes?|mins?|hours?|hrs?|days?|weeks?|months?|years?|pages?|people|persons?|players?|pieces?|items?|films?|"
     r"movies|books|songs|things|cm|mm|m|km|kg|g|ml|l|inch(?:es)?|stars?|%|percent|th|st|nd|rd|s)\b"
 )
+# A limit of anything but money, which nothing here can check.
+_UNCHECKED = re.compile(
+    rf"\b(?:(?:that|which)\s+)?(?:(?:is|are|lasts?|runs?)\s+)?(?:{_AT_MOST}|{_AT_LEAST}|{_BELOW}|{_ABOVE}|shorter than|"
+    rf"longer than)\s+(?:\d{{1,5}}|{'|'.join(_WORDS)})[\s-]*(?:minutes?|mins?|hours?|hrs?|pages?|players?|pieces?|"
+    r"people|cm|mm|kg|g|ml|inch(?:es)?|stars?|%|percent)(?!\w)(?:\s+(?:long|or less|or more))?"
+)
 AROUND = 0.2  # 'about 10' is 8 to 12
 
 
@@ -93,6 +99,11 @@ def price(question: Question, has_prices: bool) -> Prices | None:
             end = match["end"] or ""
             add(match, Prices(low=value) if end.endswith(("more", "over", "above")) else Prices(high=value))
     return found
+
+
+def unchecked(question: Question) -> tuple[str, ...]:
+    """Limits of something else than money ('under 90 minutes'), which are taken: what to say of each."""
+    return tuple(f"“{m.group()}” cannot be checked here and was left out." for m in question.taken(_UNCHECKED))
 
 
 def _side(match: re.Match[str]) -> Prices:

@@ -1,8 +1,8 @@
 """Lets a language model propose what a question asks for; the rules decide what becomes of it.
 
 In: the question, and the wishes that rules made of it. Out: the wishes with what was proposed as leanings: words to
-look for, categories and titles that the catalogue has. Hard constraints are the rules' alone: nothing is added to them
-and nothing taken away.
+look for, categories that the catalogue has, titles that the question holds. Hard constraints are the rules' alone:
+nothing is added to them and nothing taken away.
 """
 
 import json
@@ -46,14 +46,18 @@ def read(text: str) -> Proposal | None:
         return None
 
 
-def taken_up(wishes: Wishes, proposal: Proposal, catalogue: Catalogue) -> Wishes:
-    """`wishes` with what of the proposal the catalogue knows."""
+def taken_up(wishes: Wishes, proposal: Proposal, catalogue: Catalogue, question: str) -> Wishes:
+    """`wishes` with what of the proposal the catalogue knows; a title counts where it stands in the question."""
+    asked_words = f" {' '.join(words_of(question))} "
     terms = [word for text in proposal.words for word in words_of(text[:100]) if word not in english.FILLER]
     unwanted = {word for phrase in wishes.without for word in words_of(phrase)}
     more = [word for word in dict.fromkeys(terms) if word not in wishes.terms and word not in unwanted][:8]
     asked = {name for group in wishes.categories for name in group} | set(wishes.not_categories)
     names = [name for text in proposal.categories for name in catalogue.categories.named(words_of(text[:200]))]
-    rows = [row for text in proposal.titles for row in catalogue.titles.named(words_of(text[:300]))[:1]]
+    titles = [words for text in proposal.titles if (words := words_of(text[:300]))]
+    rows = [
+        row for words in titles if f" {' '.join(words)} " in asked_words for row in catalogue.titles.named(words)[:1]
+    ]
     likes = [row for row in rows if row not in wishes.excluded and row not in wishes.dislikes]
     return replace(
         wishes,
@@ -61,5 +65,4 @@ def taken_up(wishes: Wishes, proposal: Proposal, catalogue: Catalogue) -> Wishes
         terms=(*wishes.terms, *more),
         leanings=tuple(dict.fromkeys((*wishes.leanings, *(name for name in names if name not in asked)))),
         likes=tuple(dict.fromkeys((*wishes.likes, *likes))),
-        excluded=tuple(dict.fromkeys((*wishes.excluded, *likes))),
     )

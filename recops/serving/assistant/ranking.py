@@ -13,7 +13,7 @@ import numpy as np
 
 from recops.calibration import Fusion
 from recops.serving.assistant.catalogue import Catalogue
-from recops.serving.assistant.wishes import Prices, Span, Wishes
+from recops.serving.assistant.wishes import SUPERLATIVE, Prices, Span, Wishes
 from recops.serving.release import NO_TIME
 from recops.topk import top_k
 
@@ -118,7 +118,11 @@ def rank(
     weights: dict[str, float] | None = None,
 ) -> Ranking:
     """The best `k` of the items in `mask` [N+1]; `user_scores` [N+1] are the model's, or those of popularity."""
-    weights = WEIGHTS if weights is None else weights
+    weights = dict(WEIGHTS if weights is None else weights)
+    for name in ("newest", "cheapest"):
+        weights[name] *= abs(getattr(wishes, name))
+    if SUPERLATIVE in (abs(wishes.newest), abs(wishes.cheapest)):
+        weights["model"] /= SUPERLATIVE  # 'the oldest' is not the one that is chosen most
     candidates = np.flatnonzero(mask)
     if not len(candidates):
         return Ranking(candidates, np.zeros(0, np.float32), candidates)
@@ -147,8 +151,12 @@ def signals_of(
 ) -> dict[str, np.ndarray]:
     """Of each signal that has something to say float32 [C]; `model` always has."""
     found: dict[str, np.ndarray] = {}
-    if wishes.text and (vectors := catalogue.encoded([wishes.text])) is not None:
-        found["content"] = catalogue.cosines(vectors[0], candidates)
+    asked = [wishes.text] if wishes.text else []
+    if (vectors := catalogue.encoded([*asked, *wishes.less])) is not None:
+        content = np.zeros(len(candidates), np.float32)
+        for place, vector in enumerate(vectors):
+            content += (1.0 if place < len(asked) else -DISLIKED) * catalogue.cosines(vector, candidates)
+        found["content"] = content
     if wishes.terms and catalogue.has_words:
         rows, scores = catalogue.search(wishes.terms)
         found["words"] = _spread(rows, scores, catalogue.num_items)[candidates]
@@ -164,9 +172,11 @@ def signals_of(
         found["leanings"] = leaned[candidates]
     if wishes.newest:
         starts = catalogue.starts[candidates]
-        found["newest"] = wishes.newest * _order(np.where(starts == NO_TIME, np.nan, starts.astype(np.float64)))
+        found["newest"] = np.sign(wishes.newest) * _order(
+            np.where(starts == NO_TIME, np.nan, starts.astype(np.float64))
+        )
     if wishes.cheapest:
-        found["cheapest"] = -wishes.cheapest * _order(catalogue.prices[candidates])
+        found["cheapest"] = -np.sign(wishes.cheapest) * _order(catalogue.prices[candidates])
     found["model"] = np.asarray(user_scores[candidates], np.float32)
     return found
 

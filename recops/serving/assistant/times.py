@@ -23,8 +23,11 @@ _NUMBERS = {
     word: number
     for number, word in enumerate(("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"), 1)
 }
+# The century that is the last one to those who ask until 2100.
+_CENTURIES = {"nineteenth": 19, "twentieth": 20, "twenty first": 21, "last": 20, "this": 21}
+_CENTURY = rf"(?:19th|20th|21st|{'|'.join(_CENTURIES).replace(' ', '[ -]')}) century"
 _YEAR = r"(?:1[89]\d\d|20\d\d|21\d\d)"
-_DECADE = rf"(?:(?:1[89]|20)\d0'?s|'?\d0'?s|{'|'.join(_WORDS)})"
+_DECADE = rf"(?:{_CENTURY}|(?:1[89]|20)\d0'?s|'?\d0'?s|{'|'.join(_WORDS)})"
 _PERIOD = rf"(?:(?:early|mid|late)[ -]+)?{_DECADE}|{_YEAR}"
 _NOT = (
     r"(?P<not>\b(?:not|nothing|none|never|no|except|excluding|but not|without)\s+"
@@ -103,7 +106,7 @@ def spans(question: Question, now_us: int, newest_year: int) -> tuple[Span | Non
         elif is_named and was_named and not _meets(total, span):
             # 'from 1990 or 1993': either will do, but nothing in between.
             one, other = sorted((total, span), key=attrgetter("start"))
-            unwanted.append(Span(one.end, other.start, f"between {one.text} and {other.text}"))
+            unwanted.append(Span(one.end, other.start, ""))  # said by the text of both
             total = Span(one.start, other.end, f"{total.text} or {span.text}")
         else:
             total = total.both(span)
@@ -119,6 +122,11 @@ def _period(text: str, newest_year: int) -> tuple[int, int]:
     """First and last year of '1995', '90s', 'late nineties', '1990s'."""
     part, _, rest = text.replace("-", " ").partition(" ")
     part, text = (part, rest.strip()) if part in ("early", "mid", "late") and rest else ("", text)
+    if text.endswith(" century"):
+        number = text.removesuffix(" century").replace("-", " ")
+        first = (_CENTURIES.get(number) or int(number[:2])) * 100 - 100
+        low, high = {"early": (0, 32), "mid": (33, 66), "late": (67, 99), "": (0, 99)}[part]
+        return first + low, first + high
     if re.fullmatch(_YEAR, text):
         return int(text), int(text)
     if text in _WORDS:
@@ -183,6 +191,25 @@ def _relative(match: re.Match[str], now: datetime) -> Span:
         "last year": (last_year, year),
     }[word]
     return Span(us(start), us(stop), f"from {word}")
+
+
+def before(moment_us: int) -> Span:
+    """Whatever is earlier."""
+    return Span(us(EARLIEST), moment_us, f"before {_moment_text(moment_us)}")
+
+
+def since_end(moment_us: int) -> Span:
+    """From the end of some span on."""
+    text = _moment_text(moment_us)
+    later = f"after {int(text) - 1}" if len(text) == 4 else f"later than {day_text(moment_us - 1)}"
+    return Span(moment_us, us(LATEST), later)
+
+
+def _moment_text(moment_us: int) -> str:
+    """The year where it begins then, else the day."""
+    moment = EPOCH + timedelta(microseconds=moment_us)
+    year = moment.replace(month=1, day=1, hour=0, minute=0, second=0, microsecond=0)
+    return str(moment.year) if moment == year else moment.date().isoformat()
 
 
 def day_text(moment_us: int) -> str:

@@ -7,6 +7,7 @@ colon. Knows nothing about questions beyond their words.
 
 import re
 from collections.abc import Sequence
+from difflib import SequenceMatcher
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from recops.serving.assistant.question import plain
 
 LONGEST = 14  # words of a form
 LIKENESS = 0.72  # Dice coefficient of trigrams from which a misspelt title is recognised
+CLOSE, RATIO = 20, 0.88  # how many of the nearest are compared letter by letter, and from what share of equal ones
 LEAST_CHARACTERS = 5  # of what may be misspelt
 _YEAR = re.compile(r"\(\s*((?:18|19|20|21)\d\d)(?:\s*[-–]\s*(?:\d{4})?)?\s*\)\s*$")
 _BRACKETS = re.compile(r"\(([^()]*)\)")
@@ -52,8 +54,10 @@ def forms(title: str) -> tuple[list[str], list[str]]:
         if words[0] in ARTICLES and len(words) > 1:
             whole[" ".join(words[1:])] = None
         before, colon, _ = name.partition(":")
-        if colon and len(start := words_of(before)) > 1:
+        if colon and (start := words_of(before)):
             short[" ".join(start)] = None
+            if start[0] in ARTICLES and len(start) > 1:
+                short[" ".join(start[1:])] = None
     if 0 < len(written := words_of(bare)) <= LONGEST:
         whole[" ".join(written)] = None
     return list(whole), [form for form in short if form not in whole]
@@ -100,8 +104,9 @@ class Titles:
         return sorted(self._short.get(" ".join(words), ()), key=self._order)
 
     def meant(self, words: Sequence[str]) -> list[int]:
-        """Both, most chosen first: 'Star Wars' is the first of several films rather than one that few know."""
-        found = dict.fromkeys((*self.named(words), *self.shortened(words)))
+        """Both, most chosen first: 'Star Wars' is the first of several films rather than one that few know. One word
+        alone must be the whole title."""
+        found = dict.fromkeys((*self.named(words), *(self.shortened(words) if len(words) > 1 else ())))
         return sorted(found, key=self._order)
 
     def _order(self, row: int) -> tuple[float, int]:
@@ -122,7 +127,9 @@ class Titles:
         shared = np.bincount(np.concatenate(found), minlength=len(self._names))
         dice = 2 * shared / (len(asked) + np.array(self._sizes))
         if (best := dice.max()) < LIKENESS:
-            return None
+            # One letter changes much of a short name's trigrams.
+            close = [i for i in np.argsort(-dice, kind="stable")[:CLOSE] if _is_close(text, self._names[i][0])]
+            return min((self._names[i][1] for i in close), key=self._order, default=None)
         rows = [self._names[i][1] for i in np.flatnonzero(dice == best)]
         return min(rows, key=self._order)
 
@@ -134,6 +141,10 @@ class Titles:
         for place, some in enumerate(grams):
             for gram in some:
                 self._trigrams.setdefault(gram, []).append(place)
+
+
+def _is_close(text: str, name: str) -> bool:
+    return abs(len(text) - len(name)) <= 2 and SequenceMatcher(None, text, name, autojunk=False).ratio() >= RATIO
 
 
 def _trigrams(text: str) -> set[str]:

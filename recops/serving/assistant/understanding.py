@@ -10,14 +10,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from recops.serving.assistant import english, prices, times
+from recops.serving.assistant import comparisons, counts, english, prices, times
 from recops.serving.assistant.catalogue import Catalogue
 from recops.serving.assistant.categories import SAME, Categories
-from recops.serving.assistant.mentions import Mentions, mentions
+from recops.serving.assistant.mentions import mentions
 from recops.serving.assistant.question import Question, Token
 from recops.serving.assistant.wishes import Prices, Span, Wishes
 
-NO_TIME = np.iinfo(np.int64).min
 MOST_PHRASES = 8  # of which is asked what category they mean
 
 
@@ -45,7 +44,12 @@ def understand(
     if not goes_on:
         return wishes
     before = understand(conversation[-1][0], catalogue, now_us, conversation[:-1])
-    return merged(before, wishes, bool(english.REPLACES.search(question.low)), reader.narrows)
+    wishes = merged(before, wishes, bool(english.REPLACES.search(question.low)), reader.narrows)
+    if english.ADDS_ANOTHER.search(question.low) and before.categories and len(wishes.categories) > 1:
+        # 'or a western': either will do.
+        *groups, one, other = wishes.categories
+        wishes = replace(wishes, categories=(*groups, tuple(dict.fromkeys((*one, *other)))))
+    return wishes
 
 
 def merged(before: Wishes, new: Wishes, replaces: bool = False, narrows: bool = False) -> Wishes:
@@ -62,7 +66,9 @@ def merged(before: Wishes, new: Wishes, replaces: bool = False, narrows: bool = 
         )
     dates = new.dates
     if before.dates is not None:
-        dates = before.dates if dates is None else before.dates.both(dates) if narrows else dates
+        within = before.dates if dates is None else before.dates.both(dates) if narrows else dates
+        # 'newer ones' than all of 2005, of which nothing is left in 2005, are those of later years.
+        dates = within if within.start < within.end else dates
 
     def union(name: str) -> tuple:
         return tuple(dict.fromkeys((*getattr(before, name), *getattr(new, name))))
@@ -73,7 +79,9 @@ def merged(before: Wishes, new: Wishes, replaces: bool = False, narrows: bool = 
         terms=union("terms"),
         likes=new.likes or before.likes,
         dislikes=union("dislikes"),
-        leanings=union("leanings"),
+        leanings=tuple(name for name in union("leanings") if name not in {n for group in categories for n in group}),
+        less=union("less"),
+        count=new.count or before.count,
         newest=new.newest or before.newest,
         cheapest=new.cheapest or before.cheapest,
         categories=tuple(dict.fromkeys(categories)),
@@ -104,42 +112,61 @@ class _Reader:
         self.question, self.catalogue, self.now_us = question, catalogue, now_us
         self.shown, self.everything = list(shown), everything
         self.points_back = self.narrows = False
+        self._less: list[str] = []  # what there should be less of
+        self._topics: set[int] = set()  # where words stand that elsewhere only name the kind of item
 
     def read(self) -> Wishes:
         question, catalogue = self.question, self.catalogue
         is_why = english.WHY.search(question.low) is not None
-        among = self._among()
+        asks_why = is_why or english.BEGINS_WITH_WHY.search(question.low) is not None
         list(question.taken(english.GIFT))
-        named = mentions(question, catalogue.titles, self._is_category, catalogue.year, self.shown, 1 if is_why else 2)
+        named = mentions(
+            question, catalogue.titles, self._is_category, catalogue.year, self.shown, 1 if asks_why else 2
+        )
+        if asks_why and (named.named or named.pointed):  # 'why the second?'
+            is_why = is_why or all(t.word in english.FILLER for t in question.free_tokens)
+        among = self._among()
         if is_why:
             target = named.named or named.pointed or named.liked or self._pointed() or self.shown
             return Wishes(why=tuple(dict.fromkeys(target)))
         moment, notes = self._moment()
+        unchecked = prices.unchecked(question)
         price = prices.price(question, catalogue.has_prices)
         dates, not_dates = times.spans(question, moment, catalogue.newest_year)
         if dates is None or not any(
             word in dates.text for word in ("today", "yesterday", "week", "month", "year", "last")
         ):
             notes = ()
-        price, dates, excluded = self._relative(price, dates, named)
+        count = counts.count(question, self._is_category)
+        more = comparisons.compared(question, catalogue, named, self.shown, self._is_category)
+        if more.price is not None:
+            price = more.price if price is None else price.both(more.price)
+        if more.dates is not None:
+            dates = more.dates if dates is None else dates.both(more.dates)
+        self.narrows = more.narrows
+        self.points_back |= more.narrows or more.others
+        excluded = [*self.everything] if more.others else []
         available = self._available()
-        cheapest, newest = self._order()
         not_categories, without = self._negated()
         categories = self._categories()
+        self._find_topics()
         phrases = self._phrases()
         categories, leanings = self._meant(phrases, categories, not_categories)
         text, terms = self._rest()
         likes = [*named.liked, *named.named, *named.pointed]
         excluded += [*named.liked, *named.namesakes, *named.pointed, *named.disliked, *named.refused]
-        self.points_back |= bool(named.pointed) or any(row in self.shown for row in likes)
+        pointed = {*likes, *named.disliked, *named.refused}
+        self.points_back |= bool(named.pointed or named.notes) or any(row in self.shown for row in pointed)
         return Wishes(
             text=text,
             terms=terms,
             likes=tuple(dict.fromkeys(likes)),
             dislikes=tuple(dict.fromkeys(named.disliked)),
             leanings=leanings,
-            newest=newest,
-            cheapest=cheapest,
+            less=tuple(dict.fromkeys((*more.less, *self._less))),
+            newest=more.newest,
+            cheapest=more.cheapest,
+            count=count,
             categories=categories,
             not_categories=not_categories,
             price=price,
@@ -150,7 +177,7 @@ class _Reader:
             without=without,
             among=among,
             unknown=tuple(named.unknown),
-            notes=notes,
+            notes=(*notes, *unchecked, *dict.fromkeys(named.notes)),
         )
 
     def _is_category(self, words: Sequence[str]) -> bool:
@@ -173,55 +200,11 @@ class _Reader:
     def _pointed(self) -> list[int]:
         return self.shown[:1] if re.search(r"\b(?:this|that|it)\b", self.question.low) and len(self.shown) == 1 else []
 
-    def _relative(
-        self, price: Prices | None, dates: Span | None, named: Mentions
-    ) -> tuple[Prices | None, Span | None, list[int]]:
-        """'cheaper', 'newer': than all that was shown, or than the one pointed at. Also what is shown no more."""
-        excluded: list[int] = []
-        catalogue = self.catalogue
-        for match in self.question.taken(english.COMPARED_WITH_SHOWN):
-            than: list[int] = named.pointed if match["than"] and named.pointed else self.shown
-            if match["than"] and named.pointed:
-                named.pointed = []
-            if not than:
-                continue
-            self.points_back = self.narrows = True
-            cost = catalogue.prices[than]
-            cost = cost[~np.isnan(cost)]
-            starts, ends = catalogue.starts[than], catalogue.ends[than]
-            dated = starts != NO_TIME
-            more: Prices | None = None
-            if match["cheaper"] and len(cost):
-                more = Prices(high=float(cost.min()), open_high=True)
-            elif match["dearer"] and len(cost):
-                more = Prices(low=float(cost.max()), open_low=True)
-            elif match["newer"] and dated.any():
-                end = int(ends[dated].max())
-                dates = _within(dates, Span(end, times.us(times.LATEST), f"later than {times.day_text(end - 1)}"))
-            elif match["older"] and dated.any():
-                start = int(starts[dated].min())
-                dates = _within(dates, Span(times.us(times.EARLIEST), start, f"before {times.day_text(start)}"))
-            if more is not None:
-                price = more if price is None else price.both(more)
-        others = list(self.question.taken(english.OTHERS)) if self.shown else []
-        if others:
-            self.points_back = True
-            excluded += self.everything
-        return price, dates, excluded
-
     def _available(self) -> bool | None:
         found = None
         for match in self.question.taken(english.AVAILABLE):
             found = not match["no"]
         return found
-
-    def _order(self) -> tuple[float, float]:
-        cheapest = newest = 0.0
-        for match in self.question.taken(english.CHEAP):
-            cheapest = -1.0 if match["dear"] else 1.0
-        for match in self.question.taken(english.NEW):
-            newest = -1.0 if match["old"] else 1.0
-        return cheapest, newest
 
     def _negated(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Categories and phrases that are not wanted."""
@@ -230,6 +213,7 @@ class _Reader:
         for match in list(self.question.found(english.NEGATED)):
             end = match.end()
             if degree := english.OF_DEGREE.match(self.question.low, end):
+                self._less.append(degree["what"])
                 self.question.take(match.start(), degree.end())
                 continue
             for piece in self._pieces(end):
@@ -312,16 +296,38 @@ class _Reader:
             self.question.take(start, end)
         return tuple(dict.fromkeys(groups))
 
+    def _find_topics(self) -> None:
+        """Words such as 'music' that say what is asked for: after 'a film about', and in a name of two words that the
+        catalogue has ('music box')."""
+        for run in self.question.runs():
+            for place, token in enumerate(run):
+                if token.word not in english.GENERIC:
+                    continue
+                start = place - 1
+                while start > 0 and run[start].word in english.FILLER and run[start].word not in english.TOPIC_FOLLOWS:
+                    start -= 1
+                follows = start >= 0 and run[start].word in english.TOPIC_FOLLOWS
+                # Where nothing is before it, what was there is understood: 'a documentary about music'.
+                if follows and (not start or run[start - 1].word in english.GENERIC | {"something", "anything"}):
+                    self._topics.add(token.start)
+                after = run[place + 1].word if place + 1 < len(run) else "a"
+                if after not in english.FILLER and len(self.catalogue.having(f"{token.word} {after}")):
+                    self._topics.add(token.start)
+
+    def _says(self, token: Token) -> bool:
+        """Whether it says what is asked for, and does not only ask."""
+        return token.word not in english.FILLER or token.start in self._topics
+
     def _phrases(self) -> list[tuple[str, list[Token]]]:
         """Words, and pairs of them, that may mean a category."""
         found: list[tuple[str, list[Token]]] = []
         for run in self.question.runs():
             for place, token in enumerate(run):
-                if token.word in english.FILLER or len(token.word) < 3 or token.word.isdigit():
+                if not self._says(token) or len(token.word) < 3 or token.word.isdigit():
                     continue
                 found.append((token.word, [token]))
                 after = run[place + 1] if place + 1 < len(run) else None
-                if after is not None and after.word not in english.FILLER:
+                if after is not None and self._says(after):
                     found.append((f"{token.word} {after.word}", [token, after]))
         return found[:MOST_PHRASES]
 
@@ -335,7 +341,8 @@ class _Reader:
             if not near or near[0][0] in have:
                 continue
             name, cosine = near[0]
-            if cosine >= SAME and not english.COMPARATIVE.match(phrase):
+            is_topic = any(token.start in self._topics for token in tokens)
+            if cosine >= SAME and not english.COMPARATIVE.match(phrase) and not is_topic:
                 groups.append((name,))
                 have.add(name)
                 for token in tokens:
@@ -346,14 +353,14 @@ class _Reader:
 
     def _rest(self) -> tuple[str, tuple[str, ...]]:
         """What is left, as it was said (without the words that only ask) and as words to look for."""
-        terms = [t.word for t in self.question.free_tokens if t.word not in english.FILLER]
+        terms = [t.word for t in self.question.free_tokens if self._says(t)]
         if not terms:
             return "", ()
         pieces = []
         for run in self.question.runs():
-            while run and run[0].word in english.FILLER:
+            while run and not self._says(run[0]):
                 run = run[1:]
-            while run and run[-1].word in english.FILLER:
+            while run and not self._says(run[-1]):
                 run = run[:-1]
             if run:
                 pieces.append(self.question.text[run[0].start : run[-1].end])

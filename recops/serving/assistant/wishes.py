@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 INFINITE = float("inf")
+RATHER, SUPERLATIVE = 2.0, 4.0  # how much 'old' weighs, and 'the oldest'
+MOST_SAID = 80  # characters of a question that an answer repeats
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Prices:
 
 @dataclass(frozen=True)
 class Span:
-    """Times in µs since 1970 UTC from `start`, inclusive, to `end`, exclusive; `text` says it in words."""
+    """Times in µs since 1970 UTC from `start`, inclusive, to `end`, exclusive; `text` says it in words, empty where
+    another span's text says it."""
 
     start: int
     end: int
@@ -54,8 +57,10 @@ class Wishes:
     likes: tuple[int, ...] = ()
     dislikes: tuple[int, ...] = ()
     leanings: tuple[str, ...] = ()  # categories it should rather be of ("funnier")
-    newest: float = 0.0  # 1: rather new; -1: rather old
-    cheapest: float = 0.0  # 1: rather cheap; -1: rather dear
+    less: tuple[str, ...] = ()  # what it should have less of ("less violent")
+    newest: float = 0.0  # RATHER new or, negative, old; SUPERLATIVE: the newest
+    cheapest: float = 0.0  # the same of cheap and dear
+    count: int | None = None  # no more items than that
     categories: tuple[tuple[str, ...], ...] = ()  # of each group the item must have one
     not_categories: tuple[str, ...] = ()
     price: Prices | None = None
@@ -75,9 +80,14 @@ class Wishes:
         return any(getattr(self, name) not in (None, ()) for name in HARD)
 
     @property
+    def said(self) -> str:
+        """`text` as an answer repeats it."""
+        return self.text if len(self.text) <= MOST_SAID else f"{self.text[:MOST_SAID].rstrip()}…"
+
+    @property
     def is_bare(self) -> bool:
         """Whether it says nothing of its own about what the item is like, such as 'under 10 pounds'."""
-        return not (self.text or self.likes or self.leanings or self.categories or self.unknown)
+        return not (self.text or self.likes or self.leanings or self.less or self.categories or self.unknown)
 
     def yes_or_no(self) -> list[str]:
         """The constraints that an item holds in the very words they are asked in."""
@@ -95,17 +105,19 @@ class Wishes:
         shown: dict[str, Any] = {}
         if self.text:
             shown["text"] = self.text
-        for name in ("categories", "not_categories", "without", "leanings", "unknown"):
+        for name in ("categories", "not_categories", "without", "leanings", "less", "unknown"):
             if value := getattr(self, name):
                 shown[name] = [list(v) if isinstance(v, tuple) else v for v in value]
         if self.price is not None:
             shown["price"] = self.price.text()
         if self.dates is not None:
             shown["dates"] = self.dates.text
-        if self.not_dates:
-            shown["not_dates"] = [span.text for span in self.not_dates]
+        if any(span.text for span in self.not_dates):
+            shown["not_dates"] = [span.text for span in self.not_dates if span.text]
         if self.available is not None:
             shown["available"] = self.available
+        if self.count is not None:
+            shown["count"] = self.count
         return shown
 
 

@@ -5,9 +5,10 @@ from time import time_ns
 from typing import Any
 
 from recops.serving import counters
-from recops.serving.assistant.asking import ask, told
+from recops.serving.assistant.asking import Found, ask, told
 from recops.serving.endpoints.recommend import VARIANT
 from recops.serving.operation import Call, Operation
+from recops.serving.problems import Problem
 from recops.serving.requests import Ask
 from recops.serving.schemas import array, nullable, obj
 
@@ -16,7 +17,15 @@ async def handle(call: Call) -> dict[str, Any]:
     """On a thread, so that other requests do not wait for it."""
     release, request = call.release, call.body
     stored = call.state.history(release, request.user_id)
-    found = await asyncio.to_thread(ask, release, request, stored, call.state.settings.language_model)
+
+    def answered() -> Found:
+        call.check_deadline()  # other questions may have kept this thread from starting
+        return ask(release, request, stored, call.state.settings.language_model, until=call.deadline)
+
+    try:
+        found = await asyncio.to_thread(answered)
+    except TimeoutError:
+        raise Problem(504, f"no answer within {call.state.settings.timeout_s:g} s") from None
     counters.LISTS.labels(found.source).inc()
     if request.log and call.state.answers is not None:
         shown = [{name: item[name] for name in ("item_id", "rank", "score")} for item in found.items]

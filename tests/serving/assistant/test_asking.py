@@ -8,6 +8,7 @@ import jsonschema
 import numpy as np
 import pytest
 
+from recops.serving.assistant.catalogue import catalogue_of
 from tests.serving.assistant.conftest import ITEMS, THINGS
 from tests.serving.assistant.questions import make
 
@@ -98,6 +99,61 @@ def test_what_was_seen_and_refused_is_not_shown(ask_service):
     assert "i010" not in ids(served.post("/ask", question="Have you got " + title + "?", user_id="u1", k=200))
 
 
+def years(answer: dict) -> list[int]:
+    return [int(item["title"][-5:-1]) for item in answer["items"]]
+
+
+def test_the_oldest_and_the_cheapest_come_first(ask_service):
+    served = ask_service()
+    comedies = [item for item in BY_ID.values() if "Comedy" in item["categories"]]
+    dated = sorted(int(item["title"][-5:-1]) for item in comedies if item["title"].endswith(")"))
+    assert years(served.post("/ask", question="what is the oldest comedy you have?", k=3)) == dated[:3]
+    assert years(served.post("/ask", question="the newest comedies", k=3)) == dated[:-4:-1]
+    prices = sorted(item["price"] for item in comedies if item["price"] is not None)
+    for question, expected in [("the cheapest comedy", prices[:3]), ("the most expensive comedies", prices[:-4:-1])]:
+        answer = served.post("/ask", question=question, k=3)
+        assert [BY_ID[item_id]["price"] for item_id in ids(answer)] == expected
+
+
+def test_as_many_as_were_asked_for(ask_service):
+    served = ask_service()
+    assert len(served.post("/ask", question="three comedies", k=8)["items"]) == 3
+    assert len(served.post("/ask", question="no more than 2 films from 1990 on", k=8)["items"]) == 2
+    assert len(served.post("/ask", question="20 comedies", k=8)["items"]) == 8
+    assert len(served.post("/ask", question="comedies of at least 3 rivers", k=8)["items"]) == 8
+
+
+def test_older_than_an_item_that_is_named(ask_service):
+    answer = ask_service().post("/ask", question="comedies older than Heat", k=20)
+    assert answer["understood"]["dates"] == "before 1995"
+    assert len(ids(answer)) == 20
+    assert all(year < 1995 for year in years(answer))
+
+
+def test_what_is_not_found_is_said(ask_service):
+    served = ask_service(encoder=True)
+    assert "nothing for “asdf qwer”" in served.post("/ask", question="asdf qwer")["answer"]
+    assert (
+        "nothing for “asdf qwer” among what you asked for (Comedy)"
+        in (served.post("/ask", question="a comedy with asdf qwer")["answer"])
+    )
+    assert "I found nothing" not in served.post("/ask", question="a comedy with a lantern")["answer"]
+
+
+def test_the_items_that_were_understood_are_told(ask_service):
+    told = ask_service().post("/ask", question="something like Heat but not like Toy Story")["understood"]
+    assert told["likes"] == [{"item_id": "i000", "title": "Heat (1995)"}]
+    assert told["dislikes"] == [{"item_id": "i002", "title": "Toy Story (1995)"}]
+
+
+def test_a_word_for_all_items_may_say_what_of(ask_service):
+    columns = {name: [*values] for name, values in ITEMS.items()}
+    columns["title"][20] = "The Book of Music (1999)"
+    served = ask_service(items=columns)
+    assert served.post("/ask", question="a film about music")["items"][0]["item_id"] == "i020"
+    assert served.post("/ask", question="I like music, what is there?")["understood"] == {}
+
+
 class TestConversation:
     def turns(self, served, *questions, **more):
         """Asks one after the other, as a client does that brings back what was shown."""
@@ -131,6 +187,12 @@ class TestConversation:
         assert not set(ids(second)) & set(ids(first))
         assert second_row < best <= second_row + 10 or "those who chose" in second["items"][0]["reason"]
         assert all("Drama" in BY_ID[i]["categories"] for i in ids(second))
+
+    def test_the_second_is_no_title(self, ask_service):
+        columns = {name: [*values] for name, values in ITEMS.items()}
+        columns["title"][30] = "Seconds (1966)"
+        _, second = self.turns(ask_service(items=columns), "dramas since 1970", "more like the second", k=3)
+        assert "i030" not in [item["item_id"] for item in second["understood"]["likes"]]
 
     def test_others(self, ask_service):
         first, second, third = self.turns(ask_service(), "a comedy", "show me others", "and others", k=4)
@@ -286,6 +348,16 @@ def test_all_that_fits_was_seen(ask_service):
     answer = ask_service().post("/ask", question="which of these is it?", conversation=shown, user_id="u1")
     assert (answer["items"], title in answer["answer"]) == ([], False)
     assert "already" in answer["answer"]
+
+
+def test_a_question_that_waits_too_long_is_told(ask_service):
+    served = ask_service(settings={"timeout_s": 0.3})
+    assert served.post("/ask", question="a comedy")["items"]
+    catalogue = catalogue_of(served.state.release)
+    with catalogue.used_for(served.state.release):
+        answer = served.client.post("/ask", json={"question": "a comedy"})
+        assert (answer.status_code, answer.json()["message"]) == (504, "no answer within 0.3 s")
+    assert served.post("/ask", question="a comedy")["items"]
 
 
 def test_a_release_that_is_replaced_is_forgotten(ask_service):
