@@ -91,9 +91,12 @@ def ask(
     text = _said(model, messages)
     if text is None:
         return found
-    with catalogue.used_for(release, None if until is None else until + monotonic() - start):
-        wrong = phrasing.objection(text, catalogue, wishes, found.rows)
-        remarks = answers.remarks(catalogue, wishes)
+    try:
+        with catalogue.used_for(release, None if until is None else until + monotonic() - start):
+            wrong = phrasing.objection(text, catalogue, wishes, found.rows)
+            remarks = answers.remarks(catalogue, wishes)
+    except TimeoutError:
+        return found
     counters.PHRASED.labels("refused" if wrong else "used").inc()
     if wrong:
         logger.info("what a language model wrote was not used: it %s", wrong)

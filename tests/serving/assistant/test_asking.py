@@ -194,6 +194,69 @@ class TestConversation:
         _, second = self.turns(ask_service(items=columns), "dramas since 1970", "more like the second", k=3)
         assert "i030" not in [item["item_id"] for item in second["understood"]["likes"]]
 
+    def test_the_first_and_the_third(self, ask_service):
+        columns = {name: [*values] for name, values in ITEMS.items()}
+        columns["title"][30] = "First Kid (1996)"
+        first, second = self.turns(ask_service(items=columns), "dramas", "like the first and the third", k=3)
+        assert [item["item_id"] for item in second["understood"]["likes"]] == [ids(first)[0], ids(first)[2]]
+
+    def test_what_was_not_shown_cannot_be_pointed_at(self, ask_service):
+        served = ask_service()
+        *_, last = self.turns(served, "dramas", "more like the tenth", k=3)
+        assert last["answer"].startswith("Before, 3 items were shown.")
+        answer = served.post("/ask", question="more like the second")
+        assert "give the items shown before in `conversation`" in answer["answer"]
+        # Of something else it is no place in a list.
+        *_, last = self.turns(served, "dramas", "a drama of the second world orchard", k=3)
+        assert "likes" not in last["understood"]
+
+    @pytest.mark.parametrize(
+        "question",
+        ["I have seen all of these", "none of these", "not any of those", "I already know them", "not these"],
+    )
+    def test_what_is_turned_down_is_shown_no_more(self, ask_service, question):
+        first, second = self.turns(ask_service(), "a comedy from 1960 on", question, k=4)
+        assert len(ids(second)) == 4
+        assert not set(ids(first)) & set(ids(second))
+        assert all("Comedy" in BY_ID[i]["categories"] for i in ids(second))
+
+    def test_older_and_newer_than_a_whole_year(self, ask_service):
+        served = ask_service()
+        _, older = self.turns(served, "films from 1995", "and older ones", k=3)
+        _, newer = self.turns(served, "films from 1995", "newer ones", k=3)
+        assert (older["understood"]["dates"], newer["understood"]["dates"]) == ("before 1995", "after 1995")
+        assert all(year < 1995 for year in years(older))
+        assert all(year > 1995 for year in years(newer))
+        assert len(ids(older)) == len(ids(newer)) == 3
+        # What is left of a longer time is within it.
+        shown = [{"question": "films from the nineties", "items": ["i000"]}]
+        answer = served.post("/ask", question="older ones", conversation=shown)
+        assert all(1990 <= year < 1995 for year in years(answer))
+
+    def test_or_another_category(self, ask_service):
+        _, second = self.turns(ask_service(), "a comedy since 1990", "or horror", k=300)
+        assert second["understood"]["categories"] == [["Comedy", "Horror"]]
+        _, second = self.turns(ask_service(), "a comedy since 1990", "and horror", k=300)
+        assert second["understood"]["categories"] == [["Comedy"], ["Horror"]]
+
+    def test_why_the_second(self, ask_service):
+        served = ask_service()
+        for question in ("why the second?", "why did you show me the second one?"):
+            first, second = self.turns(served, "a comedy from 1995", question, k=2)
+            assert ids(second) == ids(first)[1:], question
+        _, second = self.turns(served, "a comedy from 1995", "why not horror?", k=2)
+        assert second["understood"]["not_categories"] == ["Horror"]
+
+    def test_cheaper_where_nothing_is_known_of_prices(self, ask_service):
+        columns = {**ITEMS, "price": [None] * len(ITEMS["price"])}
+        *_, last = self.turns(ask_service(items=columns), "a comedy", "cheaper", k=2)
+        assert last["answer"].startswith("This catalogue has no prices.")
+
+    def test_a_leaning_that_is_a_category_already_is_told_once(self, ask_service):
+        _, second = self.turns(ask_service(encoder=True), "a comedy", "funnier", k=3)
+        assert "leanings" not in second["understood"]
+        assert "nothing for" not in second["answer"]
+
     def test_others(self, ask_service):
         first, second, third = self.turns(ask_service(), "a comedy", "show me others", "and others", k=4)
         assert len({*ids(first), *ids(second), *ids(third)}) == 12
@@ -228,6 +291,61 @@ class TestConversation:
         turn = {"question": "a comedy", "items": ["gone", "i002"]}
         answer = ask_service().post("/ask", question="more like the first", conversation=[turn])
         assert "i002" not in ids(answer)
+
+
+@pytest.mark.parametrize(
+    ("question", "told"),
+    [
+        ("neither comedy nor horror", {"not_categories": ["Comedy", "Horror"]}),
+        ("either comedy or horror", {"categories": [["Comedy", "Horror"]]}),
+        ("hello! already another drama please, thanks", {"categories": [["Drama"]]}),
+        ("dramas from 1995 or from 1990", {"categories": [["Drama"]], "dates": "from 1995 or from 1990"}),
+        ("a drama that is less violent", {"categories": [["Drama"]], "less": ["violent"]}),
+        ("a drama that is not too violent", {"categories": [["Drama"]], "less": ["violent"]}),
+        ("dramas from the last century", {"categories": [["Drama"]], "dates": "from 1900 to 1999"}),
+        ("a drama of the late nineteenth century", {"categories": [["Drama"]], "dates": "from 1867 to 1899"}),
+    ],
+)
+def test_what_is_understood(ask_service, question, told):
+    assert ask_service().post("/ask", question=question, k=300)["understood"] == told
+
+
+def test_common_words_are_titles_after_a_like_alone(ask_service):
+    columns = {name: [*values] for name, values in ITEMS.items()}
+    columns["title"][30] = "More (1998)"
+    served = ask_service(items=columns)
+    assert "i030" in ids(served.post("/ask", question="a film, no more", k=300))
+    for question in ("something like more", "something but not More"):
+        assert "i030" not in ids(served.post("/ask", question=question, k=300)), question
+
+
+def test_a_limit_that_cannot_be_checked_is_said(ask_service):
+    answer = ask_service().post("/ask", question="dramas under 90 minutes")
+    assert answer["answer"].startswith("“under 90 minutes” cannot be checked here and was left out.")
+    assert answer["understood"] == {"categories": [["Drama"]]}
+
+
+def test_what_was_seen_is_left_out_and_may_be_liked(ask_service):
+    served = ask_service()
+    assert ids(served.post("/ask", question="I have seen Heat", k=300)).count("i000") == 0
+    answer = served.post("/ask", question="I have seen Heat, what else is like it?", k=300)
+    assert [item["item_id"] for item in answer["understood"]["likes"]] == ["i000"]
+    assert "i000" not in ids(answer)
+    # Not what a sentence says in passing.
+    assert served.post("/ask", question="I have gardens", k=300)["understood"] == {"text": "gardens"}
+
+
+def test_an_answer_repeats_no_long_question(ask_service):
+    answer = ask_service().post("/ask", question="lantern " + "ﷺ" * 1900)
+    assert len(answer["answer"]) < 500
+
+
+def test_an_item_without_a_title_is_not_near_to_everything(ask_service):
+    """Of its categories alone the vector is nearer to any short question than those of titles."""
+    columns = {name: [*values] for name, values in ITEMS.items()}
+    columns["title"][7], columns["text"][7], columns["categories"][7] = None, None, ["Comedy"]
+    answer = ask_service(items=columns, encoder=True).post("/ask", question="something funnier", k=3)
+    assert "i007" not in ids(answer)
 
 
 @pytest.mark.parametrize(

@@ -264,3 +264,88 @@ def test_the_check_lets_plain_sentences_pass(ask_service):
             "Here is one: toy story.",
         ):
             assert objection(text, catalogue, Wishes(), [row]) is None, text
+
+
+@pytest.mark.parametrize(
+    "proposed",
+    [
+        "",
+        "Sure, I will look for violins.",
+        "{",
+        "{}",
+        "[]",
+        '{"words": "violin"}',
+        '{"words": [1], "titles": null}',
+        '{"categories": [["Horror"]]}',
+        '{"titles": ["' + "x" * 5000 + '"]}',
+        '{"words": ["' + '", "'.join(["violin"] * 100) + '"]}',
+        '{"categories": ["Nothing"], "titles": ["i003", "Not There", ""], "item_ids": ["i003"]}',
+        '{"a": ' * 5000 + "1" + "}" * 5000,
+        b"<html>",
+        b"",
+        b'{"choices": []}',
+    ],
+)
+def test_what_it_proposes_wrongly_changes_nothing(ask_service, proposed):
+    question = {"question": "a comedy with a violin, not horror", "user_id": "u1", "k": 20}
+    calm = ask_service().post("/ask", **question)
+    with server(lambda body: proposed) as (url, asked):
+        answer = ask_service(settings=settings(url, ask_understands=True)).post("/ask", **question)
+    assert asked
+    for name in ("items", "understood", "answer", "phrased_by"):
+        assert answer[name] == calm[name], name
+
+
+def test_one_that_does_not_answer_is_not_waited_for_twice(ask_service):
+    release = threading.Event()
+    with server(lambda body: release.wait(20) or "x") as (url, asked):
+        served = ask_service(settings=settings(url, ask_understands=True, ask_timeout_s=0.3))
+        answer = served.post("/ask", question="a comedy")
+        release.set()
+    assert len(asked) == 1
+    assert answer["items"]
+    assert answer["phrased_by"] == "template"
+
+
+def test_one_that_is_gone_costs_no_answer(ask_service):
+    with server(lambda body: '{"words": ["violin"]}') as (url, _):
+        served = ask_service(settings=settings(url, ask_understands=True))
+        assert served.post("/ask", question="a comedy")["understood"]["text"] == "violin"
+    answer = served.post("/ask", question="a comedy")
+    assert answer["items"]
+    assert (answer["understood"], answer["phrased_by"]) == ({"categories": [["Comedy"]]}, "template")
+
+
+def test_a_title_that_it_proposes_leaves_nothing_out(ask_service):
+    """An item that is asked for is shown; one that the question does not name is not made a liking."""
+
+    def replies(body: dict[str, Any]) -> str:
+        return '{"titles": ["Heat", "Toy Story"]}'
+
+    with server(replies) as (url, _):
+        served = ask_service(settings=settings(url, ask_understands=True))
+        answer = served.post("/ask", question="is Heat any good?", k=3)
+    assert answer["items"][0]["item_id"] == "i000"
+    assert answer["understood"]["likes"] == [{"item_id": "i000", "title": "Heat (1995)"}]
+
+
+def test_the_time_of_the_model_is_no_time_of_the_question(ask_service):
+    """It may take longer than other calls; who then finds the catalogue taken has the template."""
+    answers, entered, taken = [], threading.Event(), threading.Event()
+
+    def replies(body: dict[str, Any]) -> str:
+        entered.set()
+        taken.wait(20)
+        return f'You could try "{titles_in(body)[0]}".'
+
+    with server(replies) as (url, _):
+        served = ask_service(settings=settings(url, timeout_s=0.5))
+        release = served.state.release
+        thread = threading.Thread(target=lambda: answers.append(served.post("/ask", question="a comedy")))
+        thread.start()
+        assert entered.wait(20)
+        with catalogue_of(release).used_for(release):
+            taken.set()
+            thread.join()
+    assert answers[0]["items"]
+    assert answers[0]["phrased_by"] == "template"

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 
 from recops.serving.assistant import prices, times
@@ -132,14 +133,13 @@ def test_what_a_title_is_called():
         "city of lost children the cite des enfants perdus la",
     ]
     assert forms("Star Wars: Episode IV - A New Hope (1977)") == (["star wars episode iv a new hope"], ["star wars"])
+    assert forms("Lord of the Rings: The Two Towers, The (2002)")[1] == ["the lord of the rings", "lord of the rings"]
     assert forms("Seven (a.k.a. Se7en) (1995)")[0] == ["seven", "se7en", "seven a k a se7en"]
     assert year_of("2001: A Space Odyssey (1968)") == 1968
     assert year_of("Blade Runner 2049") is None
 
 
 def test_titles_are_found_although_misspelt_and_the_most_chosen_is_meant():
-    import numpy as np
-
     titles = Titles(["Pulp Fiction (1994)", "Hamlet (1948)", "Hamlet (1996)", None], np.array([0, 1, 2, 9, 5.0]))
     assert titles.named(["hamlet"]) == [3, 2]
     assert titles.nearest(["pulp", "ficton"]) == 1
@@ -147,6 +147,20 @@ def test_titles_are_found_although_misspelt_and_the_most_chosen_is_meant():
     titles.put(1, "Fargo (1996)", "Pulp Fiction (1994)")
     assert titles.nearest(["pulp", "ficton"]) is None
     assert titles.named(["fargo"]) == [1]
+
+
+def test_one_letter_of_a_short_title_may_be_wrong():
+    titles = Titles(["Matrix, The (1999)", "Alien (1979)"], np.array([0, 1, 1.0]))
+    assert titles.nearest(["matrx"]) == titles.nearest(["mattrix"]) == 1
+    assert titles.nearest(["allien"]) == 2
+    assert titles.nearest(["matter"]) is titles.nearest(["aliment"]) is None
+
+
+def test_the_one_word_before_a_colon_is_a_title_after_a_like(ask_service):
+    served = ask_service()
+    assert "likes" not in served.post("/ask", question="Shrek")["understood"]
+    likes = served.post("/ask", question="something like shrek")["understood"]["likes"]
+    assert likes == [{"item_id": "i003", "title": "Shrek: The Beginning (2001)"}]
 
 
 def test_categories_by_plural_and_writing():
@@ -179,7 +193,5 @@ def test_every_part_counts_once():
 
 
 def test_the_best_known_of_a_series_is_meant():
-    import numpy as np
-
     titles = Titles(["Star Wars (1950)", "Star Wars: Episode IV (1977)", "Alien (1979)"], np.array([0, 1, 9, 5.0]))
     assert titles.meant(["star", "wars"]) == [2, 1]
