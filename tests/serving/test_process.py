@@ -111,6 +111,38 @@ def test_every_endpoint_answers(server):
     store.close()
 
 
+def test_questions_hold_their_constraints_whichever_worker_answers(server):
+    def ask(question: str, *conversation: tuple[str, list[str]], **more) -> list[str]:
+        turns = [{"question": text, "items": items} for text, items in conversation]
+        body = {"question": question, "conversation": turns, **more}
+        # A connection of its own, so that no worker has heard the question before.
+        answer = httpx.post(f"{server.client.base_url}/ask", json=body, timeout=20, trust_env=False)
+        assert answer.status_code == 200, answer.text
+        return [item["item_id"] for item in answer.json()["items"]]
+
+    first = "something of x under 4 pounds"
+    for _ in range(4):
+        shown = ask(first)
+        assert shown == ["a", "b"]
+        assert ask("only those of y", (first, shown)) == ["b"]
+        assert ask("cheaper", (first, ["b"])) == ["a"]
+        assert ask("why the second?", (first, shown)) == ["b"]
+        assert ask(first, user_id="u1") == ["b"]  # has seen a
+    wrong = server.client.post("/ask", json={"question": "\u0000"})
+    assert (wrong.status_code, wrong.json()["field"]) == (400, "question")
+
+
+def test_a_question_whose_asker_has_gone_keeps_nobody_waiting(server):
+    body = b'{"question": "something of x"}'
+    head = f"POST /ask HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as gone:
+            gone.sendall(head.encode() + body)
+    for _ in range(4):
+        answer = httpx.post(f"{server.client.base_url}/ask", json={"question": "something of x"}, trust_env=False)
+        assert answer.json()["items"][0]["item_id"] == "a"
+
+
 def test_bad_calls_are_refused_in_one_shape(server):
     large = b"x" * 2_000_000
     kind = {"content-type": "application/json"}

@@ -8,6 +8,7 @@ from recops.bundle import Pointer, release_folder, write_pointer
 from recops.errors import RefusedError
 from recops.serving import counters, state
 from recops.serving.app import build_app
+from recops.serving.assistant.catalogue import catalogue_of, was_asked
 from recops.serving.local import recommend_once
 from recops.serving.settings import Settings
 from recops.serving.state import State
@@ -54,6 +55,20 @@ def test_a_promotion_is_taken_up_and_undone(releases):
     releases.point(releases.first, releases.second)
     worker.poll()
     assert worker.release.id == releases.first
+
+
+def test_who_asks_finds_the_catalogue_of_a_new_release_made(releases):
+    worker = State(Settings(releases=releases.folder))
+    worker.poll()
+    assert not was_asked(worker.release)
+    releases.point(releases.second, releases.first)
+    worker.poll()
+    assert not was_asked(worker.release)  # it takes memory that only questions need
+    catalogue_of(worker.release)
+    releases.point(releases.first, releases.second)
+    worker.poll()
+    assert worker.release.id == releases.first
+    assert was_asked(worker.release)
 
 
 @pytest.mark.parametrize("damage", ["cut short", "missing", "other release", "pointer", "record"])
