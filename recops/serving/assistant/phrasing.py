@@ -79,7 +79,8 @@ def objection(text: str, catalogue: Catalogue, wishes: Wishes, rows: Sequence[in
     named = _take_titles(said, catalogue, shown)
     if not named:
         return "names no item"
-    if len(named) > 2 * len(shown) or not said.text.rstrip().endswith((".", "!", "?", '"')):
+    is_repeated = len({frozenset(rows) for _, rows in named}) < len(named)
+    if is_repeated or not said.text.rstrip().endswith((".", "!", "?", '"')):
         return "repeats itself, or is cut short"
     for number in _NUMBER.finditer(said.text):
         if not said.is_free(number.start(), number.end()):

@@ -101,6 +101,7 @@ def test_the_prompt_holds_the_question_and_the_items_and_nothing_of_users(ask_se
         'You could try {title} or "Comedy, from 2010".',
         "You could try {title}, {title}, {title}, {title}, {title}, {title}, {title}.",
         "You could try {title} or {title} (",
+        "You could try {title} or {title} to make it more concise.",
         "{title} and the matrix are good.",
         "{title}: see https://example.com",
         "{title}. Buy Golden Apples too.",
