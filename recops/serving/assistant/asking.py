@@ -17,7 +17,7 @@ from recops.serving.assistant import answers, fits, phrasing, proposals
 from recops.serving.assistant.catalogue import Catalogue, catalogue_of
 from recops.serving.assistant.language_model import LanguageModel, LanguageModelError, Message
 from recops.serving.assistant.ranking import Ranking, allowed, rank
-from recops.serving.assistant.understanding import understand
+from recops.serving.assistant.understanding import before_whys, understand
 from recops.serving.assistant.wishes import Wishes
 from recops.serving.release import Release
 from recops.serving.requests import Ask, Recommend
@@ -151,6 +151,7 @@ def _why(
     assert wishes.why is not None
     rows = np.array(wishes.why, np.int64)
     before = Wishes()
+    conversation = conversation[: len(before_whys(conversation))]
     if conversation:
         before = understand(conversation[-1][0], catalogue, now_us, conversation[:-1])
         before = replace(before, why=None)

@@ -37,11 +37,12 @@ def compared(
     shown: Sequence[int],
     is_category: Callable[[Sequence[str]], bool],
 ) -> Compared:
-    """'cheaper', 'newer': than all that was `shown`, or than the one pointed at, which is then no longer in `named`."""
+    """'cheaper', 'newer': than the item that is named or liked ('like Heat but newer'), else than all that was `shown`.
+    One that is only compared with is then no longer in `named`."""
     found = Compared()
     likes = list(named.than)
     for match in question.taken(english.COMPARED_WITH_SHOWN):
-        than: Sequence[int] = shown
+        than: Sequence[int] = named.liked or shown
         if match["than"] and (named.than or named.pointed):
             than, likes = named.than or named.pointed, []
             named.pointed = [] if not named.than else named.pointed

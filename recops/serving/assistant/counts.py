@@ -20,8 +20,9 @@ _LIMIT = re.compile(r"\b(?:than|least|over|above|under|about)\s+$")  # of which 
 _QUALITIES = re.compile(r"(?:\s+(?:good|great|nice|other|more|different))?")
 
 
-def count(question: Question, is_category: Callable[[Sequence[str]], bool]) -> int | None:
-    """The number of items that is asked for, which is taken from the question; None where none is."""
+def count(question: Question, is_category: Callable[[Sequence[str]], bool], asks_others: bool = False) -> int | None:
+    """The number of items that is asked for, which is taken from the question; None where none is. `asks_others`: of
+    what was shown before, so that a number alone counts items ('another three')."""
     for match in list(question.found(_COUNT)):
         end = _QUALITIES.match(question.low, match.end())
         assert end is not None
@@ -29,7 +30,7 @@ def count(question: Question, is_category: Callable[[Sequence[str]], bool]) -> i
         is_next = after is not None and not question.text[end.end() : after.start].strip()
         word = after.word if is_next and after is not None else ""
         of_items = word in english.GENERIC or (word != "" and is_category([word]))
-        alone = match["only"] and (not word or word in english.BOUNDARY)
+        alone = (match["only"] or asks_others) and (not word or word in english.BOUNDARY)
         said = match["n"]
         number = int(said) if said.isdigit() else _WORDS.index(said) + 2
         is_limit = not match["only"] and _LIMIT.search(question.low[: match.start()]) is not None

@@ -37,7 +37,8 @@ FILLER = GENERIC | words(
     why will wish with within without would year years yet you your yours"""
 )
 # After these a word such as 'music' is what an item is about.
-TOPIC_FOLLOWS = words("about with featuring involving")
+TOPIC_FOLLOWS = words("about with featuring involving without")
+MAY_SAY = GENERIC | words("love")  # of what only asks elsewhere
 # Names of categories that say nothing when they stand in a sentence.
 EMPTY_NAMES = (FILLER - words("music")) | words("best good great new top")
 # A title of these words alone is none that a sentence can name.
@@ -57,6 +58,7 @@ HARMLESS = words(
     """only sure just necessarily really know mind matter much bad thing many yet all always long short longer again
     idea problem worries thanks thank old new older newer more less than over under before after while even"""
 )
+ASKS_OF_TOPIC = re.compile(r"\b(?:without|about|featuring|involving|with)\b")  # 'without love', but not 'no films'
 OF_DEGREE = re.compile(r"(?:too|very|so|that|all that)\s+(?P<what>\w+)")
 ORDINALS = {
     word: place
@@ -73,12 +75,13 @@ MARKER = pattern(
     rf"(?P<disliked>{_NEVER}(?:like|love|enjoy|stand|want)d?|hate[ds]?|dislike[ds]?|unlike|nothing like|"
     r"(?:but |and )?not like|fed up with)",
     rf"(?P<refused>{_PERSON}{_HAD}|(?:i|we)(?:'ve)? already (?:have|know|got)|already {_HAD}|(?:but |and )?not|none of|"
-    r"neither(?: of)?|except(?: for)?|excluding|without|other than|apart from|besides|anything but|instead of|"
-    r"rather than|no)",
+    r"neither(?: of)?|except(?: for)?|excluding|without|other than|apart from|besides|"
+    r"(?:any|every)thing but|all but|instead of|rather than|no)",
     r"(?P<liked>like|similar to|such as|in the (?:style|vein|spirit) of|along the lines of|reminiscent of|resembling|"
     rf"akin to|as good as|comparable to|{_PERSON}(?:love[ds]?|liked?|enjoy(?:ed)?|adored?)|fans? of|close to|"
     r"that goes with|to go with|reminds? me of)",
     r"(?P<than>than)",
+    r"(?P<asked>(?:have|know|sell|got|stock|carry)(?:\s+got)?)",
 )
 KIND_OF = re.compile(
     r"\s*(?:(?:the|that|this|a|my)\s+)?(?:film|movie|book|novel|song|album|artist|band|game|show|series|article|product|"
@@ -108,9 +111,10 @@ AVAILABLE = pattern(
     r"available(?:\s+(?:now|today|right now|immediately))?|can be (?:delivered|shipped)|you have in stock)",
 )
 NEGATED = pattern(
-    r"(?:(?:but|and)\s+)?(?:not|no|neither|without|except(?:\s+for)?|excluding|other than|apart from|anything but|"
-    r"nothing|never|non|avoid|minus|free of|rather than|instead of|hate|dislike|fed up with|(?:do not|don't|dont|"
-    r"did not|didn't|cannot|can't)\s+(?:want|like|need|stand|enjoy|show me|include)|aren't|isn't|arent|isnt|"
+    r"(?:(?:but|and)\s+)?(?:not|no|neither|without|except(?:\s+for)?|excluding|other than|apart from|"
+    r"(?:any|every)thing but|all but|nothing|never|non|avoid|minus|free of|rather than|instead of|hate|dislike|"
+    r"fed up with|(?:do not|don't|dont|did not|didn't|cannot|can't)\s+(?:want|like|need|stand|enjoy|show me|include)|"
+    r"aren't|isn't|arent|isnt|"
     r"(?:do not|don't|does not|doesn't)\s+have)",
     after=r"\b[\s-]*(?:(?:a|an|any|the|with|about|another|of|on|in|that is|that's|which is|those|ones|more|containing|"
     r"featuring|involving|made of|made from|from|like|is|be)\s+)*",
@@ -149,7 +153,7 @@ OTHERS = pattern(
 AMONG_SHOWN = pattern(r"(?:of|among|from|which of|out of)\s+(?:these|those|them)")
 CONTINUES = re.compile(
     r"^\W*(?:and|but|only|just|also|what about|how about|ok|okay|yes|no|now|then|instead|rather|or|same|still|without|"
-    r"not|except|make (?:it|them)|show me (?:more|others))\b"
+    r"with|about|not|except|make (?:it|them)|show me (?:more|others))\b"
 )
 ADDS_ANOTHER = re.compile(r"^\W*(?:and\s+)?or\b")
 REPLACES = pattern(r"instead|what about|how about|rather")

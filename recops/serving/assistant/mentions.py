@@ -14,7 +14,7 @@ from recops.serving.assistant.titles import LONGEST, Titles, words_of
 
 _QUOTED = re.compile(r'"([^"]{1,300})"|(?<!\w)\'([^\']{1,300})\'(?!\w)')
 MOST_GUESSES = 3  # misspelt titles that are looked for in one question; each costs milliseconds
-_YEAR = re.compile(r"\s*\(\s*(\d{4})\s*\)")
+_YEAR = re.compile(r"\"?\s*\(\s*(\d{4})\s*\)")
 _BARE_YEAR = re.compile(r"\s+(\d{4})\b(?!\s*-)")
 
 
@@ -145,6 +145,12 @@ def mentions(
             if (title := reader.at(match.end(), is_sure=False)) is not None:
                 found.than.append(title[0][0])
                 question.take(title[1], title[2])  # 'than' is of the comparison
+            continue
+        if match["asked"]:
+            title = reader.at(match.end(), is_sure=False, may_be_common=True)
+            if title is not None and _is_written_as_name(question, title):  # 'Have you got Up?'
+                found.named.append(title[0][0])
+                question.take(title[1], title[2])
             continue
         listed = list(_listed(question, reader, match.end(), is_sure, shown, earlier))
         # What is not wanted is none of those that bear the name.

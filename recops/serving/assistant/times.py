@@ -31,12 +31,14 @@ _DECADE = rf"(?:{_CENTURY}|(?:1[89]|20)\d0'?s|'?\d0'?s|{'|'.join(_WORDS)})"
 _PERIOD = rf"(?:(?:early|mid|late)[ -]+)?{_DECADE}|{_YEAR}"
 _NOT = (
     r"(?P<not>\b(?:not|nothing|none|never|no|except|excluding|but not|without)\s+"
-    r"(?:(?:the|any|those|ones|anything)\s+){0,2})?"
+    r"(?:(?:the|an?|any|those|ones|anything|something|films?|movies?|books?|items?|songs?|news|articles?|products?|from|"
+    r"made)\s+){0,4})?"
 )
 _MADE = r"(?:(?:made|released|published|filmed|shot|written|produced|out|came out|dated)\s+)?"
 _MONEY = r"(?!\s*(?:pounds?|euros?|dollars?|quid|bucks|gbp|usd|eur|£|\$|€))"
 _BETWEEN = re.compile(
-    rf"{_NOT}\b{_MADE}(?:between|from)\s+(?:the\s+)?(?P<a>{_PERIOD})\s+(?:and|to|until|till|-)\s+(?:the\s+)?"
+    rf"{_NOT}\b{_MADE}(?:between|from(?!(?:\s+the)?\s+(?:{_PERIOD})\s+and\b))\s+(?:the\s+)?(?P<a>{_PERIOD})\s+"
+    rf"(?:and|to|until|till|-)\s+(?:the\s+)?"
     rf"(?P<b>{_PERIOD})\b{_MONEY}|\b(?P<c>{_YEAR})\s*-\s*(?P<d>{_YEAR})\b{_MONEY}"
 )
 _BEFORE = r"before|prior to|earlier than|older than|pre-?"

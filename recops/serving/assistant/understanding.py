@@ -29,8 +29,9 @@ def understand(
     nothing but constraints ('under 10 pounds'); else it stands for itself.
     """
     question = Question(text)
-    shown = tuple(conversation[-1][1]) if conversation else ()
     everything = tuple(row for _, rows in conversation for row in rows)
+    conversation = before_whys(conversation)
+    shown = tuple(conversation[-1][1]) if conversation else ()
     reader = _Reader(question, catalogue, now_us, shown, everything)
     wishes = reader.read()
     if not conversation or wishes.why is not None:
@@ -52,6 +53,13 @@ def understand(
     return wishes
 
 
+def before_whys(conversation: Sequence[tuple[str, Sequence[int]]]) -> Sequence[tuple[str, Sequence[int]]]:
+    """A conversation up to the last question that asked for items rather than for reasons."""
+    while conversation and english.BEGINS_WITH_WHY.search(Question(conversation[-1][0]).low):
+        conversation = conversation[:-1]
+    return conversation
+
+
 def merged(before: Wishes, new: Wishes, replaces: bool = False, narrows: bool = False) -> Wishes:
     """The wishes of a question that goes on with an earlier one.
 
@@ -68,7 +76,7 @@ def merged(before: Wishes, new: Wishes, replaces: bool = False, narrows: bool = 
     if before.dates is not None:
         within = before.dates if dates is None else before.dates.both(dates) if narrows else dates
         # 'newer ones' than all of 2005, of which nothing is left in 2005, are those of later years.
-        dates = within if within.start < within.end else dates
+        dates = dates if dates is not None and within.start >= within.end else within
 
     def union(name: str) -> tuple:
         return tuple(dict.fromkeys((*getattr(before, name), *getattr(new, name))))
@@ -137,8 +145,8 @@ class _Reader:
             word in dates.text for word in ("today", "yesterday", "week", "month", "year", "last")
         ):
             notes = ()
-        count = counts.count(question, self._is_category)
         more = comparisons.compared(question, catalogue, named, self.shown, self._is_category)
+        count = counts.count(question, self._is_category, more.others)
         if more.price is not None:
             price = more.price if price is None else price.both(more.price)
         if more.dates is not None:
@@ -224,7 +232,8 @@ class _Reader:
                 found = self.catalogue.categories.named(words) or self.catalogue.categories.named(
                     [t.word for t in core]
                 )
-                if not found and all(t.word in english.GENERIC or t.word in english.FILLER for t in core):
+                is_topic = words[0] in english.MAY_SAY and english.ASKS_OF_TOPIC.search(match.group())
+                if not found and not is_topic and all(t.word in english.FILLER for t in core):
                     break
                 if not found:
                     phrase = self.question.text[core[0].start : core[-1].end]
@@ -301,7 +310,7 @@ class _Reader:
         catalogue has ('music box')."""
         for run in self.question.runs():
             for place, token in enumerate(run):
-                if token.word not in english.GENERIC:
+                if token.word not in english.MAY_SAY:
                     continue
                 start = place - 1
                 while start > 0 and run[start].word in english.FILLER and run[start].word not in english.TOPIC_FOLLOWS:

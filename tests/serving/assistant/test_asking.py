@@ -130,6 +130,28 @@ def test_older_than_an_item_that_is_named(ask_service):
     assert all(year < 1995 for year in years(answer))
 
 
+def test_newer_and_cheaper_than_the_item_that_is_liked(ask_service):
+    served = ask_service()
+    assert served.post("/ask", question="something like Heat but newer")["understood"]["dates"] == "after 1995"
+    assert served.post("/ask", question="like Heat but cheaper")["understood"]["price"] == "under 12"
+
+
+def test_an_item_of_one_common_word_may_be_asked_for(ask_service):
+    columns = {name: [*values] for name, values in ITEMS.items()}
+    columns["title"][30] = "Up (2009)"
+    served = ask_service(items=columns)
+    assert served.post("/ask", question="Have you got Up?")["items"][0]["item_id"] == "i030"
+    assert "likes" not in served.post("/ask", question="what have you got up there?")["understood"]
+
+
+def test_a_year_in_brackets_behind_a_quoted_title_is_of_it(ask_service):
+    told = ask_service().post("/ask", question='something like "Heat" (1995)')["understood"]
+    assert list(told) == ["likes"]
+    told = ask_service().post("/ask", question="something like Heat 1995")["understood"]
+    assert list(told) == ["likes"]
+    assert ask_service().post("/ask", question="something like Heat, from 1995")["understood"]["dates"] == "from 1995"
+
+
 def test_what_is_not_found_is_said(ask_service):
     served = ask_service(encoder=True)
     assert "nothing for “asdf qwer”" in served.post("/ask", question="asdf qwer")["answer"]
@@ -247,6 +269,22 @@ class TestConversation:
         _, second = self.turns(served, "a comedy from 1995", "why not horror?", k=2)
         assert second["understood"]["not_categories"] == ["Horror"]
 
+    def test_a_question_for_reasons_is_no_new_subject(self, ask_service):
+        *_, third, last = self.turns(
+            ask_service(), "a comedy since 1970", "why the first?", "why the second?", "another three", k=4
+        )
+        assert len(third["items"]) == 1
+        assert last["understood"] == {"categories": [["Comedy"]], "dates": "since 1970", "count": 3}
+
+    def test_what_begins_with_a_preposition_goes_on(self, ask_service):
+        _, second = self.turns(ask_service(), "a comedy", "with a violin", k=3)
+        assert second["understood"] == {"text": "violin", "categories": [["Comedy"]]}
+
+    def test_what_nothing_holds_stays_asked_for(self, ask_service):
+        *_, last = self.turns(ask_service(), "a comedy since 1995 but before 1990", "another", k=3)
+        assert last["understood"]["dates"] == "since 1995 and before 1990"
+        assert last["items"] == []
+
     def test_cheaper_where_nothing_is_known_of_prices(self, ask_service):
         columns = {**ITEMS, "price": [None] * len(ITEMS["price"])}
         *_, last = self.turns(ask_service(items=columns), "a comedy", "cheaper", k=2)
@@ -302,6 +340,13 @@ class TestConversation:
         ("dramas from 1995 or from 1990", {"categories": [["Drama"]], "dates": "from 1995 or from 1990"}),
         ("a drama that is less violent", {"categories": [["Drama"]], "less": ["violent"]}),
         ("a drama that is not too violent", {"categories": [["Drama"]], "less": ["violent"]}),
+        ("everything but horror", {"not_categories": ["Horror"]}),
+        ("nothing but horror", {"categories": [["Horror"]]}),
+        ("no films from before 1980", {"not_dates": ["before 1980"]}),
+        ("dramas, but nothing made from 1980 on", {"categories": [["Drama"]], "not_dates": ["since 1980"]}),
+        ("dramas from 1994 and 1996", {"categories": [["Drama"]], "dates": "from 1994 or from 1996"}),
+        ("a drama without love", {"categories": [["Drama"]], "without": ["love"]}),
+        ("a drama that isn't about love", {"categories": [["Drama"]], "without": ["love"]}),
         ("dramas from the last century", {"categories": [["Drama"]], "dates": "from 1900 to 1999"}),
         ("a drama of the late nineteenth century", {"categories": [["Drama"]], "dates": "from 1867 to 1899"}),
     ],
