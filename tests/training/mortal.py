@@ -23,6 +23,10 @@ class Mortal(Sasrec):
 
     def loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         self.steps += 1
+        if self.steps == 1 and distributed.is_initialized():
+            # Else a worker that starts again could read where the dead ones were.
+            num_starts = distributed.distributed_c10d._get_default_store().add(f"starts of {distributed.get_rank()}", 1)
+            assert num_starts == 1, "the workers that died are still in the store"
         if self.config.dies_at == self.steps and distributed.get_rank() == 1:
             mark = Path(self.config.mark)
             if self.config.again or not mark.exists():
