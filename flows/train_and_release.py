@@ -21,13 +21,7 @@ from recops.stages.smoke import smoke_test
 
 def is_fault(task: Any, run: TaskRun, state: State) -> bool:
     """Only faults are tried again: data or a model that was refused stays refused."""
-    try:
-        state.result()
-    except pipeline.StageError:
-        return True
-    except Exception:
-        return False
-    return False
+    return isinstance(state.result(raise_on_failure=False), pipeline.StageError)
 
 
 @task(
