@@ -41,8 +41,15 @@ class Links:
         votes = np.bincount(cell, self._weight_at(age), minlength=len(voting) * len(items))
         return (votes.reshape(len(voting), len(items)) @ self.between(items, rows)).astype(np.float32)
 
-    def between(self, items: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Weight of the link from each of some items to each of some rows: float64 [H, R], 0 where there is none."""
+    def between(self, items: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+        """Weight of the link from each of some items to each of some rows (None: all, R = N+1): float64 [H, R], 0 where
+        there is none."""
+        if rows is None:
+            neighbours, counts = self._neighbours(items)
+            num_rows = len(self.indptr) - 1
+            cell = np.repeat(np.arange(len(items)) * num_rows, counts) + self.indices[neighbours]
+            found = np.bincount(cell, self.weights[neighbours], minlength=len(items) * num_rows)
+            return found.reshape(len(items), num_rows)
         wanted, column_R = np.unique(rows, return_inverse=True)
         column_N = np.full(len(self.indptr) - 1, -1)
         column_N[wanted] = np.arange(len(wanted))

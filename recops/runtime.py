@@ -1,9 +1,9 @@
 """Scores histories against the catalogue with numpy and ONNX Runtime: the one scorer of evaluation, gate and service.
 
-In: the parts of a model (arrays, and callables for its networks) and histories as item rows. Out: scores [B, N+1] and
-the best k. Knows nothing about ids, files or HTTP; whoever imports this loads no torch and no dataframe library.
+In: the parts of a model (arrays, and callables for its networks) and histories as item rows. Out: scores [B, N+1].
+Knows nothing about ids, files or HTTP; whoever imports this loads no torch and no dataframe library.
 
-Shapes: B batch, L history length, D width, N items (row 0 is padding), U users (row 0 is nobody), K list length.
+Shapes: B batch, L history length, D width, N items (row 0 is padding), U users (row 0 is nobody).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -89,6 +89,24 @@ class Scorer:
         """The links that say most: its own, or those of the heaviest member that has any."""
         found = next((part.links for part in self._by_weight() if part.links is not None), None)
         return None if found is None else found.up_to(self.num_items)
+
+    @cached_property
+    def all_links(self) -> list[tuple[Links, bool]]:
+        """The links of all members that have any, in the whole catalogue, and whether they are of content."""
+        return [(p.links.up_to(self.num_items), p.nearness is not None) for p in self.parts if p.links is not None]
+
+    def link_shares(
+        self, items: np.ndarray, rows: np.ndarray | None = None, *, of_content: bool = False
+    ) -> np.ndarray | None:
+        """How strongly items are linked to some rows (None: all, R = N+1), float64 [H, R]; None where nothing links.
+
+        By what was chosen together, or `of_content`: the mean over all members with such links, each as a share of an
+        item's strongest to these rows. The heaviest member alone may know what comes next, not what goes together.
+        """
+        found = [links.between(items, rows) for links, by_content in self.all_links if by_content == of_content]
+        if not found:
+            return None
+        return np.mean([one / np.maximum(one.max(1, initial=0, keepdims=True), 1e-12) for one in found], axis=0)
 
     @property
     def vectors(self) -> np.ndarray | None:

@@ -51,3 +51,5 @@ def test_votes_for_some_rows_are_those_of_all(histories, rows, decay, window):
     arrays = [np.array(history, np.int64) for history in histories]
     expected = np.array([links.votes(history, 4)[rows] for history in arrays]).reshape(len(arrays), len(rows))
     np.testing.assert_allclose(links.votes_for(arrays, rows), expected, rtol=1e-6)
+    items = np.array([item for history in histories for item in history], np.int64)
+    np.testing.assert_array_equal(links.between(items)[:, rows], links.between(items, rows))

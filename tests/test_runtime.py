@@ -11,6 +11,7 @@ from recops import calibration, runtime
 from recops.calibration import Fusion
 from recops.histories import Histories
 from recops.links import Links
+from recops.nearest import Nearness
 from recops.runtime import Scorer
 from recops.topk import widened
 
@@ -272,3 +273,27 @@ def test_items_added_to_a_fusion_leave_the_scores_of_the_others(how):
     before, after = scorer.scores(history)[0], again.scores(history)[0]
     np.testing.assert_array_equal(after[:4], before)
     assert after[5] >= after[4] >= after[6] > after[7] and len(after) == 8
+
+
+def test_links_of_all_members_count_alike_and_those_of_content_apart():
+    def links(weights: dict[tuple[int, int], float]) -> Links:
+        rows = [[pair for pair in weights if pair[0] == row] for row in range(6)]
+        return Links(
+            np.cumsum([0, *map(len, rows)]).astype(np.int64),
+            np.array([to for some in rows for _, to in some], np.int32),
+            np.array([weights[pair] for some in rows for pair in some], np.float32),
+        )
+
+    strong, weak = (
+        Scorer(5, links=links({(1, 2): 8.0, (1, 3): 4.0})),
+        Scorer(5, links=links({(1, 3): 0.1, (1, 4): 0.05})),
+    )
+    of_content = Scorer(5, links=links({(1, 5): 2.0}), nearness=Nearness(1, 1.0, np.zeros(1, np.float32), (1,)))
+    one, rows = np.array([1]), np.array([2, 3, 4, 5])
+    np.testing.assert_allclose(strong.link_shares(one, rows), [[1, 0.5, 0, 0]])
+    assert strong.link_shares(one, of_content=True) is None and of_content.link_shares(one) is None
+    assert strong.link_shares(np.array([4]), rows).tolist() == [[0, 0, 0, 0]]
+    both = Scorer(5, members=(of_content, strong, weak), fusion=Fusion(np.array([[1, 9, 1]], np.float32)))
+    np.testing.assert_allclose(both.link_shares(one, rows), [[0.5, 0.75, 0.25, 0]], rtol=1e-6)
+    np.testing.assert_allclose(both.link_shares(one), [[0, 0, 0.5, 0.75, 0.25, 0]], rtol=1e-6)
+    assert both.link_shares(one, of_content=True).tolist() == [[0, 0, 0, 0, 0, 1]]

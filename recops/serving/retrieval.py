@@ -135,18 +135,18 @@ def score(release: Release, request: Score, stored: Stored | None) -> dict[str, 
 def similar(release: Release, request: Similar) -> dict[str, Any] | None:
     """Items nearest to one item, without itself; None for an unknown item.
 
-    `source` says by what: `links` (weights of the model's neighbour table), `vectors` (cosine of item vectors) or
-    `categories` (Jaccard). An item without neighbours gets the next of these that has any, or an empty list.
+    `source` says by what: `links` (of what was chosen together, else of content; scores are shares of the strongest),
+    `vectors` (cosine of item vectors) or `categories` (Jaccard). An item without neighbours gets the next of these that
+    has any, or an empty list.
     """
     row = release.row_of.get(request.item_id)
     if row is None:
         return None
     scores = np.full(release.bundle.num_items + 1, -np.inf, np.float32)
-    links = release.bundle.scorer.linked
     source = "categories"
-    if links is not None and links.indptr[row] < links.indptr[row + 1]:
-        part = slice(links.indptr[row], links.indptr[row + 1])
-        scores[links.indices[part]] = links.weights[part]
+    kinds = (release.bundle.scorer.link_shares(np.array([row]), of_content=kind) for kind in (False, True))
+    if (links := next((found[0] for found in kinds if found is not None and found.any()), None)) is not None:
+        scores[links != 0] = links[links != 0]
         source = "links"
     elif release.item_vectors is not None and release.item_vectors[row].any():
         scores = release.item_vectors @ release.item_vectors[row]

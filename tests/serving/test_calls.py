@@ -29,7 +29,7 @@ def test_similar_by_links_and_else_by_categories(served):
     answer = served.post("/similar", item_id="a")
     assert (answer["source"], [(i["item_id"], i["score"]) for i in answer["items"]]) == (
         "links",
-        [("b", 0.5), ("c", 0.25)],
+        [("b", 1.0), ("c", 0.5)],
     )
     # f {x} has no links: a {x} 1, b {x, y} 1/2.
     answer = served.post("/similar", item_id="f", k=2)

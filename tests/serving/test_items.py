@@ -296,7 +296,7 @@ def test_calls_that_wait_for_an_encoder_keep_no_other_from_the_store(serve, monk
 def test_what_a_call_would_have_to_work_out_is_there_before_it_is_served(serve) -> None:
     served = serve(content=True)
     served.post("/items", items=[NEW])
-    assert "row_of" in vars(served.state.release.bundle) and "linked" in vars(served.state.release.bundle.scorer)
+    assert "row_of" in vars(served.state.release.bundle) and "all_links" in vars(served.state.release.bundle.scorer)
 
 
 def test_rows_do_not_depend_on_the_order_of_what_was_told(serve) -> None:

@@ -5,6 +5,7 @@ catalogue and holds every hard constraint: the list is made before any language 
 """
 
 import logging
+import math
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
@@ -59,7 +60,7 @@ def ask(
     stored: Stored | None,
     model: LanguageModel | None = None,
     now_us: int | None = None,
-    until: float | None = None,
+    until: float = math.inf,
 ) -> Found:
     """`now_us`: what 'this week' is counted from; None: now. The model is asked while nothing is held that others wait
     for; where it fails, is busy, or writes what the check refuses, the template answers. Raises TimeoutError where
@@ -76,7 +77,7 @@ def ask(
     if model is not None and model.understands and wishes.why is None:
         start = monotonic()
         proposal = _said(model, proposals.messages(request.question))
-        until = None if until is None else until + monotonic() - start
+        until += monotonic() - start
         if proposal is None:
             model = None  # one that does not answer is not waited for twice
         if proposal is not None and (read := proposals.read(proposal)) is not None:
@@ -92,7 +93,7 @@ def ask(
     if text is None:
         return found
     try:
-        with catalogue.used_for(release, None if until is None else until + monotonic() - start):
+        with catalogue.used_for(release, until + monotonic() - start):
             wrong = phrasing.objection(text, catalogue, wishes, found.rows)
             remarks = answers.remarks(catalogue, wishes)
     except TimeoutError:

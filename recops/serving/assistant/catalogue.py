@@ -5,6 +5,7 @@ the release; later ones only take in what was told since. Knows nothing about qu
 """
 
 import logging
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -65,10 +66,10 @@ class Catalogue:
         self.use(release)
 
     @contextmanager
-    def used_for(self, release: Release, until: float | None = None) -> Iterator[None]:
+    def used_for(self, release: Release, until: float = math.inf) -> Iterator[None]:
         """Holds it for one thread, as that of `release`. Raises TimeoutError where others hold it until the moment
-        `until` of the monotonic clock; None: it waits as long as it takes."""
-        if not self._lock.acquire(timeout=-1 if until is None else max(until - monotonic(), 0.0)):
+        `until` of the monotonic clock."""
+        if not self._lock.acquire(timeout=-1 if math.isinf(until) else max(until - monotonic(), 0.0)):
             raise TimeoutError("other questions are being answered")
         try:
             self.use(release)
@@ -233,19 +234,13 @@ class Catalogue:
         return found
 
     def linked(self, items: np.ndarray, rows: np.ndarray) -> np.ndarray | None:
-        """How near the model that was trained puts some items to others, float64 [H, R]: by the links that what was
-        chosen together made, of all members that have any, each as a share of its strongest; else the cosine of its
-        vectors; None where it has neither."""
+        """How near the model that was trained puts some items to others, float64 [H, R]: by its links of what was
+        chosen together (those of content are in `likeness` already), else the cosine of its vectors; None where it has
+        neither."""
         scorer = self.release.bundle.scorer
-        # Links of content say nothing of who chose what, and are in `likeness` already.
-        links = [part.links for part in scorer.parts if part.links is not None and part.nearness is None]
-        if not links:
-            return None if scorer.vectors is None else cosines(scorer.vectors[items], scorer.vectors[rows])
-        found = np.zeros((len(items), len(rows)))
-        for some in links:
-            between = some.up_to(scorer.num_items).between(items, rows)
-            found += between / np.maximum(np.abs(between).max(1, initial=0), 1e-12)[:, None]
-        return found / len(links)
+        if (found := scorer.link_shares(items, rows)) is not None:
+            return found
+        return None if scorer.vectors is None else cosines(scorer.vectors[items], scorer.vectors[rows])
 
 
 def _early(start_us: int) -> int:

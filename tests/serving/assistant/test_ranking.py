@@ -1,14 +1,5 @@
 """What moves items up: words, meaning, likeness and the user; and what is asked for in words alone."""
 
-from types import SimpleNamespace
-
-import numpy as np
-
-from recops.calibration import Fusion
-from recops.links import Links
-from recops.nearest import Nearness
-from recops.runtime import Scorer
-from recops.serving.assistant.catalogue import Catalogue
 from tests.serving.assistant.conftest import ITEMS
 
 ROWS = {item_id: row for row, item_id in enumerate(ITEMS["item_id"])}
@@ -64,24 +55,3 @@ def test_cheap_and_oldest(ask_service):
 
     assert mean(cheap) < mean(usual)
     assert "osts" in cheap[0]["reason"]
-
-
-def test_links_of_all_members_count_alike_and_those_of_content_do_not(ask_service):
-    """What goes with an item is asked of every member that knows who chose what, each as a share of its strongest."""
-
-    def links(weights: dict[tuple[int, int], float]) -> Links:
-        rows = [[pair for pair in weights if pair[0] == row] for row in range(6)]
-        return Links(
-            np.cumsum([0, *map(len, rows)]).astype(np.int64),
-            np.array([to for some in rows for _, to in some], np.int32),
-            np.array([weights[pair] for some in rows for pair in some], np.float32),
-        )
-
-    strong, weak = links({(1, 2): 8.0, (1, 3): 4.0}), links({(1, 3): 0.1, (1, 4): 0.05})
-    of_content = Scorer(5, links=links({(1, 5): 1.0}), nearness=Nearness(1, 1.0, np.zeros(1, np.float32), (1,)))
-    catalogue = SimpleNamespace(release=SimpleNamespace(bundle=SimpleNamespace(scorer=Scorer(5, links=strong))))
-    rows = np.array([2, 3, 4, 5])
-    np.testing.assert_allclose(Catalogue.linked(catalogue, np.array([1]), rows), [[1, 0.5, 0, 0]])
-    members = (of_content, Scorer(5, links=strong), Scorer(5, links=weak))
-    catalogue.release.bundle.scorer = Scorer(5, members=members, fusion=Fusion(np.ones((1, 3), np.float32)))
-    np.testing.assert_allclose(Catalogue.linked(catalogue, np.array([1]), rows), [[0.5, 0.75, 0.25, 0]], rtol=1e-6)
