@@ -18,6 +18,9 @@ _COUNT = re.compile(
 )
 _LIMIT = re.compile(r"\b(?:than|least|over|above|under|about)\s+$")  # of which no list can be made
 _QUALITIES = re.compile(r"(?:\s+(?:good|great|nice|other|more|different))?")
+_ITEMS = "|".join(sorted(word for word in english.GENERIC if word.endswith("s")))
+# 'three animated films', but not 'two hours of films' or 'a two brothers movie'.
+_OF_KIND = re.compile(rf"(?:\s+(?!(?:of|and|or|{english.UNITS})\b)[\w'-]+){{1,2}}?\s+(?:{_ITEMS})\b")
 
 
 def count(question: Question, is_category: Callable[[Sequence[str]], bool], asks_others: bool = False) -> int | None:
@@ -30,6 +33,7 @@ def count(question: Question, is_category: Callable[[Sequence[str]], bool], asks
         is_next = after is not None and not question.text[end.end() : after.start].strip()
         word = after.word if is_next and after is not None else ""
         of_items = word in english.GENERIC or (word != "" and is_category([word]))
+        of_items = of_items or _OF_KIND.match(question.low, match.end()) is not None
         alone = (match["only"] or asks_others) and (not word or word in english.BOUNDARY)
         said = match["n"]
         number = int(said) if said.isdigit() else _WORDS.index(said) + 2

@@ -39,6 +39,11 @@ FILLER = GENERIC | words(
 # After these a word such as 'music' is what an item is about.
 TOPIC_FOLLOWS = words("about with featuring involving without")
 MAY_SAY = GENERIC | words("love")  # of what only asks elsewhere
+# What a number counts that is neither items nor money.
+UNITS = (
+    r"minutes?|mins?|hours?|hrs?|days?|weeks?|months?|years?|pages?|people|persons?|players?|pieces?|cm|mm|m|km|kg|g|ml|l|"
+    r"inch(?:es)?|stars?|%|percent"
+)
 # Names of categories that say nothing when they stand in a sentence.
 EMPTY_NAMES = (FILLER - words("music")) | words("best good great new top")
 # A title of these words alone is none that a sentence can name.

@@ -5,6 +5,7 @@ In: a Question. Out: a range. The currency is read but not converted: a catalogu
 
 import re
 
+from recops.serving.assistant import english
 from recops.serving.assistant.question import Question
 from recops.serving.assistant.wishes import Prices
 
@@ -59,10 +60,7 @@ _SIDE = re.compile(
 )
 _BARE = re.compile(rf"{_amount('a')}{_END}")
 # What a number may count that is no price.
-_OTHER = re.compile(
-    r"[\s-]*(?:minutes?|mins?|hours?|hrs?|days?|weeks?|months?|years?|pages?|people|persons?|players?|pieces?|items?|films?|"
-    r"movies|books|songs|things|cm|mm|m|km|kg|g|ml|l|inch(?:es)?|stars?|%|percent|th|st|nd|rd|s)\b"
-)
+_OTHER = re.compile(rf"[\s-]*(?:{english.UNITS}|items?|films?|movies|books|songs|things|th|st|nd|rd|s)\b")
 # A limit of anything but money, which nothing here can check.
 _UNCHECKED = re.compile(
     rf"\b(?:(?:that|which)\s+)?(?:(?:is|are|lasts?|runs?)\s+)?(?:{_AT_MOST}|{_AT_LEAST}|{_BELOW}|{_ABOVE}|shorter than|"

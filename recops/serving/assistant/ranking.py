@@ -121,13 +121,17 @@ def rank(
     weights = dict(WEIGHTS if weights is None else weights)
     for name in ("newest", "cheapest"):
         weights[name] *= abs(getattr(wishes, name))
-    if SUPERLATIVE in (abs(wishes.newest), abs(wishes.cheapest)):
+    superlatives = [name for name in ("newest", "cheapest") if abs(getattr(wishes, name)) == SUPERLATIVE]
+    if superlatives:
         weights["model"] /= SUPERLATIVE  # 'the oldest' is not the one that is chosen most
     candidates = np.flatnonzero(mask)
     if not len(candidates):
         return Ranking(candidates, np.zeros(0, np.float32), candidates)
     signals = signals_of(catalogue, wishes, candidates, user_scores)
     scores = fused(signals, weights)
+    if len(superlatives) == 1 and not (wishes.text or wishes.likes or wishes.leanings or wishes.less):
+        # Nothing else is asked for, so that it alone sorts ('the oldest western'); the rest decides among equals.
+        scores = signals[superlatives[0]] * len(candidates) + _order(scores) / 2
     padded = np.concatenate([[-np.inf], scores]).astype(np.float32)  # row 0 is no item
     places, best = (found[0] for found in top_k(padded[None], min(k, len(candidates))))
     return Ranking(candidates[places - 1], best, candidates, signals)

@@ -109,6 +109,8 @@ def test_the_oldest_and_the_cheapest_come_first(ask_service):
     dated = sorted(int(item["title"][-5:-1]) for item in comedies if item["title"].endswith(")"))
     assert years(served.post("/ask", question="what is the oldest comedy you have?", k=3)) == dated[:3]
     assert years(served.post("/ask", question="the newest comedies", k=3)) == dated[:-4:-1]
+    # For a user too, whose taste then decides among equals alone.
+    assert years(served.post("/ask", question="the oldest comedy", user_id="u1", k=20)) == dated[:20]
     prices = sorted(item["price"] for item in comedies if item["price"] is not None)
     for question, expected in [("the cheapest comedy", prices[:3]), ("the most expensive comedies", prices[:-4:-1])]:
         answer = served.post("/ask", question=question, k=3)
@@ -120,6 +122,9 @@ def test_as_many_as_were_asked_for(ask_service):
     assert len(served.post("/ask", question="three comedies", k=8)["items"]) == 3
     assert len(served.post("/ask", question="no more than 2 films from 1990 on", k=8)["items"]) == 2
     assert len(served.post("/ask", question="20 comedies", k=8)["items"]) == 8
+    assert len(served.post("/ask", question="three golden, winter films", k=8)["items"]) == 8
+    assert len(served.post("/ask", question="three golden winter films", k=8)["items"]) == 3
+    assert len(served.post("/ask", question="two hours of golden films", k=8)["items"]) == 8
     assert len(served.post("/ask", question="comedies of at least 3 rivers", k=8)["items"]) == 8
 
 
