@@ -130,8 +130,9 @@ def rank(
     signals = signals_of(catalogue, wishes, candidates, user_scores)
     scores = fused(signals, weights)
     if len(superlatives) == 1 and not (wishes.text or wishes.likes or wishes.leanings or wishes.less):
-        # Nothing else is asked for, so that it alone sorts ('the oldest western'); the rest decides among equals.
-        scores = signals[superlatives[0]] * len(candidates) + _order(scores) / 2
+        # Nothing else is asked for, so that it alone sorts ('the oldest western'); what is unknown is last.
+        unknown = np.isnan(_ordered_by(catalogue, superlatives[0], candidates))
+        scores = np.where(unknown, -2.0, signals[superlatives[0]]) * len(candidates) + _order(scores) / 2
     padded = np.concatenate([[-np.inf], scores]).astype(np.float32)  # row 0 is no item
     places, best = (found[0] for found in top_k(padded[None], min(k, len(candidates))))
     return Ranking(candidates[places - 1], best, candidates, signals)
@@ -174,13 +175,9 @@ def signals_of(
         for name in wishes.leanings:
             leaned[catalogue.release.columns.rows_by_category.get(name, [])] += 1
         found["leanings"] = leaned[candidates]
-    if wishes.newest:
-        starts = catalogue.starts[candidates]
-        found["newest"] = np.sign(wishes.newest) * _order(
-            np.where(starts == NO_TIME, np.nan, starts.astype(np.float64))
-        )
-    if wishes.cheapest:
-        found["cheapest"] = -np.sign(wishes.cheapest) * _order(catalogue.prices[candidates])
+    for name in ("newest", "cheapest"):
+        if sign := np.sign(getattr(wishes, name)):
+            found[name] = sign * _order(_ordered_by(catalogue, name, candidates))
     found["model"] = np.asarray(user_scores[candidates], np.float32)
     return found
 
@@ -189,6 +186,14 @@ def _spread(rows: np.ndarray, scores: np.ndarray, num_items: int) -> np.ndarray:
     spread = np.zeros(num_items + 1, np.float32)
     spread[rows] = scores
     return spread
+
+
+def _ordered_by(catalogue: Catalogue, name: str, rows: np.ndarray) -> np.ndarray:
+    """float64 [R]: what the signal of that name goes by, more is better; NaN where it is unknown."""
+    if name == "cheapest":
+        return -catalogue.prices[rows].astype(np.float64)
+    starts = catalogue.starts[rows]
+    return np.where(starts == NO_TIME, np.nan, starts.astype(np.float64))
 
 
 def _order(values: np.ndarray) -> np.ndarray:
