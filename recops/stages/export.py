@@ -63,7 +63,7 @@ def export(project: Project) -> dict[str, Any]:
     # No model of ratings knows users by attributes alone.
     user_ids = (interactions.all_users if ratings is None else interactions.users).ids
     scoring = Scoring(scorer, item_ids, user_ids, remove_seen)
-    positive = [kind for kind, meaning in params.ingest.events.items() if meaning.signal == "positive"]
+    positive = [kind for kind, meaning in params.kinds.items() if meaning.signal == "positive"]
     release = export_bundle(
         parts,
         project.bundle,

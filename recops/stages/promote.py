@@ -32,7 +32,7 @@ def histories(project: Project) -> Iterator[tuple[str, list[str], list[int] | No
     """Per user of the log: item ids of the positives, oldest first, and their times in µs (None: no times)."""
     path = project.tables / "events.parquet"
     events = pl.read_parquet(path, columns=["user_id", "item_id", "timestamp", "event", "value"])
-    kinds = project.params.ingest.events
+    kinds = project.params.kinds
     events = without_turned_down(with_signal(events, kinds, path), kinds, is_past=True)
     events = events.filter(pl.col("signal") == "positive")
     timed = events["timestamp"].null_count() == 0
@@ -47,7 +47,7 @@ def refused(project: Project) -> Iterator[tuple[str, list[str], None]]:
         project.tables / "events.parquet", columns=["user_id", "item_id", "timestamp", "event", "value"]
     )
     params = project.params
-    pairs = refused_pairs(events, events, params.ingest.events, params.split.pairs == "undirected")
+    pairs = refused_pairs(events, events, params.kinds, params.split.pairs == "undirected")
     for user_id, item_ids in pairs.group_by("user_id", maintain_order=True).agg("item_id").iter_rows():
         yield user_id, item_ids, None
 

@@ -99,7 +99,8 @@ class Store(Protocol):
     def log_answers(self, answers: Iterable[dict[str, Any]]) -> None:
         """Appends answers: request_id, time, user_id or None, items [{item_id, rank, score}], release, variant, source.
 
-        A `request_id` already logged is left as it is. Raises CallError naming a key that is missing or unknown.
+        A `request_id` already logged is left as it is; an answer to a user who was erased after it is not kept. Raises
+        CallError naming a key that is missing or unknown.
         """
         ...
 
@@ -112,8 +113,9 @@ class Store(Protocol):
         ...
 
     def put_events(self, events: Sequence[Mapping[str, Any]]) -> list[bool]:
-        """Appends events (columns of the events table; times in µs UTC; `is_made` where the id was made of the content)
-        in one transaction, and says of each whether it is new; one whose `event_id` is there already changes nothing.
+        """Appends events in one transaction: columns of the events table, times in µs UTC, `received_at` now where it
+        is not given, `is_made` where the id was made of the content. Says of each whether it is new; one whose
+        `event_id` is there already changes nothing.
 
         Places count up in the order of arrival, and are seen in that order, whoever writes at the same time.
         """

@@ -140,9 +140,21 @@ class SqlStore(ABC):
             rows.append((self.tenant, *(values[column] for column in ANSWER_COLUMNS)))
         if rows:
             with self._transaction() as con:
+                self._take_turn(con)
+                rows = self._not_erased_since(con, rows)
                 columns = ", ".join(("tenant", *ANSWER_COLUMNS))
                 query = f"INSERT INTO answers ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
                 con.cursor().executemany(query, rows)
+
+    def _not_erased_since(self, con: Any, rows: list[tuple]) -> list[tuple]:
+        """Without answers to users who were erased after they were answered: they are logged a little later."""
+        at, user = (1 + ANSWER_COLUMNS.index(name) for name in ("time", "user_id"))
+        query = "SELECT user_hash, erased_at FROM erasures WHERE tenant = ? AND erased_at >= ? ORDER BY place"
+        erased = dict(con.execute(query, (self.tenant, min(row[at] for row in rows))).fetchall())
+        if not erased:
+            return rows
+        key = self.erasure_key()
+        return [row for row in rows if row[user] is None or erased.get(user_hash(key, row[user]), -1) < row[at]]
 
     def answer(self, request_id: str) -> dict[str, Any] | None:
         found = self._first(f"{_SELECT_ANSWERS} AND request_id = ?", (self.tenant, request_id))
@@ -165,11 +177,12 @@ class SqlStore(ABC):
         columns = ("tenant", "place", *_STORED)
         with self._transaction() as con:
             last = self._take_turn(con, len(events))
+            now = time.time_ns() // 1000  # after the erasures that went before
             for start in range(0, len(events), _AT_ONCE):
                 some = events[start : start + _AT_ONCE]
                 values: list[Any] = []
                 for place, event in enumerate(some, start=last - len(events) + start + 1):
-                    values += [self.tenant, place, *(_event_value(event, column) for column in _STORED)]
+                    values += [self.tenant, place, *(_event_value(event, column, now) for column in _STORED)]
                 row = f"({', '.join('?' * len(columns))})"
                 query = (
                     f"INSERT INTO events ({', '.join(columns)}) VALUES {', '.join([row] * len(some))} "
@@ -277,7 +290,7 @@ class SqlStore(ABC):
     def decisions(self, after: int = 0) -> list[dict[str, Any]]:
         query = "SELECT place, time, what, facts FROM audit WHERE tenant = ? AND place > ? ORDER BY place"
         rows = self._read(query, (self.tenant, after))
-        return [{"place": p, "time": _iso(t), "what": what, "facts": json.loads(facts)} for p, t, what, facts in rows]
+        return [{"place": p, "time": iso(t), "what": what, "facts": json.loads(facts)} for p, t, what, facts in rows]
 
     def put_items(self, items: Iterable[Mapping[str, Any]]) -> int:
         told = list(items)
@@ -361,19 +374,22 @@ def micros(moment: Moment) -> int:
     return (time - _EPOCH) // _MICROSECOND
 
 
-def _iso(at: int) -> str:
+def iso(at: int) -> str:
+    """Microseconds since the epoch as ISO 8601 text in UTC."""
     return (_EPOCH + at * _MICROSECOND).isoformat(timespec="microseconds")
 
 
 def _answer(row: tuple) -> dict[str, Any]:
     answer = dict(zip(ANSWER_COLUMNS, row, strict=True))
-    answer["time"] = _iso(answer["time"])
+    answer["time"] = iso(answer["time"])
     answer["items"] = json.loads(answer["items"])
     return answer
 
 
-def _event_value(event: Mapping[str, Any], column: str) -> Any:
+def _event_value(event: Mapping[str, Any], column: str, now: int) -> Any:
     value = event.get(column)
+    if column == "received_at":
+        return now if value is None else value
     if column == "is_made":
         return int(bool(value))
     return _json(value) if column == "context" and value is not None else value
