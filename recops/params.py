@@ -248,6 +248,9 @@ class ServeParams(Group):
     timeout_s: float = Field(2.0, gt=0)
     max_concurrency: int = Field(64, ge=1)
     max_body_bytes: int = Field(1_048_576, ge=1)
+    store: str | None = Field(
+        None, description="postgresql://HOST/DATABASE instead of a file; RECOPS_STORE takes precedence, for passwords"
+    )
 
 
 class AskParams(Group):

@@ -118,7 +118,7 @@ class Release:
     def user_row(self, user_id: str | None) -> int:
         """Row of the models' tables of users; 0 for nobody, for users they do not have, and for those erased since."""
         row = 0 if user_id is None else self.bundle.user_row_of.get(user_id, 0)
-        is_hidden = row and self.erased.hides(str(user_id), self.bundle.manifest.get("erasures", 0))
+        is_hidden = row and self.erased.hides(str(user_id), self.bundle.manifest.get("erasures", {}).get("honoured", 0))
         return 0 if is_hidden else row
 
     @cached_property

@@ -8,10 +8,10 @@ is free of dataframe libraries, since the service imports it. A `tenant` (defaul
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import sha256
 from typing import Any, NamedTuple, Protocol
 
 from recops.errors import CallError
+from recops.store.user_hash import user_hash as user_hash
 
 HistoryRow = tuple[str, Sequence[str], Sequence[int] | None]  # user_id, item_ids oldest first, timestamps in µs UTC
 Moment = int | str | datetime  # µs since the epoch in UTC, or ISO 8601 text, or a datetime, both with a zone
@@ -43,12 +43,6 @@ class Erasure(NamedTuple):
     place: int  # from 1
     user_hash: str
     erased_at: int
-
-
-def user_hash(key: str, user_id: str) -> str:
-    """The keyed hash that stands for an erased user, 64 hex digits; `data/ingest.py` makes the same in SQL."""
-    inner = sha256((key + user_id).encode("utf-8", "surrogatepass")).hexdigest()
-    return sha256((key + inner).encode()).hexdigest()
 
 
 def refused_in(release: str) -> str:
