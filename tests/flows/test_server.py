@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from recops.bundle import read_pointer, release_folder
+from recops.stages.erase import collect, verify
 from recops.stages.project import Project
 from recops.store import Known, Store, open_store
 
@@ -229,6 +230,13 @@ def check_what_was_told(shop: Project, store: Store, before: str, after: str) ->
     assert "u1" not in events["user_id"] and store.history(after, "u1") is None
     rejected = pl.read_parquet(shop.tables / "rejected.parquet").filter(pl.col("reason") == "erased")
     assert len(rejected) > 10 and rejected["raw"].null_count() == len(rejected)
+    named = {place.name: place.found for place in verify(shop, "u1")}
+    assert named.pop("DVC cache") > 0 and set(named.values()) == {0}
+    assert [line.split()[0] for line in collect(shop)] == ["release", "Bento", "DVC's"]
+    assert {place.found for place in verify(shop, "u1")} == {0}
+    assert {place.name: place.found for place in verify(shop, "live")}["tables"] == 2
+    pointer = read_pointer(shop.releases)
+    assert pointer is not None and (pointer.release, pointer.history) == (after, ())
     manifest = json.loads((release_folder(shop.releases, after) / "manifest.json").read_text())
     assert manifest["erasures"] == {"honoured": 1, "rows": len(rejected)}
 
