@@ -155,6 +155,13 @@ class Store(Protocol):
         """The audit log after a place, by place: `place`, `time`, `what`, `facts`."""
         ...
 
+    def answers_with_events(
+        self, since: Moment, until: Moment, window_us: int
+    ) -> Iterator[tuple[dict[str, Any], list[LiveEvent]]]:
+        """Answers with since <= time < until, by time, each with the events that name its `request_id` and lie at most
+        `window_us` after it, in order of arrival. What arrives late is there the next time."""
+        ...
+
     def put_items(self, items: Iterable[Mapping[str, Any]]) -> int:
         """Adds or changes items, all or none: `item_id` and any columns of the items table as JSON values. A column
         that is not given stays as it was, one that is None is taken away. Returns the number of this change.

@@ -49,6 +49,7 @@ MIGRATIONS = (
     );
     CREATE UNIQUE INDEX events_by_place ON events (tenant, place);
     CREATE INDEX events_by_user ON events (tenant, user_id, place);
+    CREATE INDEX events_by_request ON events (tenant, request_id);
     CREATE TABLE last_events (tenant TEXT NOT NULL PRIMARY KEY, last INTEGER NOT NULL) WITHOUT ROWID;
     ALTER TABLE history_sets ADD COLUMN events_until INTEGER NOT NULL DEFAULT 0;
     CREATE INDEX answers_by_user ON answers (tenant, user_id);

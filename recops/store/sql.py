@@ -170,6 +170,28 @@ class SqlStore(ABC):
         for row in self._stream(f"{query} ORDER BY time, request_id", values):
             yield _answer(row)
 
+    def answers_with_events(
+        self, since: Moment, until: Moment, window_us: int
+    ) -> Iterator[tuple[dict[str, Any], list[LiveEvent]]]:
+        query = (
+            f"SELECT {', '.join(f'a.{column}' for column in ANSWER_COLUMNS)}, e.item_id, e.event, e.value, e.timestamp "
+            "FROM answers a LEFT JOIN events e ON e.tenant = a.tenant AND e.request_id = a.request_id "
+            "AND e.timestamp <= a.time + ? WHERE a.tenant = ? AND a.time >= ? AND a.time < ? "
+            "ORDER BY a.time, a.request_id, e.place"
+        )
+        answer: dict[str, Any] | None = None
+        events: list[LiveEvent] = []
+        for row in self._stream(query, (window_us, self.tenant, micros(since), micros(until))):
+            num = len(ANSWER_COLUMNS)
+            if answer is None or row[0] != answer["request_id"]:
+                if answer is not None:
+                    yield answer, events
+                answer, events = _answer(row[:num]), []
+            if row[num] is not None:
+                events.append(LiveEvent(*row[num:]))
+        if answer is not None:
+            yield answer, events
+
     def put_events(self, events: Sequence[Mapping[str, Any]]) -> list[bool]:
         stored: list[bool] = []
         if not events:
