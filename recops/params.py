@@ -259,6 +259,7 @@ class ServeParams(Group):
     timeout_s: float = Field(2.0, gt=0)
     max_concurrency: int = Field(64, ge=1)
     max_body_bytes: int = Field(1_048_576, ge=1)
+    rules: str | None = Field(None, description="file of rules that hold in every answer, such as rules.yaml")
 
 
 class AskParams(Group):

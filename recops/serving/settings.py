@@ -8,13 +8,15 @@ from pathlib import Path
 
 from recops.errors import CallError
 from recops.serving.assistant.language_model import LanguageModel
+from recops.serving.ruleset import NO_RULES, Rules, read_rules
 
 
 @dataclass(frozen=True)
 class Settings:
     """`releases`: folder with the pointer; `bundle`: the release to start with; `store`: URL of the store, None: no
     user histories, no log of answers and no new items. `source`: folder of the files that items name. `keys` empty:
-    the service answers on loopback only. `ask_url`: an OpenAI-compatible server that phrases answers to questions."""
+    the service answers on loopback only. `ask_url`: an OpenAI-compatible server that phrases answers to questions.
+    `rules`: what holds in every answer."""
 
     releases: Path | None = None
     bundle: Path | None = None
@@ -34,6 +36,7 @@ class Settings:
     ask_max_tokens: int = 96
     ask_max_concurrency: int = 2
     ask_understands: bool = False
+    rules: Rules = NO_RULES
 
     @cached_property
     def language_model(self) -> LanguageModel | None:
@@ -52,7 +55,8 @@ class Settings:
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
-    """Settings from `RECOPS_*` variables; empty ones count as not set. Raises CallError naming the variable."""
+    """Settings from `RECOPS_*` variables; empty ones count as not set. Raises CallError naming the variable that is
+    wrong, or file and key of the rules."""
 
     def value(name: str) -> str | None:
         return environment.get(f"RECOPS_{name}") or None
@@ -67,7 +71,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
             raise CallError(f"RECOPS_{name}: expected a number of at least {lowest:g}, found {text!r}")
         return found
 
-    releases, bundle, source = value("RELEASES"), value("BUNDLE"), value("SOURCE")
+    releases, bundle, source, rules = value("RELEASES"), value("BUNDLE"), value("SOURCE"), value("RULES")
     return Settings(
         releases=Path(releases) if releases else None,
         bundle=Path(bundle) if bundle else None,
@@ -85,5 +89,6 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         ask_max_tokens=int(number("ASK_MAX_TOKENS", 96, 1)),
         ask_max_concurrency=int(number("ASK_MAX_CONCURRENCY", 2, 1)),
         ask_understands=number("ASK_UNDERSTANDS", 0, 0) > 0,
+        rules=read_rules(Path(rules) if rules else None),
         keys=tuple(k.strip() for k in (value("API_KEYS") or "").split(",") if k.strip()),
     )

@@ -41,6 +41,12 @@ class Project:
         return read_params(self.params_file)
 
     @property
+    def rules_file(self) -> Path | None:
+        """The file that `serve.rules` names, None where there is none."""
+        rules = self.params.serve.rules
+        return None if rules is None else self.root / rules
+
+    @property
     def expectations(self) -> Path:
         return self.root / "expectations"
 
