@@ -279,7 +279,7 @@ class Filter(Rule, Protocol):
     is_lasting: ClassVar[bool]
 
     def hidden(self, value: Any, occasion: Any) -> np.ndarray | None:
-        """bool [N+1] of items that may not be shown. None, which only a rule that always holds may give, hides nothing."""
+        """bool [N+1] of items that may not be shown. Only a rule that always holds may give None: it hides nothing."""
         ...
 
 

@@ -81,6 +81,15 @@ def listed(scores: np.ndarray, k: int, movers: Movers, occasion: Occasion, reque
     return Listed(rows, propensities, keys)
 
 
+def best(keys: np.ndarray, num: int) -> np.ndarray:
+    """int64 rows of the best `num`, best first, ties by lower row; rows of -inf are left out. `keys`: [N+1]."""
+    num = min(num, len(keys) - 1)
+    if num <= 0:
+        return np.zeros(0, np.int64)
+    rows = top_k(keys[None], num)[0][0]
+    return rows[rows > 0]
+
+
 def _chance(request_id: str) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:16]))
 
@@ -95,11 +104,9 @@ def _filled(
 ) -> np.ndarray:
     """`num` rows, as far as there are: the first `num_ordered` by the orderings, then by key. int64."""
     if not rules:
-        rows = top_k(keys[None], min(num, len(keys) - 1))[0][0]
-        return rows[rows > 0]
+        return best(keys, num)
     wanted = min(max(CANDIDATES_PER_RANK * num_ordered, LEAST_CANDIDATES), max(MOST_CANDIDATES, 2 * num_ordered))
-    candidates = top_k(keys[None], min(wanted, len(keys) - 1))[0][0]
-    candidates = candidates[candidates > 0]
+    candidates = best(keys, wanted)
     found = (rule.preference(value, candidates, occasion) for rule, value in rules)
     preferences = [one for one in found if one is not None]
     for row in pinned:
@@ -146,8 +153,7 @@ def _completed(keys: np.ndarray, chosen: list[int], num: int, preferences: list[
         for one in closing:
             left[one.closed] = -np.inf
         missing = num - len(chosen)
-        rows = top_k(left[None], min(max(missing, LEAST_CANDIDATES), len(keys) - 1))[0][0]
-        rows = rows[rows > 0][: None if closing else missing]
+        rows = best(left, max(missing, LEAST_CANDIDATES) if closing else missing)
         if not len(rows):
             break
         for row in rows.tolist():

@@ -15,13 +15,12 @@ import numpy as np
 
 from recops.attribution import Account
 from recops.histories import Histories
-from recops.serving.listing import listed, moved
+from recops.serving.listing import best, listed, moved
 from recops.serving.occasion import Occasion
 from recops.serving.reasons import Reasons
 from recops.serving.release import Release
 from recops.serving.requests import Recommend, Score, Similar, Who
 from recops.serving.ruleset import NO_RULES, Rules
-from recops.topk import top_k
 
 
 @dataclass(frozen=True)
@@ -117,12 +116,6 @@ def recommend(
         "source": someone.source,
         "propensities": None if propensities is None else propensities.tolist(),
     }
-
-
-def best(scores: np.ndarray, k: int) -> np.ndarray:
-    """int64 rows of the best k, best first; items scored -inf are left out."""
-    rows = top_k(scores[None], min(k, len(scores) - 1))[0][0]
-    return rows[rows > 0]
 
 
 def shown(release: Release, rows: np.ndarray, scores: np.ndarray) -> list[dict[str, Any]]:

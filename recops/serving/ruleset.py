@@ -109,10 +109,15 @@ def read_rules(path: Path | None) -> Rules:
         raise CallError(f"{path}: no such file of rules") from None
     except (OSError, UnicodeDecodeError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise CallError(f"{path}: not readable: {error}") from None
-    if values is not None and not isinstance(values, dict):
+    return rules_of({} if values is None else values, path)
+
+
+def rules_of(values: Any, path: Path) -> Rules:
+    """The rules that stand in `path` as `values`, by name. Raises CallError as `read_rules` does."""
+    if not isinstance(values, dict):
         raise CallError(f"{path}: expected rules by name, found {type(values).__name__}")
     try:
-        told = _File.model_validate(values or {})
+        told = _File.model_validate(values)
     except ValidationError as error:
         raise CallError(f"{path}: {'; '.join(map(_told, error.errors(include_url=False)))}") from None
     given = {name: value for name in RULES if (value := getattr(told, name, None)) is not None}
