@@ -26,8 +26,8 @@ SURFACE = {
     "package": "-C",
     "tune": "--budget --model --trials --write -C",
     "serve": "-C --host --port --workers",
-    "recommend": "--explain --history --user -C -k",
-    "explain": "--exclude --filters --history --item --json --user -C",
+    "recommend": "--explain --history --request-id --user -C -k",
+    "explain": "--exclude --filters --history --item --json --request-id --user -C -k",
     "add-items": "FILE -C",
     "ask": "QUESTION --history --json --user -C -k",
     "releases": "-C",
@@ -158,6 +158,18 @@ def test_what_needs_a_release_says_so_before_the_first(call, folder: Path, words
 def test_whoever_is_asked_about_needs_a_user_or_a_history(call, folder: Path, words: tuple[str, ...]) -> None:
     code, _, err = call(*words, "-C", folder)
     assert (code, err) == (2, "error: --user or --history: give one of them\n")
+
+
+@pytest.mark.parametrize(
+    "words", [("recommend", "--user", "a"), ("explain", "--user", "a", "--item", "b"), ("ask", "what?")]
+)
+def test_rules_that_are_wrong_are_told_in_one_line(call, folder: Path, words: tuple[str, ...]) -> None:
+    (folder / "params.yaml").write_text("serve: {rules: rules.yaml}\n")
+    (folder / "rules.yaml").write_text("boost: [{items: [a], factor: 0.5}]\n")
+    code, _, err = call(*words, "-C", folder)
+    assert code == 2
+    assert err.startswith(f"error: {folder / 'rules.yaml'}: boost[0].factor: ")
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["missing.csv", "."])

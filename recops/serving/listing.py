@@ -175,7 +175,8 @@ def moved(
     for place, (name, _) in enumerate(movers, start=1):
         after = listed(scores, k, movers[:place], occasion, request_id)
         for told, row in zip(found, rows, strict=True):
-            if (ranks := (before.rank(row), after.rank(row))) and ranks[0] != ranks[1]:
-                told.append({"rule": name, "from": ranks[0], "to": ranks[1]})
+            was, stands = before.rank(row), after.rank(row)
+            if was != stands:
+                told.append({"rule": name, "from": was, "to": stands})
         before = after
     return found

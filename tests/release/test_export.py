@@ -258,3 +258,13 @@ def test_members_lie_in_their_folders_and_their_weights_are_whole(tmp_path):
     batch = histories(3, 4)
     scorer = torch_scorer(cut_links(both, 2), fallback)
     np.testing.assert_allclose(bundle.scorer.scores(batch), scorer.scores(batch), atol=1e-5)
+
+
+def test_attributes_are_a_column_where_there_are_any(tmp_path):
+    parts = ServingParts(item_scores=np.array([0, 1, 2], np.float32), needs_history=False)
+    given = {"fallback": np.zeros(3, np.float32), "profile": {}, "facts": facts(), "opset": 20, "max_links": 9}
+    export_bundle(parts, tmp_path / "without", items=items("a", "b"), **given)
+    assert "attributes" not in load_bundle(tmp_path / "without").items
+    own = [None, {"seller": "one", "tags": [1, True]}]
+    export_bundle(parts, tmp_path / "with", items={**items("a", "b"), "attributes": own}, **given)
+    assert load_bundle(tmp_path / "with").items["attributes"] == own

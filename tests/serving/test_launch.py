@@ -78,3 +78,17 @@ def test_settings_that_are_wrong_are_named(text):
 
 def test_empty_settings_count_as_not_set():
     assert read_settings({"RECOPS_RELEASES": "", "RECOPS_API_KEYS": " , "}) == Settings()
+
+
+def test_rules_that_are_wrong_are_named_before_anything_starts(started, tmp_path):
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("available: true\nboost: [{items: [a], factor: 0.5}]\n")
+    with pytest.raises(CallError, match=r"rules\.yaml: boost\[0\]\.factor: "):
+        call(environment={"RECOPS_RULES": str(rules)})
+    with pytest.raises(CallError, match=r"none\.yaml: no such file of rules"):
+        call(environment={"RECOPS_RULES": str(tmp_path / "none.yaml")})
+    assert not started
+    rules.write_text("available: true\n")
+    with pytest.raises(Started):
+        call(environment={"RECOPS_RULES": str(rules)})
+    assert read_settings(started["environment"]).rules.filters == (("available", True),)

@@ -131,10 +131,12 @@ def _answered(
     account = Account(release.bundle.scorer, someone.asked)
     as_list = Recommend.model_construct(user_id=request.user_id, history=history, k=request.k)
     masks = rules.hidden(as_list, occasion_of(release, someone, stored))
-    if wishes.why is not None:
-        # What was shown may be in the history by now; what the service's rules keep away is not told of.
-        kept_away = [mask for name, mask in masks.items() if name.startswith(OF_FILE)]
-        wishes = replace(wishes, why=tuple(row for row in wishes.why if not any(mask[row] for mask in kept_away)))
+    offered = np.ones(release.bundle.num_items + 1, bool)
+    for name, is_hidden in masks.items():
+        if name.startswith(OF_FILE):
+            offered &= ~is_hidden
+    if wishes.why is not None:  # what was shown may well be in the history by now
+        wishes = replace(wishes, why=tuple(row for row in wishes.why if offered[row]))
         return _why(catalogue, wishes, conversation, account, someone.source, now_us)
     mask = allowed(catalogue, wishes)
     for is_hidden in masks.values():
@@ -142,7 +144,7 @@ def _answered(
     ranking = rank(catalogue, wishes, mask, account.scores, min(request.k, wishes.count or request.k))
     reasons = fits.reasons(catalogue, wishes, ranking, account)
     rows = ranking.rows.tolist()
-    text = answers.found_text(catalogue, wishes, rows, fits.meets_text(catalogue, wishes, ranking))
+    text = answers.found_text(catalogue, wishes, rows, offered, fits.meets_text(catalogue, wishes, ranking))
     items, named = _items(release, ranking, reasons), _named(release, wishes)
     return Found(wishes, rows, items, text, someone.source, ranking.retrieved_by, named)
 
