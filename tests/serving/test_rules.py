@@ -1,6 +1,7 @@
 """What every file of `rules/` must do, and the rules file; what each rule does stands in rules/."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from recops.serving.occasion import Occasion
 from recops.serving.requests import Filters, Recommend, Similar
 from recops.serving.ruleset import NO_RULES, ORDER, RULES, Rules, read_rules
 
+ROOT = Path(__file__).resolve().parents[2]
 METHODS = {"filter": "hidden", "adjust": "adjusted", "order": "preference", "place": "places", "explore": "explored"}
 EVERY_RULE = """
 available: true
@@ -173,3 +175,11 @@ def test_masks_that_depend_on_the_release_alone_are_made_once(write, served):
     assert np.flatnonzero(~first["rules.minimum_freshness"]).tolist() == [1, 2]
     later = Occasion(served.state.release, moment=occasion.moment + 86_400_000_001)
     assert np.flatnonzero(~rules.hidden(request, later)["rules.minimum_freshness"]).tolist() == [2]
+
+
+def test_the_example_is_a_file_of_rules_and_stands_in_the_readme():
+    example = ROOT / "examples" / "rules.yaml"
+    rules = read_rules(example)
+    assert len(rules.filters) == 3
+    assert tuple(name for name, _ in rules.movers) == rules.order
+    assert example.read_text(encoding="utf-8") in (ROOT / "README.md").read_text(encoding="utf-8")

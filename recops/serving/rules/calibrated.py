@@ -32,7 +32,7 @@ class Calibrated:
 
 
 class Shares:
-    """G categories of the history."""
+    """C candidates, U different sets of categories among them, G categories of the history."""
 
     weighs, closed = True, None
 
@@ -42,7 +42,9 @@ class Shares:
         self._strength, self._categories = strength, categories
         self._place = {name: place for place, name in enumerate(parts)}
         self._p_G = np.array(list(parts.values())) / sum(parts.values())
-        self._parts_CG = np.stack([self._of(row) for row in rows.tolist()]) if len(rows) else np.zeros((0, len(parts)))
+        parts_CG = np.stack([self._of(row) for row in rows.tolist()]) if len(rows) else np.zeros((0, len(parts)))
+        # Candidates of the same categories are worth the same.
+        self._kinds_UG, self._kind_C = np.unique(parts_CG, axis=0, return_inverse=True)
         self._list_G = np.zeros(len(parts))
         self._num = 0
 
@@ -53,10 +55,10 @@ class Shares:
         return found
 
     def weighed(self, values: np.ndarray) -> np.ndarray:
-        q_CG = (self._list_G + self._parts_CG) / (self._num + 1)
-        smooth_CG = (1 - SMOOTHING) * q_CG + SMOOTHING * self._p_G
-        divergence = np.log(self._p_G / smooth_CG) @ self._p_G
-        return (1 - self._strength) * values - self._strength * divergence
+        q_UG = (self._list_G + self._kinds_UG) / (self._num + 1)
+        smooth_UG = (1 - SMOOTHING) * q_UG + SMOOTHING * self._p_G
+        divergence_U = np.log(self._p_G / smooth_UG) @ self._p_G
+        return (1 - self._strength) * values - self._strength * divergence_U[self._kind_C]
 
     def take(self, row: int) -> None:
         self._list_G += self._of(row)

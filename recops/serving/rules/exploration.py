@@ -10,6 +10,7 @@ all items). Its probability is estimated by `draws` more lists; the one that is 
 Without adjusted scores and orderings the scores are the candidates' own; else the n-th candidate has the n-th of them.
 """
 
+from functools import lru_cache
 from math import comb
 from typing import ClassVar
 
@@ -73,6 +74,7 @@ def _epsilon(
     return places, propensities
 
 
+@lru_cache(4096)
 def _mean_share(at_least: int, others: int, epsilon: float) -> float:
     """The mean of 1 / (at_least + B), B binomial: how many of the `others` draw as well."""
     if others < 0:
