@@ -109,11 +109,12 @@ def init(
 @app.command(epilog="Example: recops run -C shop")
 def run(folder: Folder = HERE) -> None:
     """The whole thread: ingest to released recommender, as a Prefect flow; what is up to date is not run again."""
+    from recops.serving.ruleset import read_rules
     from recops.stages import pipeline
     from recops.stages.promote import outcome
 
     project = opened(folder)
-    _ = project.params  # a mistake there is told before anything is started
+    read_rules(project.rules_file)  # a mistake there, or in params.yaml, is told before anything is started
     pipeline.prepare(project)
     if pipeline.changed(project) or (result := outcome(project)) is None:
         os.environ.update(project.environment())
@@ -249,7 +250,7 @@ def serve(
             "RECOPS_TIMEOUT_S": str(settings.timeout_s),
             "RECOPS_MAX_CONCURRENCY": str(settings.max_concurrency),
             "RECOPS_MAX_BODY_BYTES": str(settings.max_body_bytes),
-            "RECOPS_RULES": str(project.rules_file or os.environ.get("RECOPS_RULES", "")),
+            "RECOPS_RULES": str(project.rules_file or ""),
             **for_service(project),
         },
     )

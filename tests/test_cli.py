@@ -9,7 +9,7 @@ import pytest
 from typer.main import get_command
 
 from recops import cli
-from recops.stages.project import Project
+from recops.stages.project import Project, open_project
 
 COMMANDS = get_command(cli.app).commands  # type: ignore[attr-defined]
 # The public surface: a change here is a [Breaking] line of the changelog, an addition an ordinary one.
@@ -161,7 +161,7 @@ def test_whoever_is_asked_about_needs_a_user_or_a_history(call, folder: Path, wo
 
 
 @pytest.mark.parametrize(
-    "words", [("recommend", "--user", "a"), ("explain", "--user", "a", "--item", "b"), ("ask", "what?")]
+    "words", [("recommend", "--user", "a"), ("explain", "--user", "a", "--item", "b"), ("ask", "what?"), ("run",)]
 )
 def test_rules_that_are_wrong_are_told_in_one_line(call, folder: Path, words: tuple[str, ...]) -> None:
     (folder / "params.yaml").write_text("serve: {rules: rules.yaml}\n")
@@ -170,6 +170,16 @@ def test_rules_that_are_wrong_are_told_in_one_line(call, folder: Path, words: tu
     assert code == 2
     assert err.startswith(f"error: {folder / 'rules.yaml'}: boost[0].factor: ")
     assert err.count("\n") == 1
+
+
+def test_rules_are_those_of_params_else_of_the_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = open_project(folder)
+    (folder / "params.yaml").write_text("")
+    assert project.rules_file is None
+    monkeypatch.setenv("RECOPS_RULES", "/elsewhere/rules.json")
+    assert project.rules_file == Path("/elsewhere/rules.json")
+    (folder / "params.yaml").write_text("serve: {rules: rules.yaml}\n")
+    assert project.rules_file == project.root / "rules.yaml"
 
 
 @pytest.mark.parametrize("name", ["missing.csv", "."])

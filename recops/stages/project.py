@@ -42,9 +42,10 @@ class Project:
 
     @property
     def rules_file(self) -> Path | None:
-        """The file that `serve.rules` names, None where there is none."""
-        rules = self.params.serve.rules
-        return None if rules is None else self.root / rules
+        """The file that `serve.rules` names, else RECOPS_RULES; None where neither does."""
+        if rules := self.params.serve.rules:
+            return self.root / rules
+        return Path(rules) if (rules := os.environ.get("RECOPS_RULES")) else None
 
     @property
     def expectations(self) -> Path:
