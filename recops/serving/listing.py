@@ -87,7 +87,7 @@ def best(keys: np.ndarray, num: int) -> np.ndarray:
     if num <= 0:
         return np.zeros(0, np.int64)
     rows = top_k(keys[None], num)[0][0]
-    return rows[rows > 0]
+    return rows if rows[-1] else rows[rows > 0]  # where there are fewer the last is 0
 
 
 def _chance(request_id: str) -> np.random.Generator:

@@ -13,7 +13,7 @@ def now_us() -> int:
     return time_ns() // 1000
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # frozen it would take longer to make, for every list
 class Occasion:
     """`history`: int64 rows, oldest first; `refused`: item ids that the user turned down. Both empty where the list is
     nobody's, as of /similar. `moment`: microseconds since 1970 UTC."""

@@ -123,7 +123,7 @@ def shown(release: Release, rows: np.ndarray, scores: np.ndarray) -> list[dict[s
     ids, titles = release.ids, release.titles
     return [
         {"item_id": ids[row - 1], "rank": rank, "score": score, "title": titles[row - 1]}
-        for rank, (row, score) in enumerate(zip(rows.tolist(), scores[rows].tolist(), strict=True), start=1)
+        for rank, (row, score) in enumerate(zip(rows.tolist(), scores.take(rows).tolist(), strict=True), start=1)
     ]
 
 

@@ -83,10 +83,13 @@ class Rules:
 
     def moving(self, request: Any) -> tuple[tuple[str, Any], ...]:
         """The movers of one call: those of the file, with what the call asks for instead."""
-        asked = {n: v for n in _MOVERS_OF_REQUEST if (v := getattr(request, n)) is not None}
-        if not asked:
+        values = None
+        for name in _MOVERS_OF_REQUEST:
+            if (value := getattr(request, name)) is not None:
+                values = values or dict(self.movers)
+                values[name] = value
+        if values is None:
             return self.movers
-        values = {**dict(self.movers), **asked}
         return tuple((name, values[name]) for name in self.order if values.get(name))
 
 
