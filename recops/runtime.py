@@ -84,6 +84,12 @@ class Scorer:
         """Whether it matters when a request is made, and when its events were."""
         return self.reranker is not None or any(part.uses_time for part in self.parts)
 
+    @property
+    def is_product(self) -> bool:
+        """Whether a score is the product of a user's and an item's vector, and nothing else."""
+        others = (self.rank, self.links, self.item_scores)
+        return self.item_vectors is not None and all(other is None for other in others)
+
     @cached_property
     def linked(self) -> Links | None:
         """The links that say most: its own, or those of the heaviest member that has any."""
@@ -352,7 +358,7 @@ class Scorer:
             users = self.user_vectors(asked)
             assert users is not None, "item_vectors need an encoder or a table of users"
             if self.rank is None:
-                total += users @ vectors.T
+                np.matmul(users, vectors.T, out=total, casting="same_kind")
             else:
                 # A ranker holds a hidden layer for every pair of user and item.
                 for start in range(0, len(vectors), RANKED_AT_ONCE):

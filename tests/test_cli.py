@@ -27,6 +27,7 @@ SURFACE = {
     "tune": "--budget --model --trials --write -C",
     "serve": "-C --host --port --workers",
     "recommend": "--explain --history --user -C -k",
+    "score-all": "--out --workers -C -k",
     "explain": "--exclude --filters --history --item --json --user -C",
     "add-items": "FILE -C",
     "ask": "QUESTION --history --json --user -C -k",

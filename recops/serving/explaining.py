@@ -41,7 +41,7 @@ def explain(release: Release, request: Recommend, stored: Stored | None, item_id
     someone = person(release, request, stored)
     account = Account(release.bundle.scorer, someone.asked)
     masks = hidden(release, request, someone, stored)
-    removed_by = [name for name, mask in masks.items() if mask[row]]
+    removed_by = [name for name, rows in masks.items() if (rows[row] if rows.dtype == bool else row in rows)]
     shown = account.scores.copy()
     for mask in masks.values():
         shown[mask] = -np.inf

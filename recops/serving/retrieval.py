@@ -7,6 +7,7 @@ or `fallback` (nothing usable: most popular, or what a model that needs no histo
 """
 
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,10 +15,10 @@ import numpy as np
 
 from recops.attribution import Account
 from recops.histories import Histories
+from recops.serving.best import Best, best, of_scores
 from recops.serving.reasons import Reasons
 from recops.serving.release import Release
 from recops.serving.requests import RULES, Recommend, Score, Similar, Who
-from recops.topk import top_k
 
 
 @dataclass(frozen=True)
@@ -71,29 +72,52 @@ def person(release: Release, who: Who, stored: Stored | None) -> Person:
 
 def recommend(release: Release, request: Recommend, stored: Stored | None) -> dict[str, Any]:
     """`items`, best first (fewer than k where the catalogue or the rules leave fewer), and `source`."""
-    someone = person(release, request, stored)
-    account = Account(release.bundle.scorer, someone.asked) if request.explain else None
-    scores = release.bundle.scorer.scores(someone.asked)[0] if account is None else account.scores.copy()
-    for is_hidden in hidden(release, request, someone, stored).values():
-        scores[is_hidden] = -np.inf
-    items = ranked(release, scores, request.k)
-    if (ratings := release.bundle.scorer.ratings) is not None:
+    return next(recommend_many(release, [(request, stored)]))
+
+
+def recommend_many(release: Release, requests: Sequence[tuple[Recommend, Stored | None]]) -> Iterator[dict[str, Any]]:
+    """`recommend` of each in turn; the model is asked once for as many of them as it takes."""
+    for someone, account, (rows, scores) in lists(release, requests):
+        items = shown(release, rows, scores)
+        if account is not None:
+            found = Reasons(release, account, rows)
+            items = [{**item, "reasons": found.of(place)} for place, item in enumerate(items)]
+        yield {"items": items, "source": someone.source}
+
+
+def lists(
+    release: Release, requests: Sequence[tuple[Recommend, Stored | None]]
+) -> Iterator[tuple[Person, Account | None, Best]]:
+    """For each request whose list it is, the account where reasons are asked for, and rows and scores of the list."""
+    people = [person(release, *one) for one in requests]
+    asking = list(zip(requests, people, strict=True))
+    plain = [someone.asked for (request, _), someone in asking if not request.explain]
+
+    def kept_away(request: Recommend, stored: Stored | None, someone: Person) -> list[np.ndarray]:
+        return list(hidden(release, request, someone, stored).values())
+
+    # One after the other, since the masks of rules are as long as the catalogue.
+    wanted = ((kept_away(*one, someone), one[0].k) for one, someone in asking if not one[0].explain)
+    found = best(release, Histories.joined(plain), wanted)
+    ratings = release.bundle.scorer.ratings
+    for (request, stored), someone in asking:
+        account = Account(release.bundle.scorer, someone.asked) if request.explain else None
+        if account is None:
+            rows, scores = next(found)
+        else:
+            rows, scores = of_scores(account.scores.copy(), kept_away(request, stored, someone), request.k)
         # Clipped only here, so that what lies above the scale keeps its order.
-        shown = ratings.clipped(np.array([item["score"] for item in items], np.float32)).tolist()
-        items = [{**item, "score": value} for item, value in zip(items, shown, strict=True)]
-    if account is not None:
-        found = Reasons(release, account, release.bundle.rows([item["item_id"] for item in items]))
-        items = [{**item, "reasons": found.of(place)} for place, item in enumerate(items)]
-    return {"items": items, "source": someone.source}
+        yield someone, account, (rows, scores if ratings is None else ratings.clipped(scores))
 
 
 def hidden(release: Release, request: Recommend, someone: Person, stored: Stored | None) -> dict[str, np.ndarray]:
-    """Items that are not shown, bool [N+1], by what keeps them away: `seen`, `disliked`, or the field of a rule."""
+    """Items that are not shown, by what keeps them away: `seen`, `disliked` (rows), or the field of a rule (a mask,
+    bool [N+1])."""
     found = {}
     if release.remove_seen:
-        found["seen"] = _mask(release, someone.history)
+        found["seen"] = someone.history
     if stored is not None:
-        found["disliked"] = _mask(release, release.bundle.rows(stored.refused))
+        found["disliked"] = release.bundle.rows(stored.refused)
     for name, rule in RULES.items():
         allowed = rule.allowed(request, release)
         if allowed is not None:
@@ -101,20 +125,12 @@ def hidden(release: Release, request: Recommend, someone: Person, stored: Stored
     return found
 
 
-def _mask(release: Release, rows: np.ndarray) -> np.ndarray:
-    mask = np.zeros(release.bundle.num_items + 1, bool)
-    mask[rows] = True
-    return mask
-
-
-def ranked(release: Release, scores: np.ndarray, k: int) -> list[dict[str, Any]]:
-    """The best k as answers show them; items scored -inf are left out."""
-    rows_BK, best_BK = top_k(scores[None], min(k, release.bundle.num_items))
+def shown(release: Release, rows: np.ndarray, scores: np.ndarray) -> list[dict[str, Any]]:
+    """Rows and scores as answers show them, in their order."""
     ids, titles = release.ids, release.titles
     return [
         {"item_id": ids[row - 1], "rank": rank, "score": score, "title": titles[row - 1]}
-        for rank, (row, score) in enumerate(zip(rows_BK[0].tolist(), best_BK[0].tolist(), strict=True), start=1)
-        if row
+        for rank, (row, score) in enumerate(zip(rows.tolist(), scores.tolist(), strict=True), start=1)
     ]
 
 
@@ -154,8 +170,7 @@ def similar(release: Release, request: Similar) -> dict[str, Any] | None:
         source = "vectors"
     else:
         _category_overlap(release, row, scores)
-    scores[[0, row]] = -np.inf
-    return {"items": ranked(release, scores, request.k), "source": source}
+    return {"items": shown(release, *of_scores(scores, [np.array([0, row])], request.k)), "source": source}
 
 
 def _category_overlap(release: Release, row: int, scores: np.ndarray) -> None:

@@ -131,7 +131,7 @@ def _answered(
     mask = allowed(catalogue, wishes)
     as_list = Recommend.model_construct(user_id=request.user_id, history=history, k=request.k)
     for is_hidden in hidden(release, as_list, someone, stored).values():
-        mask &= ~is_hidden
+        mask[is_hidden] = False
     ranking = rank(catalogue, wishes, mask, account.scores, min(request.k, wishes.count or request.k))
     reasons = fits.reasons(catalogue, wishes, ranking, account)
     rows = ranking.rows.tolist()

@@ -10,7 +10,7 @@ from recops.serving.problems import Problem
 from recops.serving.release import Release
 from recops.serving.request_ids import new_request_id
 from recops.serving.requests import Recommend, RecommendBatch
-from recops.serving.retrieval import recommend
+from recops.serving.retrieval import recommend, recommend_many
 from recops.serving.schemas import array, item, obj
 
 VARIANT = "default"
@@ -24,25 +24,29 @@ ANSWER = obj(
 
 
 def handle(call: Call) -> dict[str, Any]:
-    return answer(call, call.release, call.body, call.request_id)
+    release, request = call.release, call.body
+    found = recommend(release, request, call.state.history(release, request.user_id))
+    return given(call, release, request, found, call.request_id)
 
 
 async def handle_batch(call: Call) -> dict[str, Any]:
     """One answer a request, in order; all from one release, each with a request id of its own."""
-    release, responses = call.release, []
-    for index, request in enumerate(call.body.requests):
+    release, requests = call.release, call.body.requests
+    found = recommend_many(release, [(one, call.state.history(release, one.user_id)) for one in requests])
+    responses: list[dict[str, Any]] = []
+    for request in requests:
         try:
             call.check_deadline()
         except Problem as problem:
-            raise Problem(504, f"{problem.message}: {index} of {len(call.body.requests)} lists were made") from None
-        responses.append(answer(call, release, request, new_request_id()))
+            raise Problem(504, f"{problem.message}: {len(responses)} of {len(requests)} lists were made") from None
+        responses.append(given(call, release, request, next(found), new_request_id()))
         await asyncio.sleep(0)  # lets other requests go first: a batch is long
     return {"responses": responses}
 
 
-def answer(call: Call, release: Release, request: Recommend, request_id: str) -> dict[str, Any]:
-    found = recommend(release, request, call.state.history(release, request.user_id))
-    given = {
+def given(call: Call, release: Release, request: Recommend, found: dict[str, Any], request_id: str) -> dict[str, Any]:
+    """The answer of what was found, counted and logged."""
+    answer = {
         "items": found["items"],
         "release": release.id,
         "variant": VARIANT,
@@ -51,8 +55,8 @@ def answer(call: Call, release: Release, request: Recommend, request_id: str) ->
     }
     counters.LISTS.labels(found["source"]).inc()
     if call.state.answers is not None:
-        call.state.answers.add({**given, "time": time_ns() // 1000, "user_id": request.user_id})
-    return given
+        call.state.answers.add({**answer, "time": time_ns() // 1000, "user_id": request.user_id})
+    return answer
 
 
 OPERATIONS = (
