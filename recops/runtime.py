@@ -87,8 +87,7 @@ class Scorer:
     @property
     def is_product(self) -> bool:
         """Whether a score is the product of a user's and an item's vector, and nothing else."""
-        others = (self.rank, self.links, self.item_scores)
-        return self.item_vectors is not None and all(other is None for other in others)
+        return self.item_vectors is not None and self.rank is self.links is self.item_scores is None
 
     @cached_property
     def linked(self) -> Links | None:

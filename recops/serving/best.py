@@ -12,11 +12,16 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from recops.histories import Histories
+from recops.index import Index
+from recops.runtime import Scorer
 from recops.serving.release import Release
 from recops.topk import top_k
 
 SCORES_AT_ONCE = 8_000_000  # float32 scores held at a time: 32 MB
 PEOPLE_AT_ONCE = 32  # while these are scored the event loop waits
+
+SELECTIVE = 8  # a filter that leaves less than one in so many: what is left is scored, and nothing else
+FEW = 1000  # hidden items that an index is asked to find spares for
 
 # What must not be shown: int rows, or a bool mask [N+1].
 Hidden = Sequence[np.ndarray]
@@ -30,10 +35,71 @@ def best(release: Release, asked: Histories, wanted: Iterator[tuple[Hidden, int]
     At most PEOPLE_AT_ONCE are scored at a time, when the first of them is asked for.
     """
     scorer = release.bundle.scorer
+    if release.bundle.index is not None:
+        yield from _by_index(scorer, release.bundle.index, asked, wanted)
+        return
     size = max(1, min(PEOPLE_AT_ONCE, SCORES_AT_ONCE // (scorer.num_items + 1)))
     for start in range(0, len(asked), size):
         for scores in scorer.scores(asked[start : start + size]):
             yield of_scores(scores, *next(wanted))
+
+
+def _by_index(scorer: Scorer, index: Index, asked: Histories, wanted: Iterator[tuple[Hidden, int]]) -> Iterator[Best]:
+    """`best` of a scorer that is a product. Where an index would find too little, what may be shown is looked through
+    exactly: where filters leave less than half, where the list is not full, and for those whom the model cannot
+    answer."""
+    for start in range(0, len(asked), PEOPLE_AT_ONCE):
+        some = asked[start : start + PEOPLE_AT_ONCE]
+        users = scorer.user_vectors(some)
+        assert users is not None
+        for place, (user_D, is_answered) in enumerate(zip(users, scorer.answers(some), strict=True)):
+            hidden, k = next(wanted)
+            if is_answered:
+                yield _found(scorer, index, user_D, hidden, k)
+            else:
+                yield of_scores(scorer.scores(some[place : place + 1])[0], hidden, k)
+
+
+def _found(scorer: Scorer, index: Index, user_D: np.ndarray, hidden: Hidden, k: int) -> Best:
+    assert scorer.item_vectors is not None
+    masks = [one for one in hidden if one.dtype == bool]
+    rows = np.concatenate([np.zeros(1, np.int64), *(one for one in hidden if one.dtype != bool)])
+    if masks:
+        never = np.logical_or.reduce(masks)
+        never[rows] = True
+        num_hidden = int(np.count_nonzero(never))
+        num_allowed = len(never) - num_hidden
+        if num_allowed * SELECTIVE < len(never):
+            return _of_rows(scorer, user_D, np.flatnonzero(~never), k)
+        if num_allowed * 2 < len(never):
+            return _of_all(scorer, user_D, hidden, k)
+        # A few named items may be just the best ones; of many it is taken that they lie anywhere.
+        few = num_hidden <= FEW
+        proposed = index.candidates(user_D, k if few else 2 * k, len(rows) + (num_hidden if few else 0))
+        proposed = proposed[~never[proposed]]
+    else:
+        proposed = index.candidates(user_D, k, len(rows))
+    told = np.arange(index.num_items + 1, scorer.num_items + 1)  # items that came after the index was made
+    if masks:
+        told = told[~never[told]]
+    proposed = np.setdiff1d(np.concatenate([proposed, told]), rows)
+    if len(proposed) < k:
+        return _of_all(scorer, user_D, hidden, k)
+    return _of_rows(scorer, user_D, proposed, k)
+
+
+def _of_all(scorer: Scorer, user_D: np.ndarray, hidden: Hidden, k: int) -> Best:
+    assert scorer.item_vectors is not None
+    return of_scores(scorer.item_vectors @ user_D, [*hidden, np.zeros(1, np.int64)], k)
+
+
+def _of_rows(scorer: Scorer, user_D: np.ndarray, rows: np.ndarray, k: int) -> Best:
+    """The best of some rows, which rise."""
+    assert scorer.item_vectors is not None
+    if len(rows) == 0:
+        return rows, np.empty(0, np.float32)
+    places_BK, best_BK = top_k((scorer.item_vectors[rows] @ user_D)[None], min(k, len(rows)))
+    return rows[places_BK[0]], best_BK[0]
 
 
 def of_scores(scores: np.ndarray, hidden: Hidden, k: int) -> Best:

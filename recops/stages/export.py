@@ -13,13 +13,17 @@ from recops.encoders.content import GUESSED
 from recops.histories import Histories
 from recops.monitoring.features import Scoring
 from recops.monitoring.profile import reference_profile
+from recops.params import Params
 from recops.release.export import export_bundle, torch_scorer
+from recops.release.index_choice import Wanted
 from recops.release.parity import check_parity
+from recops.runtime import Scorer
 from recops.stages.project import Project
 from recops.stages.refit import refit
 from recops.stages.task import for_unknown, read_train
 from recops.stages.train import load_model
 
+INDEX_USERS = 500  # to choose an index by, and as many to state its recall on
 FITTED_ON = ("train.parquet", "valid.parquet")  # the second steers early stopping and the choice of the model
 
 
@@ -80,9 +84,24 @@ def export(project: Project) -> dict[str, Any]:
         facts=facts,
         opset=params.export.opset,
         max_links=params.export.max_links,
+        index=wanted_index(params, scorer, interactions),
         check=lambda bundle: check_parity(parts, bundle, sample, k=50, remove_seen=remove_seen),
     )
     return {"release": release, "model": name}
+
+
+def wanted_index(params: Params, scorer: Scorer, interactions: Interactions) -> Wanted:
+    """What params.yaml says of an index, and users to choose one by and others to state its recall on. They ask with
+    their whole histories, as they will when served."""
+    chosen_by, stated_on = np.empty((2, 0, 0), np.float32)
+    settings = params.export
+    if settings.index != "none" and scorer.num_items > settings.exact_up_to and scorer.is_product:
+        asked = someone(interactions, 2 * INDEX_USERS, params.evaluate.seed + 1)
+        vectors = scorer.user_vectors(asked[np.flatnonzero(scorer.answers(asked))])
+        assert vectors is not None, "a product needs vectors of users"
+        # By turns, since `someone` gives users in the order of their rows.
+        chosen_by, stated_on = vectors[::2], vectors[1::2]
+    return Wanted(settings.index, settings.exact_up_to, settings.index_recall, chosen_by, stated_on)
 
 
 def newest(split: Mapping[str, Any], *parts: str) -> str | None:
