@@ -8,6 +8,7 @@ Shapes: B people, N items (row 0 is padding), K list length.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 
@@ -15,11 +16,12 @@ from recops.histories import Histories
 from recops.index import Index
 from recops.runtime import Scorer
 from recops.serving.release import Release
-from recops.topk import top_k
+from recops.topk import largest_products, top_k
 
 SCORES_AT_ONCE = 8_000_000  # float32 scores held at a time: 32 MB
-PEOPLE_AT_ONCE = 32  # while these are scored the event loop waits
-
+PEOPLE_AT_ONCE = 32  # whose scores, or vectors, are made by one call of a model: more leave the cache
+TOGETHER = 128  # of whom the largest products are looked for together
+MANY = 64  # people for whom that is worth it
 SELECTIVE = 8  # a filter that leaves less than one in so many: what is left is scored, and nothing else
 FEW = 1000  # hidden items that an index is asked to find spares for
 
@@ -32,16 +34,43 @@ def best(release: Release, asked: Histories, wanted: Iterator[tuple[Hidden, int]
     """For each of B people the best items, ties by lower row; fewer than asked for where fewer may be shown. `wanted`
     says of each in turn what is hidden, and how many items are asked for.
 
-    At most PEOPLE_AT_ONCE are scored at a time, when the first of them is asked for.
+    Some are scored at a time, when the first of them is asked for: TOGETHER, PEOPLE_AT_ONCE, or fewer of a catalogue
+    of which SCORES_AT_ONCE allow no more.
     """
     scorer = release.bundle.scorer
     if release.bundle.index is not None:
         yield from _by_index(scorer, release.bundle.index, asked, wanted)
         return
     size = max(1, min(PEOPLE_AT_ONCE, SCORES_AT_ONCE // (scorer.num_items + 1)))
-    for start in range(0, len(asked), size):
-        for scores in scorer.scores(asked[start : start + size]):
-            yield of_scores(scores, *next(wanted))
+    together = TOGETHER if scorer.is_product else size
+    for start in range(0, len(asked), together):
+        some = asked[start : start + together]
+        of_some = list(islice(wanted, len(some)))
+        if len(some) >= MANY and not any(one.dtype == bool for hidden, _ in of_some for one in hidden):
+            yield from _by_products(scorer, some, of_some)
+            continue
+        for first in range(0, len(some), size):
+            few = slice(first, first + size)
+            for scores, one in zip(scorer.scores(some[few]), of_some[few], strict=True):
+                yield of_scores(scores, *one)
+
+
+def _by_products(scorer: Scorer, asked: Histories, wanted: list[tuple[Hidden, int]]) -> Iterator[Best]:
+    """`best` of a scorer that is a product, for many of whom only some rows are hidden."""
+    assert scorer.item_vectors is not None
+    starts = range(0, len(asked), PEOPLE_AT_ONCE)
+    made = [scorer.user_vectors(asked[start : start + PEOPLE_AT_ONCE]) for start in starts]
+    users = np.concatenate([vectors for vectors in made if vectors is not None])
+    never = [np.concatenate([np.zeros(0, np.int64), *hidden]) for hidden, _ in wanted]
+    nums = [k + len(rows) for (_, k), rows in zip(wanted, never, strict=True)]
+    proposed = largest_products(users, scorer.item_vectors, nums)
+    for place, is_answered in enumerate(scorer.answers(asked)):
+        hidden, k = wanted[place]
+        if is_answered:
+            kept = proposed[place][np.isin(proposed[place], never[place], invert=True)]
+            yield _of_rows(scorer, users[place], kept, k)
+        else:
+            yield of_scores(scorer.scores(asked[place : place + 1])[0], hidden, k)
 
 
 def _by_index(scorer: Scorer, index: Index, asked: Histories, wanted: Iterator[tuple[Hidden, int]]) -> Iterator[Best]:

@@ -140,11 +140,15 @@ def score(release: Release, request: Score, stored: Stored | None) -> dict[str, 
     Of a model of ratings the score is a predicted rating.
     """
     someone = person(release, request, stored)
-    scorer, rows = release.bundle.scorer, release.bundle.rows(request.item_ids)
+    scorer, get = release.bundle.scorer, release.row_of.get
+    rows = [get(item_id, 0) for item_id in request.item_ids]
+    known = np.array([row for row in rows if row], np.int64)
     answer = scorer.score_items if scorer.ratings is None else scorer.predictions
-    values = iter(answer(someone.asked, rows)[0].tolist())
-    known = release.row_of
-    scores = [{"item_id": i, "score": next(values) if i in known else None} for i in request.item_ids]
+    values = answer(someone.asked, known)[0].tolist()
+    if len(values) < len(rows):
+        found = iter(values)
+        values = [next(found) if row else None for row in rows]
+    scores = [{"item_id": i, "score": value} for i, value in zip(request.item_ids, values, strict=True)]
     return {"scores": scores, "source": someone.source}
 
 

@@ -15,6 +15,7 @@ from recops.serving import best as searching
 from recops.serving.release import Release
 from recops.serving.requests import Recommend, RecommendBatch, parse
 from recops.serving.retrieval import Stored, lists, recommend
+from recops.topk import largest_products
 
 pytest.importorskip("faiss", reason="the extra ann is not installed: no faiss")
 NUM_ITEMS, NUM_USERS, WIDTH = 4000, 40, 8
@@ -132,6 +133,32 @@ def test_many_at_once_get_what_each_gets_alone(indexed: Release) -> None:
     together = [rows.tolist() for _, _, (rows, _) in lists(indexed, [(request, None) for request in requests])]
     alone = [next(lists(indexed, [(request, None)]))[2][0].tolist() for request in requests]
     assert together == alone and [len(rows) for rows in together] == [10, 10, 3]
+
+
+def test_the_largest_products_are_sought_together_and_give_each_the_list_of_the_scan(
+    scan: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Users with and without a history, one that nobody knows, lists of several lengths; in two parts."""
+    monkeypatch.setattr(searching, "TOGETHER", 90)
+    requests = [
+        (Recommend.model_validate({"user_id": f"u{n % 50}", "k": 1 + n % 100}), Stored(IDS[n : n + 3 * n]))
+        for n in range(170)
+    ]
+    alone = [next(lists(scan, [one])) for one in requests]
+    assert {someone.source for someone, _, _ in alone} == {"model", "fallback"}
+    sought = []
+    monkeypatch.setattr(searching, "largest_products", lambda *a: sought.append(len(a[0])) or largest_products(*a))
+    for (someone, _, best), (expected, _, (rows, scores)) in zip(lists(scan, requests), alone, strict=True):
+        assert someone.source == expected.source and best[0].tolist() == rows.tolist()
+        assert best[1] == pytest.approx(scores, abs=1e-5)
+    assert sought == [90, 80]
+
+
+def test_a_filter_among_many_is_exact(scan: Release) -> None:
+    requests = [(Recommend.model_validate({"user_id": f"u{n % 40}"}), None) for n in range(99)]
+    requests[50] = (Recommend.model_validate({"user_id": "u3", "filters": {"categories": ["few"]}}), None)
+    found = [rows.tolist() for _, _, (rows, _) in lists(scan, requests)]
+    assert all(row % 10 == 0 for row in found[50]) and found[43] == found[3]
 
 
 def test_an_index_is_asked_unless_a_filter_leaves_little(indexed: Release, monkeypatch: pytest.MonkeyPatch) -> None:
