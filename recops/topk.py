@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-TILE, BLOCK = 4096, 8  # items whose products stay in the cache; items that are told apart only where one is good
+TILE, BLOCK = 4096, 4  # items whose products stay in the cache; items that are told apart only where one is good
+COARSE = 16  # maxima of which one is looked at for the bound
 
 
 def widened(scores_BN: np.ndarray, num_items: int) -> np.ndarray:
@@ -93,7 +94,7 @@ def _reached_by(maxima: np.ndarray, num: int) -> float:
     bits."""
     if num >= len(maxima):
         return -np.inf
-    groups = len(maxima) // BLOCK
-    coarse = maxima[: groups * BLOCK].reshape(BLOCK, groups).max(0) if groups >= 2 * num else maxima
+    groups = len(maxima) // COARSE
+    coarse = maxima[: groups * COARSE].reshape(COARSE, groups).max(0) if groups >= 2 * num else maxima
     bound = np.partition(coarse, len(coarse) - num)[len(coarse) - num]
     return float(bound - 1e-5 * abs(bound) - 1e-12)

@@ -64,10 +64,13 @@ def _by_products(scorer: Scorer, asked: Histories, wanted: list[tuple[Hidden, in
     never = [np.concatenate([np.zeros(0, np.int64), *hidden]) for hidden, _ in wanted]
     nums = [k + len(rows) for (_, k), rows in zip(wanted, never, strict=True)]
     proposed = largest_products(users, scorer.item_vectors, nums)
+    is_hidden = np.zeros(scorer.num_items + 1, bool)
     for place, is_answered in enumerate(scorer.answers(asked)):
         hidden, k = wanted[place]
         if is_answered:
-            kept = proposed[place][np.isin(proposed[place], never[place], invert=True)]
+            is_hidden[never[place]] = True
+            kept = proposed[place][~is_hidden[proposed[place]]]
+            is_hidden[never[place]] = False
             yield _of_rows(scorer, users[place], kept, k)
         else:
             yield of_scores(scorer.scores(asked[place : place + 1])[0], hidden, k)

@@ -52,8 +52,8 @@ def person(release: Release, who: Who, stored: Stored | None) -> Person:
     user = release.bundle.user_row_of.get(who.user_id, 0) if who.user_id is not None else 0
     known = [] if stored is None else stored.item_ids
     ids, times = who.history_events()
-    rows = [get(item_id, 0) for item_id in (*known, *ids)]
-    kept = [place for place, row in enumerate(rows) if row]
+    rows = np.array([get(item_id, 0) for item_id in (*known, *ids)], np.int64)
+    kept = np.flatnonzero(rows)
     ages = asked_at = None
     if release.uses_time:
         now = time.time_ns() // 1000
@@ -61,13 +61,13 @@ def person(release: Release, who: Who, stored: Stored | None) -> Person:
         at = [now if t is None else t for t in (*before, *times)]
         ages = [np.array([max(now - at[place], 0) // 1_000_000 for place in kept], np.int64)]
         asked_at = np.array([now])
-    asked = Histories([np.array([rows[place] for place in kept], np.int64)], ages, np.array([user]), asked_at)
+    asked = Histories([rows[kept]], ages, np.array([user]), asked_at)
     tables = [part.user_table for part in scorer.parts if part.user_table is not None and part.encode is None]
     in_table = user > 0 and any(user < len(table) for table in tables)  # others may know more users, by attributes
-    is_known = any(rows[: len(known)]) or in_table or (stored is not None and not scorer.needs_history)
+    is_known = bool(rows[: len(known)].any()) or in_table or (stored is not None and not scorer.needs_history)
     if not scorer.answers(asked)[0]:
         return Person(asked, "fallback")
-    return Person(asked, "model" if is_known else "cold-start" if kept or scorer.needs_history else "fallback")
+    return Person(asked, "model" if is_known else "cold-start" if len(kept) or scorer.needs_history else "fallback")
 
 
 def recommend(release: Release, request: Recommend, stored: Stored | None) -> dict[str, Any]:
