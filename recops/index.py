@@ -154,11 +154,11 @@ def exact(vectors: np.ndarray, users_QD: np.ndarray, k: int = RECALL_AT) -> np.n
     return found
 
 
-def recall(index: Index, vectors: np.ndarray, users_QD: np.ndarray, exact_QK: np.ndarray) -> float:
-    """The mean share of the exact lists that is found, candidates ordered by their exact products."""
-    shares = []
-    for user_D, best_K in zip(users_QD, exact_QK, strict=True):
+def shares_found(index: Index, vectors: np.ndarray, users_QD: np.ndarray, exact_QK: np.ndarray) -> np.ndarray:
+    """float64 [Q]: the share of each user's exact list that is found, candidates ordered by their exact products."""
+    shares = np.zeros(len(users_QD))
+    for place, (user_D, best_K) in enumerate(zip(users_QD, exact_QK, strict=True)):
         rows = np.sort(index.candidates(user_D, len(best_K)))
         places = top_k((vectors[rows] @ user_D)[None], min(len(best_K), len(rows)))[0][0]
-        shares.append(len(np.intersect1d(rows[places], best_K)) / max(len(best_K), 1))
-    return float(np.mean(shares)) if shares else math.nan
+        shares[place] = len(np.intersect1d(rows[places], best_K)) / max(len(best_K), 1)
+    return shares

@@ -22,6 +22,7 @@ from recops.reranking import Reranker
 # item_idx int64 [B, L] and, where the model uses time, age_s int64 [B, L] -> user_vector float32 [B, D]
 Encode = Callable[..., np.ndarray]
 ENCODED_AT_ONCE = 128  # histories
+EVENTS_AT_ONCE = 1600  # of an ONNX network: more leave the cache (32 histories of 50 cost half as much so as 128)
 RANKED_AT_ONCE = 100_000  # items, for one user
 PROJECTED_AT_ONCE = 1024  # items: a projection may compare each with thousands of others
 Project = Callable[[np.ndarray], np.ndarray]  # content float32 [M, C] -> item_vectors float32 [M, D]
@@ -168,8 +169,11 @@ class Scorer:
             return self._encode(asked)
         # Few at a time, since the attention of a long history is the largest array there is; those of about the same
         # length together, so that little is padding.
-        order = np.argsort([len(history) for history in asked], kind="stable")
-        chunks = [order[i : i + ENCODED_AT_ONCE] for i in range(0, max(len(order), 1), ENCODED_AT_ONCE)]
+        lengths = np.array([len(history) for history in asked], np.int64)
+        order, size = np.argsort(lengths, kind="stable"), ENCODED_AT_ONCE
+        if isinstance(self.encode, OnnxNetwork):
+            size = max(1, min(size, EVENTS_AT_ONCE // max(1, min(self.max_history, lengths.max(initial=1)))))
+        chunks = [order[i : i + size] for i in range(0, max(len(order), 1), size)]
         vectors = np.concatenate([self._encode(asked[chunk]) for chunk in chunks])
         back = np.empty_like(order)
         back[order] = np.arange(len(order))

@@ -97,7 +97,7 @@ def measured(folder: Path, num: int, kinds: Sequence[str]) -> list[dict[str, Any
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         started = time.process_time()
         index, entry = choose_index(parts, Wanted(kind, 0, 0.98, users[:few], users[few : 2 * few]))
-        row = {"items": num, "kind": kind, "chosen_in_cpu_s": round(time.process_time() - started, 1), **entry}
+        row = {"items": num, "asked": kind, "chosen_in_cpu_s": round(time.process_time() - started, 1), **entry}
         if index is not None:
             with tempfile.NamedTemporaryFile(dir=folder) as file:
                 index.write(Path(file.name))
@@ -143,7 +143,10 @@ def measure(quick: bool) -> dict[str, Any]:
             for row in rows:
                 if row["items"] == num:
                     figures = (row.get(name, float("nan")) for name in ("cpu_ms", "recall@50", "memory_mb"))
-                    print(f"{num:>11,} {row['kind']:6}" + "".join(f"{figure:10.3f}" for figure in figures), flush=True)
+                    print(
+                        f"{num:>11,} {row.get('asked', 'exact'):6}" + "".join(f"{figure:10.3f}" for figure in figures),
+                        flush=True,
+                    )
     plot(rows, RESULTS / f"serving_catalogue{'-quick' if quick else ''}.png")
     return {"rows": rows, "targets": TARGETS, "width": WIDTH, "k": K, "seen": SEEN}
 
@@ -161,8 +164,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
             figure.subplots(1, 2), ("cpu_ms", "memory_mb"), ("CPU ms a list", "vectors and index, MB"), strict=True
         ):
             for kind in ("exact", "ivf", "scan"):
-                found = [row for row in rows if row["kind"] == kind and name in row]
-                found += [row for row in rows if row.get("asked") == kind and name in row]
+                found = [row for row in rows if row.get("asked", "exact") == kind and name in row]
                 if found:
                     axis.loglog([row["items"] for row in found], [row[name] for row in found], "o-", label=kind)
             axis.set_xlabel("items")

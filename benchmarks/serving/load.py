@@ -8,6 +8,7 @@ import asyncio
 import random
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import cycle, islice
 
 import numpy as np
@@ -27,16 +28,24 @@ async def _ask(connection: Connection, body: bytes) -> int:
     return int(lines[0].split()[1])
 
 
+async def _close(connection: Connection) -> None:
+    connection[1].close()
+    with suppress(ConnectionError):
+        await connection[1].wait_closed()
+
+
 def saturate(port: int, bodies: Sequence[bytes], seconds: float, num_connections: int = 4) -> float:
     """Answers a second with `num_connections` callers that ask again as soon as they are answered."""
 
     async def caller(bodies: Sequence[bytes], until: float) -> int:
         connection = await asyncio.open_connection("127.0.0.1", port)
-        for num, body in enumerate(cycle(bodies)):
-            if time.monotonic() > until:
-                connection[1].close()
-                return num
-            assert await _ask(connection, body) == 200
+        try:
+            for num, body in enumerate(cycle(bodies)):
+                if time.monotonic() > until:
+                    return num
+                assert await _ask(connection, body) == 200
+        finally:
+            await _close(connection)
         raise AssertionError("no bodies")
 
     async def all_of_them() -> float:
@@ -60,8 +69,13 @@ def open_loop(port: int, bodies: Sequence[bytes], rate: float, seconds: float, s
 
         async def one(body: bytes, due: float) -> None:
             nonlocal refused
-            connection = free.pop() if free else await asyncio.open_connection("127.0.0.1", port)
-            status = await _ask(connection, body)
+            while True:
+                connection = free.pop() if free else await asyncio.open_connection("127.0.0.1", port)
+                try:
+                    status = await _ask(connection, body)
+                    break
+                except (asyncio.IncompleteReadError, ConnectionError):
+                    await _close(connection)  # was idle for so long that the server had closed it
             latencies.append(time.monotonic() - due)
             refused += status != 200
             free.append(connection)
@@ -74,8 +88,8 @@ def open_loop(port: int, bodies: Sequence[bytes], rate: float, seconds: float, s
             tasks.add(task)
             task.add_done_callback(tasks.discard)
         await asyncio.gather(*tasks)
-        for _, writer in free:
-            writer.close()
+        for connection in free:
+            await _close(connection)
         return latencies, refused
 
     latencies, refused = asyncio.run(run())

@@ -19,7 +19,7 @@ from recops.serving.release import Release
 from recops.topk import largest_products, top_k
 
 SCORES_AT_ONCE = 8_000_000  # float32 scores held at a time: 32 MB
-PEOPLE_AT_ONCE = 32  # whose scores, or vectors, are made by one call of a model: more leave the cache
+PEOPLE_AT_ONCE = 32  # of whom all scores are made
 TOGETHER = 128  # of whom the largest products are looked for together
 MANY = 64  # people for whom that is worth it
 SELECTIVE = 8  # a filter that leaves less than one in so many: what is left is scored, and nothing else
@@ -58,9 +58,8 @@ def best(release: Release, asked: Histories, wanted: Iterator[tuple[Hidden, int]
 def _by_products(scorer: Scorer, asked: Histories, wanted: list[tuple[Hidden, int]]) -> Iterator[Best]:
     """`best` of a scorer that is a product, for many of whom only some rows are hidden."""
     assert scorer.item_vectors is not None
-    starts = range(0, len(asked), PEOPLE_AT_ONCE)
-    made = [scorer.user_vectors(asked[start : start + PEOPLE_AT_ONCE]) for start in starts]
-    users = np.concatenate([vectors for vectors in made if vectors is not None])
+    users = scorer.user_vectors(asked)
+    assert users is not None
     never = [np.concatenate([np.zeros(0, np.int64), *hidden]) for hidden, _ in wanted]
     nums = [k + len(rows) for (_, k), rows in zip(wanted, never, strict=True)]
     proposed = largest_products(users, scorer.item_vectors, nums)
