@@ -13,7 +13,6 @@ if __name__ == "__main__":
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -94,7 +93,6 @@ def measured(folder: Path, num: int, kinds: Sequence[str]) -> list[dict[str, Any
     rows[0]["memory_mb"] = vectors.nbytes / 1e6
     parts = ServingParts(item_vectors=vectors, user_table=table)
     for kind in kinds:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         started = time.process_time()
         index, entry = choose_index(parts, Wanted(kind, 0, 0.98, users[:few], users[few : 2 * few]))
         row = {"items": num, "asked": kind, "chosen_in_cpu_s": round(time.process_time() - started, 1), **entry}
@@ -106,7 +104,6 @@ def measured(folder: Path, num: int, kinds: Sequence[str]) -> list[dict[str, Any
             row["cpu_ms"] = listed_ms(scorer, index, seen, 200)
             row["share_of_exact"] = row["cpu_ms"] / rows[0]["cpu_ms"]
             row["recall_at"] = RECALL_AT
-        row["peak_mb_beyond_vectors"] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
         rows.append(row)
     return rows
 

@@ -35,9 +35,9 @@ def is_product(parts: ServingParts) -> bool:
 
 
 def choose_index(parts: ServingParts, wanted: Wanted) -> tuple[ann.Index | None, dict[str, Any]]:
-    """The cheapest setting of the first kind that surely reaches `min_recall` on the users chosen by, and the manifest's
-    entry `index`: `kind` (`exact` without an index, then `why`), its settings, `recall@50` on the users that it is
-    stated on, `num_users` of these, and `share_read` of an exact scan's bytes (null: not known).
+    """The cheapest setting of the first kind that surely reaches `min_recall` on the users chosen by, and what the
+    manifest says of it: `kind` (`exact` without an index, then `why`), its settings, `recall@50` on the users that it
+    is stated on, `num_users` of these, and `share_read` of an exact scan's bytes (null: not known).
 
     Raises CallError where a kind is asked for by name and faiss is not installed.
     """

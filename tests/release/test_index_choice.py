@@ -39,6 +39,7 @@ def wanted(parts: ServingParts) -> Wanted:
 
 @needs_faiss
 def test_the_least_effort_that_finds_enough_is_taken(parts: ServingParts, wanted: Wanted) -> None:
+    wanted = replace(wanted, kind="ivf", min_recall=0.9)
     index, entry = choose_index(parts, wanted)
     assert index is not None and entry["kind"] == "ivf"
     assert {"depth": entry["depth"], "over": entry["over"]} == vars(index.effort)
@@ -48,7 +49,7 @@ def test_the_least_effort_that_finds_enough_is_taken(parts: ServingParts, wanted
     for effort in ann.efforts("ivf", NUM_ITEMS):
         shares = ann.shares_found(index.trying(effort), vectors, wanted.chosen_by, exact)
         reached[effort] = shares.mean() - 2 * shares.std() / len(shares) ** 0.5
-    assert index.effort == next(effort for effort, found in reached.items() if found >= 0.98)
+    assert index.effort == next(effort for effort, found in reached.items() if found >= 0.9)
     of_others = ann.shares_found(
         index.trying(index.effort), vectors, wanted.stated_on, ann.exact(vectors, wanted.stated_on)
     )
