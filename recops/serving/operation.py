@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from starlette.responses import Response
 
+from recops.serving.keys import Caller, Role
 from recops.serving.problems import Problem
 from recops.serving.release import Release
 from recops.serving.state import State
@@ -20,12 +21,14 @@ Answer = dict[str, Any] | Response
 
 @dataclass(slots=True)
 class Call:
-    """One request: `body` is parsed (None for a GET); `deadline` is a moment of the monotonic clock."""
+    """One request: `body` is parsed (None for a GET); `deadline` is a moment of the monotonic clock; `caller` is who sent
+    it."""
 
     state: State
     request_id: str
     body: Any
     deadline: float
+    caller: Caller
 
     @property
     def release(self) -> Release:
@@ -45,7 +48,9 @@ class Call:
 class Operation:
     """`request` is the class of the body, None where there is none; `answer` is a JSON schema for the documentation.
 
-    `is_probe`: answered without a key, and when the service is at its limit. `is_write`: changes what others get.
+    `role`: what a key must allow: read; write for what changes what others get; admin for what decides or shows how
+    the service is run.
+    `is_probe`: answered without a key, and when the service is at its limit.
     """
 
     method: Literal["GET", "POST", "DELETE"]
@@ -56,7 +61,7 @@ class Operation:
     answer: dict[str, Any] | None = None
     media_type: str = "application/json"
     is_probe: bool = False
-    is_write: bool = False
+    role: Role = "read"
 
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode

@@ -38,6 +38,7 @@ class State:
         self.settings = settings
         self.release: Release | None = None
         self.reason = "the release is being loaded"
+        self.is_draining = False  # the process has been told to end, and still answers
         self.store: Store | None = None
         self.answers: AnswerLog | None = None
         self.bundle = settings.bundle
@@ -157,7 +158,9 @@ class State:
                 return
             if self._was_refused(wanted):
                 return
-            release = load_release(folder, wanted, self.settings.threads, self.settings.source)
+            release = load_release(
+                folder, wanted, self.settings.threads, self.settings.source, self.settings.verify_key
+            )
             if self.release is not None and was_asked(self.release):
                 catalogue_of(release)  # here, so that no question waits for it; who never asks has no use for it
         except Exception as error:
@@ -207,9 +210,16 @@ def stored_history(store: Store, release: Release, user_id: str) -> Stored | Non
     return Stored(item_ids, times, refused or [])
 
 
-def load_release(folder: Path, wanted: str | None = None, threads: int = 1, source: Path | None = None) -> Release:
-    """The release in `folder`, verified and warmed up. Raises BundleError, also when it is not the one `wanted`."""
-    bundle = load_bundle(folder, threads)
+def load_release(
+    folder: Path,
+    wanted: str | None = None,
+    threads: int = 1,
+    source: Path | None = None,
+    verify_key: Path | None = None,
+) -> Release:
+    """The release in `folder`, verified and warmed up; with `verify_key` only a signed one. Raises BundleError, also
+    when it is not the one `wanted`."""
+    bundle = load_bundle(folder, threads, verify_key)
     if wanted is not None and bundle.id != wanted:
         raise BundleError(f"{folder}: holds release {bundle.id[:12]}…, the pointer names {wanted[:12]}…")
     record_file = folder.with_name(folder.name + ".json")

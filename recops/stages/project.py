@@ -113,9 +113,31 @@ class Project:
         return f"sqlite:///{self.state / 'store.sqlite'}"
 
     @property
+    def keys_file(self) -> Path:
+        """Digests of the keys that the service takes; missing where none was ever made."""
+        return self.state / "keys.json"
+
+    @property
     def bin(self) -> Path:
         """Holds a link to the `recops` that last worked here, so that `dvc repro` finds it without activation."""
         return self.state / "bin"
+
+    @property
+    def tls(self) -> tuple[Path, Path] | None:
+        """Files of the certificate and its private key that the service answers HTTPS with; None: HTTP."""
+        serve = self.params.serve
+        if serve.tls_cert is None or serve.tls_key is None:
+            return None
+        return self.root / Path(serve.tls_cert).expanduser(), self.root / Path(serve.tls_key).expanduser()
+
+    def files_of_keys(self) -> dict[str, str]:
+        """Where the service finds its keys, and the key that bundles must be signed for; the environment's own win."""
+        found = {}
+        if self.keys_file.exists():
+            found["RECOPS_KEYS_FILE"] = str(self.keys_file)
+        if verify_key := self.params.serve.verify_key:
+            found["RECOPS_VERIFY_KEY"] = str(self.root / Path(verify_key).expanduser())
+        return {name: os.environ.get(name) or path for name, path in found.items()}
 
     def environment(self) -> dict[str, str]:
         """The environment for Prefect, DVC and BentoML: state inside the project, no telemetry, this Python first."""

@@ -279,7 +279,7 @@ def test_calls_that_wait_for_an_encoder_keep_no_other_from_the_store(serve, monk
     monkeypatch.setattr(served.state, "apply_items", lambda: applied.append(apply()))
 
     async def waves() -> list[httpx.Response]:
-        async with httpx.AsyncClient(transport=served.client.transport, base_url="http://service") as client:
+        async with httpx.AsyncClient(transport=served.client.transport, base_url="http://127.0.0.1") as client:
             each = [{"json": {"items": [{**NEW, "item_id": f"n{n}"}]}} for n in range(41)]
             first = await asyncio.gather(*(client.post("/items", **told) for told in each[:40]))
             return first + await asyncio.gather(*(client.post("/items", **told) for told in each[40:]))

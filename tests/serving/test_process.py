@@ -42,7 +42,7 @@ class Server:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        self.environment = {**os.environ, "BENTOML_HOME": str(root / "bentoml"), **environment}
+        self.environment = {**os.environ, "BENTOML_HOME": str(root / "bentoml"), "RECOPS_GRACE_S": "0", **environment}
         self.log = root / "log"
         self.start()
 
@@ -134,7 +134,8 @@ def test_questions_hold_their_constraints_whichever_worker_answers(server):
 
 def test_a_question_whose_asker_has_gone_keeps_nobody_waiting(server):
     body = b'{"question": "something of x"}'
-    head = f"POST /ask HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    lines = ("POST /ask HTTP/1.1", "Host: localhost", "Content-Type: application/json", f"Content-Length: {len(body)}")
+    head = "\r\n".join((*lines, "", ""))
     for _ in range(20):
         with socket.create_connection(("127.0.0.1", server.port), timeout=20) as gone:
             gone.sendall(head.encode() + body)

@@ -67,6 +67,6 @@ OPERATIONS = (
             release="string",
             request_id="string",
         ),
-        is_write=True,
+        role="write",
     ),
 )
