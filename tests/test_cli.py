@@ -226,7 +226,7 @@ def test_a_fault_of_our_own_keeps_its_traceback(call, folder: Path, monkeypatch:
 def test_the_help_lists_every_command(call) -> None:
     code, out, _ = call("--help")
     assert code == 0
-    assert all(name in out for name in SURFACE)
+    assert all(name.split()[0] in out for name in SURFACE)
 
 
 @pytest.mark.parametrize(("option", "said"), [(("--task", "rating"), "--task"), (("--items", "items.csv"), "--items")])

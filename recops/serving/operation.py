@@ -21,14 +21,13 @@ Answer = dict[str, Any] | Response
 
 @dataclass(slots=True)
 class Call:
-    """One request: `body` is parsed (None for a GET); `deadline` is a moment of the monotonic clock; `caller` is who sent
-    it."""
+    """One request: `body` is parsed (None for a GET); `deadline` is a moment of the monotonic clock."""
 
     state: State
     request_id: str
     body: Any
     deadline: float
-    caller: Caller
+    caller: Caller  # whose key it came with
 
     @property
     def release(self) -> Release:
