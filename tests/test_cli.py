@@ -234,3 +234,43 @@ def test_an_example_says_itself_what_it_is_made_of(call, tmp_path: Path, option:
     code, _, error = call("init", tmp_path / "new", "--example", "news", "--events", tmp_path, *option)
     assert code == 2
     assert error.startswith(f"error: {said}") and not (tmp_path / "new").exists()
+
+
+def test_keys_are_made_listed_and_revoked(call, folder: Path) -> None:
+    code, out, _ = call("keys", "add", "shop", "--role", "read", "--rate", "5", "-C", folder)
+    assert code == 0 and re.fullmatch(r"rk_\S{43}\n", out)
+    assert out.strip() not in (folder / ".recops" / "keys.json").read_text()
+    assert call("keys", "add", "shop", "--role", "admin", "-C", folder)[0] == 2
+    code, _, error = call("keys", "add", "other", "--role", "root", "-C", folder)
+    assert (code, "--role: expected read, write, admin" in error) == (2, True)
+    code, listed, _ = call("keys", "list", "-C", folder)
+    assert code == 0 and "shop" in listed and "read" in listed and out.strip() not in listed
+    assert call("keys", "revoke", "shop", "-C", folder)[:2] == (0, "Revoked shop\n")
+    assert call("keys", "revoke", "shop", "-C", folder)[0] == 2
+    # Anywhere else, without a project.
+    file = folder / "elsewhere.json"
+    assert call("keys", "add", "shop", "--role", "write", "--file", file)[0] == 0
+    assert "write" in call("keys", "list", "--file", file)[1]
+
+
+def test_a_pair_to_sign_with_is_made_once(call, tmp_path: Path) -> None:
+    code, out, _ = call("keys", "sign-key", tmp_path / "key.pem")
+    assert code == 0 and "RECOPS_SIGN_KEY" in out and "RECOPS_VERIFY_KEY" in out
+    assert "PRIVATE" not in out
+    assert call("keys", "sign-key", tmp_path / "key.pem")[0] == 2
+
+
+def test_the_project_tells_the_service_where_keys_are(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RECOPS_KEYS_FILE", "RECOPS_VERIFY_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    project = Project(folder)
+    assert (project.files_of_keys(), project.tls) == ({}, None)
+    serve = "{tls_cert: a.pem, tls_key: /k/b.pem, verify_key: v.pub}"
+    project.params_file.write_text(f"serve: {serve}\n")
+    project.state.mkdir()
+    project.keys_file.write_text("{}")
+    found = {"RECOPS_KEYS_FILE": str(project.keys_file), "RECOPS_VERIFY_KEY": str(folder / "v.pub")}
+    assert project.files_of_keys() == found
+    assert project.tls == (folder / "a.pem", Path("/k/b.pem"))
+    monkeypatch.setenv("RECOPS_KEYS_FILE", "/other.json")
+    assert project.files_of_keys()["RECOPS_KEYS_FILE"] == "/other.json"

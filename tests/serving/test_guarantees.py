@@ -10,11 +10,15 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,6 +26,10 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import serialization as forms
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from recops import signing
 from recops.bundle import release_folder, sign_manifest
@@ -289,6 +297,10 @@ def test_nothing_is_unpickled_and_no_key_is_in_the_log(guarded) -> None:
     workers = {str(process.pid) for process in guarded.workers_now()}
     assert len(workers) == 2 and workers <= watched
     assert [what for _, what in lines if what != "watched"] == []
+    # And it would be seen.
+    script = "import pickle, collections; pickle.loads(pickle.dumps(collections.OrderedDict))"
+    subprocess.run([sys.executable, "-c", script], env=guarded.environment, check=True)
+    assert guarded.watched.read_text().endswith(" collections.OrderedDict\n")
     log = guarded.log.read_text()
     assert not any(key in log or key[3:] in log for key in guarded.keys.values())
 
@@ -327,3 +339,32 @@ def test_told_to_end_it_answers_for_a_while_yet(guarded) -> None:
     assert finish(last) == b"HTTP/1.1 200"  # taken in the grace time, and answered after
     guarded.client.close()
     assert guarded.process.wait(30) == 0
+
+
+def test_https(tmp_path, make_bundle) -> None:
+    """With a certificate of our own, which the client is told to trust; without TLS there is no answer."""
+
+    class Secure(Server):
+        tls = (tmp_path / "cert.pem", tmp_path / "tls.pem")
+
+    write_certificate(*Secure.tls)
+    server = Secure(tmp_path, make_bundle)
+    answer = server.client.post("/recommend", json={"user_id": "u1"})
+    assert (answer.status_code, answer.url.scheme) == (200, "https")
+    assert answer.headers["strict-transport-security"] == "max-age=31536000"
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"http://127.0.0.1:{server.port}/livez", trust_env=False)
+    assert server.stop() == 0
+
+
+def write_certificate(cert: Path, private: Path) -> None:
+    """Of 127.0.0.1, good for an hour."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "recops")])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    made = made.not_valid_before(now - timedelta(minutes=5)).not_valid_after(now + timedelta(hours=1))
+    made = made.add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+    made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    cert.write_bytes(made.sign(key, hashes.SHA256()).public_bytes(forms.Encoding.PEM))
+    private.write_bytes(key.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.PKCS8, forms.NoEncryption()))
