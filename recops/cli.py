@@ -227,34 +227,9 @@ def serve(
     workers: Annotated[int | None, typer.Option(min=1, help="Default: serve.workers in params.yaml.")] = None,
 ) -> None:
     """Serve the promoted release over HTTP until interrupted."""
-    from recops.bundle import read_pointer
-    from recops.serving.launch import serve as serve_release
-    from recops.stages.ask import for_service
+    from recops.stages.serve import serve as serve_release
 
-    project = opened(folder)
-    settings = project.params.serve
-    if read_pointer(project.releases) is None:
-        raise CallError(f"{project.releases}: nothing is released yet; run: recops run")
-    code = serve_release(
-        releases=project.releases,
-        bundle=None,
-        store=project.store_url,
-        host=host or settings.host,
-        port=port or settings.port,
-        workers=workers or settings.workers,
-        environment={
-            **project.environment(),
-            "RECOPS_SOURCE": str(project.source_folder),
-            "RECOPS_TIMEOUT_S": str(settings.timeout_s),
-            "RECOPS_MAX_CONCURRENCY": str(settings.max_concurrency),
-            "RECOPS_MAX_BODY_BYTES": str(settings.max_body_bytes),
-            "RECOPS_GRACE_S": str(settings.grace_s),
-            **project.files_of_keys(),
-            **for_service(project),
-        },
-        tls=project.tls,
-    )
-    raise typer.Exit(code)
+    raise typer.Exit(serve_release(opened(folder), host, port, workers))
 
 
 keys = typer.Typer(no_args_is_help=True, help="Keys of those who may call the service, and of what it may serve.")

@@ -259,6 +259,7 @@ class ServeParams(Group):
     workers: int = Field(1, ge=1)
     timeout_s: float = Field(2.0, gt=0)
     max_concurrency: int = Field(64, ge=1)
+    max_lag_s: float = Field(0.05, ge=0.001, description="a worker that far behind turns new calls away")
     max_body_bytes: int = Field(1_048_576, ge=1)
     grace_s: float = Field(2.0, ge=0, le=20, description="told to end, it answers so long, while /readyz says 503")
     tls_cert: str | None = Field(None, description="file of the certificate and its chain (PEM): HTTPS")

@@ -258,19 +258,3 @@ def test_a_pair_to_sign_with_is_made_once(call, tmp_path: Path) -> None:
     assert code == 0 and "RECOPS_SIGN_KEY" in out and "RECOPS_VERIFY_KEY" in out
     assert "PRIVATE" not in out
     assert call("keys", "sign-key", tmp_path / "key.pem")[0] == 2
-
-
-def test_the_project_tells_the_service_where_keys_are(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RECOPS_KEYS_FILE", "RECOPS_VERIFY_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    project = Project(folder)
-    assert (project.files_of_keys(), project.tls) == ({}, None)
-    serve = "{tls_cert: a.pem, tls_key: /k/b.pem, verify_key: v.pub}"
-    project.params_file.write_text(f"serve: {serve}\n")
-    project.state.mkdir()
-    project.keys_file.write_text("{}")
-    found = {"RECOPS_KEYS_FILE": str(project.keys_file), "RECOPS_VERIFY_KEY": str(folder / "v.pub")}
-    assert project.files_of_keys() == found
-    assert project.tls == (folder / "a.pem", Path("/k/b.pem"))
-    monkeypatch.setenv("RECOPS_KEYS_FILE", "/other.json")
-    assert project.files_of_keys()["RECOPS_KEYS_FILE"] == "/other.json"

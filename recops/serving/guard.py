@@ -27,6 +27,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 REQUEST_ID, BODY, DEADLINE, PATH = "recops.request_id", "recops.body", "recops.deadline", "recops.path"
 CALLER = "recops.caller"
 ANYBODY = Caller("anybody", "admin", "main")  # whoever is on this machine, where there are no keys
+NEWEST, FORGET_S = 0.2, 0.5  # what the last call counts in what was seen lately; when half of that is forgotten
 PROBE = Caller("probe", "read", "main")
 
 # For answers that do not say otherwise themselves.
@@ -78,6 +79,9 @@ class Guard:
         self.ring = KeyRing(settings.keys_file, settings.keys, settings.workers)
         self.limit = max(1, -(-settings.max_concurrency // settings.workers))
         self.num_in_flight = 0
+        # Seconds that each call in flight keeps a new one waiting, as seen lately. A limit of calls alone does not hold
+        # the time of an answer: 64 short lists are done in a moment, 64 batches in a minute.
+        self.turn_s, self.turn_at = 0.0, monotonic()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -108,13 +112,12 @@ class Guard:
         try:
             if not is_probe:
                 scope[CALLER] = self._caller(scope)
-                if self.num_in_flight > self.limit:
-                    raise Problem(
-                        429, f"more than {self.limit} requests at once in this worker", headers={"Retry-After": "1"}
-                    )
+                self._check_load()
             scope[BODY] = await self._read_body(scope, receive)
             if not is_probe:
+                before = monotonic()
                 await asyncio.sleep(0)  # whatever else has arrived is counted before this request is worked on
+                self._see_load(monotonic() - before)
             await self.app(scope, receive, sending)
         except Problem as problem:
             await send_problem(problem, request_id, sending)
@@ -147,6 +150,23 @@ class Guard:
             later = {"Retry-After": str(math.ceil(wait_s))}
             raise Problem(429, f"more than {key.rate:g} calls a second with this key", headers=later)
         return Caller(key.name, key.role, key.tenant)
+
+    def _check_load(self) -> None:
+        """Raises Problem 429 where too many calls are being answered, or those make a new one wait too long."""
+        later = {"Retry-After": "1"}
+        if self.num_in_flight > self.limit:
+            raise Problem(429, f"more than {self.limit} requests at once in this worker", headers=later)
+        if self.num_in_flight > 1 and self.num_in_flight * self._turn_now_s() > self.settings.max_lag_s:
+            raise Problem(429, "this worker is busy with the calls that it has", headers=later)
+
+    def _see_load(self, waited_s: float) -> None:
+        self.turn_s = self._turn_now_s() * (1 - NEWEST) + waited_s / self.num_in_flight * NEWEST
+        self.turn_at = monotonic()
+
+    def _turn_now_s(self) -> float:
+        # What was seen is half forgotten after a while: calls that only wait, for a language model or a disk, would
+        # else keep out all others for as long.
+        return self.turn_s * 0.5 ** ((monotonic() - self.turn_at) / FORGET_S)
 
     async def _read_body(self, scope: Scope, receive: Receive) -> bytes:
         limit = self.settings.max_body_bytes

@@ -28,6 +28,7 @@ class Settings:
     workers: int = 1
     timeout_s: float = 2.0
     max_concurrency: int = 64
+    max_lag_s: float = 0.05
     max_body_bytes: int = 1_048_576
     keys: tuple[str, ...] = field(default=(), repr=False)
     keys_file: Path | None = None
@@ -88,6 +89,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         workers=int(number("WORKERS", 1, 1)),
         timeout_s=number("TIMEOUT_S", 2.0, 0.001),
         max_concurrency=max(1, int(number("MAX_CONCURRENCY", 64, 1))),
+        max_lag_s=number("MAX_LAG_S", 0.05, 0.001),
         max_body_bytes=int(number("MAX_BODY_BYTES", 1_048_576, 1)),
         ask_url=value("ASK_URL"),
         ask_model=value("ASK_MODEL") or "",

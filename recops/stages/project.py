@@ -130,15 +130,6 @@ class Project:
             return None
         return self.root / Path(serve.tls_cert).expanduser(), self.root / Path(serve.tls_key).expanduser()
 
-    def files_of_keys(self) -> dict[str, str]:
-        """Where the service finds its keys, and the key that bundles must be signed for; the environment's own win."""
-        found = {}
-        if self.keys_file.exists():
-            found["RECOPS_KEYS_FILE"] = str(self.keys_file)
-        if verify_key := self.params.serve.verify_key:
-            found["RECOPS_VERIFY_KEY"] = str(self.root / Path(verify_key).expanduser())
-        return {name: os.environ.get(name) or path for name, path in found.items()}
-
     def environment(self) -> dict[str, str]:
         """The environment for Prefect, DVC and BentoML: state inside the project, no telemetry, this Python first."""
         state = self.state

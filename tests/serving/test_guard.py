@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 
 import pytest
 
@@ -109,3 +110,24 @@ def test_a_key_gets_into_no_log(serve, caplog, monkeypatch) -> None:
         answer = served.client.post("/items", json=broken, headers={"authorization": "Bearer rk_secret"})
     assert answer.status_code == 503 and "could not be stored" in caplog.text
     assert "rk_secret" not in caplog.text
+
+
+def test_a_worker_that_is_behind_takes_no_more(connect) -> None:
+    """Each call keeps the worker for 20 ms: of twenty at once all but a few would wait longer than 50 ms."""
+
+    def slow(call):
+        time.sleep(0.02)
+        return {}
+
+    state = State(Settings(max_lag_s=0.05))
+    guard = Guard(Endpoint(Operation("GET", "/slow", "", slow), state), state, probes={"/probe"})
+    client = connect(guard)
+    first, then = (client.at_once([("GET", "/slow", {})] * 20) for _ in range(2))
+    assert {answer.status_code for answer in first} == {200}  # nothing was known of them yet
+    statuses = [answer.status_code for answer in then]
+    assert set(statuses) == {200, 429} and statuses.count(200) < 15
+    assert all(answer.headers["retry-after"] == "1" for answer in then if answer.status_code == 429)
+    assert client.get("/slow").status_code == 200  # alone it is always taken
+    for _ in range(40):
+        client.get("/slow")
+    assert {answer.status_code for answer in client.at_once([("GET", "/slow", {})] * 3)} == {200}
