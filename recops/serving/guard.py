@@ -27,7 +27,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 REQUEST_ID, BODY, DEADLINE, PATH = "recops.request_id", "recops.body", "recops.deadline", "recops.path"
 CALLER = "recops.caller"
 ANYBODY = Caller("anybody", "admin", "main")  # whoever is on this machine, where there are no keys
-NEWEST, FORGET_S = 0.2, 0.5  # what the last call counts in what was seen lately; when half of that is forgotten
+FEW = 4  # so many calls at once are taken however long they keep each other waiting
+NEWEST, FORGET_S = 0.2, 2.0  # what the last call counts in what was seen lately; when half of that is forgotten
 PROBE = Caller("probe", "read", "main")
 
 # For answers that do not say otherwise themselves.
@@ -156,7 +157,7 @@ class Guard:
         later = {"Retry-After": "1"}
         if self.num_in_flight > self.limit:
             raise Problem(429, f"more than {self.limit} requests at once in this worker", headers=later)
-        if self.num_in_flight > 1 and self.num_in_flight * self._turn_now_s() > self.settings.max_lag_s:
+        if self.num_in_flight > FEW and self.num_in_flight * self._turn_now_s() > self.settings.max_lag_s:
             raise Problem(429, "this worker is busy with the calls that it has", headers=later)
 
     def _see_load(self, waited_s: float) -> None:
