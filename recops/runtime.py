@@ -106,7 +106,8 @@ class Scorer:
         found = [links.between(items, rows) for links, by_content in self.all_links if by_content == of_content]
         if not found:
             return None
-        return np.mean([one / np.maximum(one.max(1, initial=0, keepdims=True), 1e-12) for one in found], axis=0)
+        # The strongest may speak against an item: linear models have weights below 0.
+        return np.mean([one / np.maximum(np.abs(one).max(1, initial=0, keepdims=True), 1e-12) for one in found], axis=0)
 
     @property
     def vectors(self) -> np.ndarray | None:

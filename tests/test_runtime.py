@@ -293,6 +293,8 @@ def test_links_of_all_members_count_alike_and_those_of_content_apart():
     np.testing.assert_allclose(strong.link_shares(one, rows), [[1, 0.5, 0, 0]])
     assert strong.link_shares(one, of_content=True) is None and of_content.link_shares(one) is None
     assert strong.link_shares(np.array([4]), rows).tolist() == [[0, 0, 0, 0]]
+    against = Scorer(5, links=links({(1, 2): -0.25, (1, 3): -0.5}))
+    assert against.link_shares(one, rows).tolist() == [[-0.5, -1, 0, 0]]
     both = Scorer(5, members=(of_content, strong, weak), fusion=Fusion(np.array([[1, 9, 1]], np.float32)))
     np.testing.assert_allclose(both.link_shares(one, rows), [[0.5, 0.75, 0.25, 0]], rtol=1e-6)
     np.testing.assert_allclose(both.link_shares(one), [[0, 0, 0.5, 0.75, 0.25, 0]], rtol=1e-6)
