@@ -14,7 +14,7 @@ from prefect.events import emit_event
 from flows.train_and_release import stage
 from recops.bundle import read_pointer
 from recops.stages import drift as drift_stage
-from recops.stages import pipeline
+from recops.stages import feedback, pipeline
 from recops.stages.locks import alone
 from recops.stages.project import open_project
 
@@ -45,6 +45,7 @@ def monitor(root: str = ".", since: str | None = None, until: str | None = None)
         pointer = read_pointer(project.releases)
         if pointer is None:
             return {"verdict": "nothing released"}
+        feedback.seal(project)
         stage(where, "ingest")
         verdict = check(where, since, until)
     if verdict["verdict"] == "drift":

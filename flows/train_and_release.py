@@ -13,7 +13,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.schemas.objects import State, TaskRun
 
 from recops.errors import RefusedError
-from recops.stages import pipeline, promote
+from recops.stages import feedback, pipeline, promote
 from recops.stages.locks import alone
 from recops.stages.project import Project, open_project
 from recops.stages.smoke import smoke_test
@@ -78,6 +78,7 @@ def train_and_release(root: str = ".") -> dict[str, Any]:
     pipeline.prepare(project)
     where = str(project.root)
     with alone(project, get_run_logger().info):
+        feedback.seal(project)
         for name in pipeline.stage_names(project):
             stage(where, name)
             if name == "ingest":

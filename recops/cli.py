@@ -6,6 +6,7 @@ Every import of a heavy part stands inside the command that needs it, so that `-
 
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -411,6 +412,50 @@ def trace(
 
     project = opened(folder)
     console.print_json(data=trace_back(what, project.releases, open_store(project.store_url)))
+
+
+@app.command(
+    epilog="Example: recops erase --user 383, then recops run, recops erase --collect, and --user 383 --verify"
+)
+def erase(
+    user: Annotated[str | None, typer.Option(help="Id of the user.")] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Change nothing: look for the user in all that recops keeps.")
+    ] = False,
+    collect: Annotated[
+        bool, typer.Option("--collect", help="Remove data versions, releases and Bentos made before the last erasure.")
+    ] = False,
+    folder: Folder = HERE,
+) -> None:
+    """Erase a user: from store and feedback now, from everything that is trained by the next run.
+
+    The list of erased users and the audit log hold a keyed hash, never the id. --verify exits with 1 where anything
+    still names the user.
+    """
+    from recops.stages import erase as stage
+
+    project = opened(folder)
+    if collect == (user is not None) or (verify and collect):
+        raise CallError("give --user ID to erase, --user ID --verify to look, or --collect")
+    if user is None:
+        for line in stage.collect(project):
+            print(f"Removed  {line}")
+        return
+    if not verify:
+        erased = stage.erase(project, user, datetime.now(UTC))
+        gone = ", ".join(f"{count} {table}" for table, count in erased.items())
+        print(f"Erased   {gone}; listed for the next training: recops run")
+        return
+    places = stage.verify(project, user)
+    rows = [[place.name, place.found, "; ".join(place.files[:3]) + "; …" * (len(place.files) > 3)] for place in places]
+    print_table("Where the user is named", ["place", "times", "files"], rows)
+    for line in stage.not_reached(project):
+        print(f"Not looked at: {line}")
+    if any(place.found for place in places):
+        raise RefusedError(
+            "the user is still named; `recops run` trains anew, `recops erase --collect` removes the old"
+        )
+    print("Nothing that recops keeps names the user.")
 
 
 @app.command(epilog="Example: recops drift --since 2016-09-01")

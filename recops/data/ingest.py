@@ -13,32 +13,26 @@ from typing import Any
 import duckdb
 
 from recops import plugins
+from recops.data import casts
+from recops.data.casts import SQL_TYPES, is_missing
+from recops.data.feedback import NOTHING_TOLD, Told, is_erased_sql, make_erased
 from recops.data.sql import text
 from recops.errors import CallError
 from recops.params import IngestParams, SourceParams, checked
 from recops.schema import REJECTED, TABLES
 
-SQL_TYPES = {
-    "str": "VARCHAR",
-    "json": "VARCHAR",
-    "float32": "FLOAT",
-    "int32": "INTEGER",
-    "int64": "BIGINT",
-    "bool": "BOOLEAN",
-    "time": "TIMESTAMPTZ",
-    "list[str]": "VARCHAR[]",
-}
 REQUIRED = {"events": ("user_id", "item_id"), "items": ("item_id",), "users": ("user_id",)}
 # Text that makes the event id where the source has none; lengths keep ("ab", "c") and ("a", "bc") apart.
 CONTENT = (
     "concat(length(user_id), ':', user_id, length(item_id), ':', item_id, epoch_us(timestamp), '|', event, '|', value)"
 )
-FIRST_TIME, LAST_TIME = -62135596800000000, 253402300799999999  # years 1 to 9999, in microseconds
 ROW_GROUP_SIZE = 122_880
 MEMORY_LIMIT = "2GB"
 
 
-def ingest(source_params: SourceParams, ingest_params: IngestParams, base: Path, out: Path) -> dict[str, Any]:
+def ingest(
+    source_params: SourceParams, ingest_params: IngestParams, base: Path, out: Path, told: Told = NOTHING_TOLD
+) -> dict[str, Any]:
     """Writes events, items, users and rejected `.parquet` in the folder `out`; returns the counts.
 
     `source_params.path` is relative to `base`. Events are sorted by time (equal times keep the source's order) where
@@ -52,6 +46,8 @@ def ingest(source_params: SourceParams, ingest_params: IngestParams, base: Path,
     the same in full by table under `tables`, `broken_encoding` (rows with the replacement character of undecodable
     bytes) and `unreadable_fields` (by table and column). An item of `ingest.merges` is rejected as merged, and its
     events are those of the item that it is merged into. A reason is counted under what stands before its colon.
+    Events that were `told` follow those of the source, and one that the source holds as well is rejected. A row of an
+    erased user is rejected without its text: all of a user's up to the erasure, in a log without times simply all.
     Raises CallError when files are missing, options are wrong, an item would be merged into one that the table of items
     lacks, or `order` is `time` and the log has no times.
     """
@@ -71,9 +67,10 @@ def ingest(source_params: SourceParams, ingest_params: IngestParams, base: Path,
                 "SET TimeZone = 'UTC'; SET enable_progress_bar = false; SET autoinstall_known_extensions = false"
             )
             relations = source.relations(con)
+            make_erased(con, told)
             assert "events" in relations and set(relations) <= set(REQUIRED), sorted(relations)
             unit = getattr(options, "timestamp_unit", "iso")
-            counts = _write_tables(con, relations, source_params, ingest_params, unit, work)
+            counts = _write_tables(con, relations, source_params, ingest_params, unit, work, told)
         for name in TABLES:
             (work / f"{name}.parquet").replace(out / f"{name}.parquet")
     finally:
@@ -88,6 +85,7 @@ def _write_tables(
     ingest_params: IngestParams,
     unit: str,
     work: Path,
+    told: Told,
 ) -> dict[str, Any]:
     """Stages and writes every table under `work`; returns the counts."""
     counts: dict[str, Any] = {"tables": {}, "broken_encoding": 0, "unreadable_fields": {}}
@@ -103,6 +101,12 @@ def _write_tables(
             _copy(con, _empty_stage(table), staged)
         if table == "events":
             _require_times(con, staged, source_params)
+            if told.events is not None:
+                also = work / "told.staged"
+                kinds = ingest_params.model_copy(update={"events": dict(told.kinds)})
+                broken = _stage(con, table, told.events, source_params.order, kinds, "us", also)
+                counts["broken_encoding"] += broken["_broken"]
+                _append(con, staged, also)
             _find_repeated_events(con, staged, source_params.order == "ordered")
         else:
             _find_repeated_ids(con, table, staged)
@@ -149,12 +153,15 @@ def _stage(
     if table == "events" and order == "time" and "timestamp" not in columns:
         raise CallError(_no_times())
     typed = {
-        name: _typed(name, kind, columns[name], unit) if name in columns else f"NULL::{SQL_TYPES[kind]}"
+        name: casts.typed(name, kind, columns[name], unit) if name in columns else f"NULL::{SQL_TYPES[kind]}"
         for name, kind in TABLES[table].items()
     }
     if table == "events" and order != "time":
         typed["timestamp"] = "NULL::TIMESTAMPTZ"
     reasons = [f"WHEN {name} IS NULL THEN 'missing {name}'" for name in REQUIRED[table]]
+    is_erased = is_erased_sql(con, table)
+    if is_erased is not None:
+        reasons.insert(0, f"WHEN {is_erased} THEN 'erased'")
     merged = f"MAP {{{', '.join(f'{text(one)}: {text(into)}' for one, into in params.merges.items())}}}"
     if params.merges and table == "events":
         typed["item_id"] = f"coalesce({merged}[{typed['item_id']}], {typed['item_id']})"
@@ -169,11 +176,11 @@ def _stage(
             reasons.append("WHEN timestamp IS NULL THEN 'unreadable timestamp'")
         reasons.append("WHEN value IS NULL AND NOT _no_value THEN 'unreadable value'")
         judged |= {"event", "timestamp", "value"}
-    missing = [f"{_is_missing(name, columns)} AS _no_{name}" for name in ("timestamp", "value") if table == "events"]
+    missing = [f"{is_missing(name, columns)} AS _no_{name}" for name in ("timestamp", "value") if table == "events"]
     optional = [
         name for name, kind in TABLES[table].items() if name in columns and name not in judged and kind != "str"
     ]
-    lost = [f"({typed[name]}) IS NULL AND NOT {_is_missing(name, columns)} AS _lost_{name}" for name in optional]
+    lost = [f"({typed[name]}) IS NULL AND NOT {is_missing(name, columns)} AS _lost_{name}" for name in optional]
     select = ", ".join(
         [f"{sql} AS {name}" for name, sql in typed.items()]
         + ["_file", "_line", "_raw", ("_row" if "_row" in columns else "row_number() OVER ()") + "::BIGINT AS _row"]
@@ -181,7 +188,9 @@ def _stage(
         + missing
         + lost
     )
-    reason = f"CASE WHEN _reject IS NOT NULL THEN _reject {' '.join(reasons)} END AS _reason"
+    first, *others = reasons if is_erased is not None else ["", *reasons]
+    reason = f"CASE {first} WHEN _reject IS NOT NULL THEN _reject {' '.join(others)} END AS _reason"
+    raw = "_raw" if is_erased is None else f"CASE WHEN NOT coalesce({is_erased}, false) THEN _raw END"
     identity = f"hash({REQUIRED[table][0]})"
     if table == "events":
         identity = (
@@ -193,8 +202,9 @@ def _stage(
     con.execute("RESET threads" if "_row" in columns else "SET threads = 1")
     _copy_source(
         con,
-        f"SELECT {names}, _file::VARCHAR AS _file, _line::BIGINT AS _line, _raw::VARCHAR AS _raw, _row, {reason}, "
-        f"{identity} AS _hash, contains(_raw, chr(65533)) AS _broken{flags} FROM (SELECT {select} FROM ({relation}))",
+        f"SELECT {names}, _file::VARCHAR AS _file, _line::BIGINT AS _line, ({raw})::VARCHAR AS _raw, _row, {reason}, "
+        f"{identity} AS _hash, contains(_raw, chr(65533)) AS _broken, false AS _told{flags} "
+        f"FROM (SELECT {select} FROM ({relation}))",
         staged,
     )
     con.execute("RESET threads")
@@ -206,47 +216,18 @@ def _stage(
     return dict(zip(["_broken", *optional], found, strict=True))
 
 
-def _typed(name: str, kind: str, found: str, unit: str) -> str:
-    """SQL of the source's column `name` (of SQL type `found`) in our type; null where it cannot be read."""
-    if kind == "str":
-        return f"nullif(trim({name}::VARCHAR), '')"
-    if kind == "time":
-        if found.startswith(("TIMESTAMP", "DATE")):
-            return _in_range(f"epoch_us(TRY_CAST({name} AS TIMESTAMPTZ))")
-        return _time(name, unit if name == "timestamp" else "iso")
-    if kind == "float32":
-        return f"CASE WHEN isfinite(TRY_CAST({name} AS FLOAT)) THEN TRY_CAST({name} AS FLOAT) END"
-    if kind == "list[str]":
-        return f"{name}::VARCHAR[]" if found.endswith("[]") else f"[{name}::VARCHAR]"
-    if kind == "json":
-        return f"CASE WHEN json_valid({name}::VARCHAR) THEN {name}::VARCHAR END"
-    return f"TRY_CAST({name} AS {SQL_TYPES[kind]})"
-
-
-def _time(name: str, unit: str) -> str:
-    """SQL of a text or number column as a time: `unit` is s, ms or us since 1970, or iso (no zone means UTC)."""
-    if unit == "iso":
-        micros = f"epoch_us(TRY_CAST(trim({name}::VARCHAR) AS TIMESTAMPTZ))"
-    elif unit == "us":
-        micros = f"TRY_CAST({name} AS BIGINT)"
-    else:
-        # A double holds microseconds exactly up to the year 2255, and reads the "978300760.0" of pandas.
-        micros = f"round(TRY_CAST({name} AS DOUBLE) * {dict(s=1_000_000, ms=1_000)[unit]})"
-    return _in_range(micros)
-
-
-def _in_range(micros: str) -> str:
-    """SQL of microseconds since 1970 as a time; null outside of the years that everything downstream can hold."""
-    return f"make_timestamptz(CASE WHEN {micros} BETWEEN {FIRST_TIME} AND {LAST_TIME} THEN {micros}::BIGINT END)"
-
-
-def _is_missing(name: str, columns: dict[str, str]) -> str:
-    """SQL that is true where the source gives nothing for `name`: no column, null, empty text or a float's NaN."""
-    if name not in columns:
-        return "true"
-    if columns[name] in ("FLOAT", "DOUBLE"):
-        return f"coalesce(isnan({name}), true)"
-    return f"coalesce(trim({name}::VARCHAR) = '', true)"
+def _append(con: duckdb.DuckDBPyConnection, staged: Path, more: Path) -> None:
+    """Puts the rows of `more` after those of `staged`, marked as told."""
+    both = staged.with_suffix(".both")
+    (first,) = con.execute(f"SELECT coalesce(max(_row), 0) FROM read_parquet({text(staged)})").fetchall()[0]
+    _copy(
+        con,
+        f"SELECT * FROM read_parquet({text(staged)}) UNION ALL BY NAME "
+        f"SELECT * REPLACE (_row + {first} AS _row, true AS _told) FROM read_parquet({text(more)})",
+        both,
+        compression="lz4",
+    )
+    both.replace(staged)
 
 
 def _require_times(con: duckdb.DuckDBPyConnection, staged: Path, source_params: SourceParams) -> None:
@@ -310,10 +291,12 @@ def _make_repeated(con: duckdb.DuckDBPyConnection, staged: Path, keys: str, reje
 
 def _judged(table: str, staged: Path) -> str:
     """SQL of the staged rows with `_row` and the final `_reason`, repetitions included."""
-    duplicate = "duplicate" if table == "events" else f"duplicate {REQUIRED[table][0]}"
+    duplicate = "'duplicate'" if table == "events" else f"'duplicate {REQUIRED[table][0]}'"
+    if table == "events":
+        duplicate = f"CASE WHEN _told THEN 'told, and in the log' ELSE {duplicate} END"
     return (
         f"(SELECT s.* EXCLUDE (_reason), r.nth, "
-        f"CASE WHEN r.rejected THEN '{duplicate}' ELSE s._reason END AS _reason "
+        f"CASE WHEN r.rejected THEN {duplicate} ELSE s._reason END AS _reason "
         f"FROM read_parquet({text(staged)}) s "
         f"LEFT JOIN repeated r ON r._row = s._row)"
     )
@@ -368,6 +351,7 @@ def _empty_stage(table: str) -> str:
         "_row": "BIGINT",
         "_reason": "VARCHAR",
         "_hash": "UBIGINT",
+        "_told": "BOOLEAN",
     }
     return f"SELECT {', '.join(f'NULL::{kind} AS {name}' for name, kind in columns.items())} WHERE false"
 

@@ -40,6 +40,7 @@ def promote(
     histories: Iterable[HistoryRow],
     *,
     refused: Iterable[HistoryRow] = (),
+    events_until: int = 0,
     record: dict[str, Any],
     expected: str | None,
     now: str,
@@ -49,7 +50,8 @@ def promote(
 
     `expected` is the release it was judged against (None: there was none); when another one is served by now, raises
     RefusedError and nothing changes. `histories` are put in the store under this release before it is served,
-    and `refused` (items that are not to be recommended to a user) beside them.
+    and `refused` (items that are not to be recommended to a user) beside them; `events_until` is the place of the last
+    of the store's events that they hold.
     `record` holds commit, dvc.lock, params.yaml and run facts; `release` and `promoted_at` (`now`, ISO) are added.
     Raises BundleError for a bundle that cannot be loaded: the served release then stays. May be killed at any moment
     and called again.
@@ -63,7 +65,7 @@ def promote(
         record = {**record, "release": release, "promoted_at": now}
         write_atomically(_record_file(releases, release, tenant), canonical_json(record))
         store.put_histories(refused_in(release), refused)
-        store.put_histories(release, histories)
+        store.put_histories(release, histories, events_until)
         _move_pointer(releases, release, pointer, tenant)
     return release
 

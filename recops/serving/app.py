@@ -17,7 +17,7 @@ from recops import plugins
 from recops.serving import guard
 from recops.serving.operation import Call, Operation, json_bytes
 from recops.serving.problems import Problem
-from recops.serving.requests import parse
+from recops.serving.requests import parse, parse_parameters
 from recops.serving.state import State
 
 logger = logging.getLogger("recops.serving")
@@ -40,7 +40,8 @@ class Endpoint:
         scope[guard.PATH] = self.operation.path
         request_id = scope[guard.REQUEST_ID]
         try:
-            call = Call(self.state, request_id, self._parsed(scope), scope[guard.DEADLINE])
+            parameters = self._parameters(scope)
+            call = Call(self.state, request_id, self._parsed(scope), scope[guard.DEADLINE], parameters)
             call.check_deadline()
             answer = self.operation.handle(call)
             if inspect.isawaitable(answer):
@@ -59,6 +60,11 @@ class Endpoint:
             await answer(scope, receive, send)
         else:
             await guard.send_answer(200, body, request_id, send)
+
+    def _parameters(self, scope: guard.Scope) -> Any:
+        if self.operation.parameters is None:
+            return None
+        return parse_parameters(self.operation.parameters, scope["path_params"], scope["query_string"])
 
     def _parsed(self, scope: guard.Scope) -> Any:
         if self.operation.request is None:
@@ -93,7 +99,7 @@ def build_app(state: State) -> guard.Guard:
     app = Starlette(
         # The busiest path first: routes are tried in order.
         routes=[
-            Route(o.path, Endpoint(o, state), methods=[o.method])
+            Route(o.path.replace("}", ":path}"), Endpoint(o, state), methods=[o.method])  # ids may hold a slash
             for o in sorted(every, key=lambda o: o.path != "/recommend")
         ],
         exception_handlers={HTTPException: _http_error},

@@ -68,3 +68,11 @@ Moment = Annotated[
         }
     ),
 ]
+
+
+def moment(text: str) -> int:
+    """A time in a path or a query, where everything is text: microseconds since 1970. Raises ValueError."""
+    try:
+        return _microseconds(int(text))
+    except ValueError:
+        return _microseconds(text.replace(" ", "+"))  # how a query string writes the plus of a zone

@@ -49,7 +49,8 @@ class Guard:
     def __init__(self, app: Any, settings: Settings, probes: Collection[str], writes: Collection[str] = ()) -> None:
         self.app = app
         self.settings = settings
-        self.probes, self.writes = frozenset(probes), frozenset(writes)
+        self.probes = frozenset(probes)
+        self.writes = tuple(path.partition("{")[0] for path in writes)
         self.keys = [key.encode() for key in settings.keys]
         self.limit = max(1, -(-settings.max_concurrency // settings.workers))
         self.num_in_flight = 0
@@ -101,7 +102,7 @@ class Guard:
             client = scope.get("client")
             if client and not is_loopback(client[0]):
                 raise Problem(403, "this service has no keys (RECOPS_API_KEYS), so it answers on loopback only")
-            if scope["path"] in self.writes and is_foreign(scope["headers"]):
+            if scope["path"].startswith(self.writes) and is_foreign(scope["headers"]):
                 raise Problem(403, "this service has no keys (RECOPS_API_KEYS), so no page of another host may write")
             return
         given = next((v for name, v in scope["headers"] if name == b"authorization"), b"")

@@ -10,6 +10,7 @@ from recops.bundle import read_pointer, release_folder
 from recops.errors import CallError, RefusedError
 from recops.serving.assistant.asking import ask, told
 from recops.serving.assistant.language_model import LanguageModel
+from recops.serving.erased import ErasedUsers
 from recops.serving.explaining import explain
 from recops.serving.online_items import OnlineItems
 from recops.serving.operation import json_bytes
@@ -17,7 +18,7 @@ from recops.serving.problems import Problem
 from recops.serving.release import Release
 from recops.serving.requests import Ask, Recommend, parse
 from recops.serving.retrieval import Stored, recommend
-from recops.serving.state import load_release, stored_history
+from recops.serving.state import load_release, stored_of
 from recops.store import open_store
 
 
@@ -65,7 +66,7 @@ def explain_once(
     with _opened(releases, store_url, source, user_id) as (release, stored):
         if unknown := [item for item in history or [] if item not in release.row_of]:
             raise CallError(f"--history: {unknown[0]!r} is not in the catalogue of the served release")
-        if user_id is not None and stored is None and not history and user_id not in release.bundle.user_row_of:
+        if user_id is not None and stored is None and not history and not release.user_row(user_id):
             raise CallError(f"user {user_id!r}: not known to the served release; --history names items instead")
         return explain(release, request, stored, item_id)
 
@@ -100,13 +101,15 @@ def _opened(
     pointer = read_pointer(releases)
     if pointer is None:
         raise RefusedError(f"{releases}: no release has been promoted yet; `recops run` or `recops promote` does it")
-    release = load_release(release_folder(releases, pointer.release), pointer.release, source=source)
+    erased = ErasedUsers()
+    release = load_release(release_folder(releases, pointer.release), pointer.release, source=source, erased=erased)
     store = open_store(store_url)
     try:
+        erased.refresh(store)
         items = OnlineItems(store)
         items.refresh()
         release = items.applied(release)
-        stored = None if user_id is None else stored_history(store, release, user_id)
+        stored = None if user_id is None else stored_of(store, release, user_id)
     finally:
         store.close()
     yield release, stored

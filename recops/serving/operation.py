@@ -3,11 +3,12 @@
 Also what a handler is given (`Call`). Knows nothing about the calls themselves.
 """
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from starlette.responses import Response
 
@@ -15,17 +16,20 @@ from recops.serving.problems import Problem
 from recops.serving.release import Release
 from recops.serving.state import State
 
+T = TypeVar("T")
 Answer = dict[str, Any] | Response
 
 
 @dataclass(slots=True)
 class Call:
-    """One request: `body` is parsed (None for a GET); `deadline` is a moment of the monotonic clock."""
+    """One request: `body` is parsed (None for a GET), `parameters` are those of path and query string; `deadline` is a
+    moment of the monotonic clock."""
 
     state: State
     request_id: str
     body: Any
     deadline: float
+    parameters: Any = None
 
     @property
     def release(self) -> Release:
@@ -40,10 +44,15 @@ class Call:
         if monotonic() > self.deadline:
             raise Problem(504, f"no answer within {self.state.settings.timeout_s:g} s")
 
+    async def in_time(self, work: Awaitable[T]) -> T:
+        """What `work` on another thread gives. Raises TimeoutError at the call's deadline; the work goes on."""
+        return await asyncio.wait_for(asyncio.shield(work), max(self.deadline - monotonic(), 0.001))
+
 
 @dataclass(frozen=True)
 class Operation:
-    """`request` is the class of the body, None where there is none; `answer` is a JSON schema for the documentation.
+    """`request` is the class of the body, None where there is none; `answer` is a JSON schema for the documentation;
+    `parameters` is the class of what stands in path and query string, where anything does.
 
     `is_probe`: answered without a key, and when the service is at its limit. `is_write`: changes what others get.
     """
@@ -57,6 +66,7 @@ class Operation:
     media_type: str = "application/json"
     is_probe: bool = False
     is_write: bool = False
+    parameters: Any = None
 
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode

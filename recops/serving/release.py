@@ -19,6 +19,7 @@ from recops.errors import BundleError
 from recops.plugins import load
 from recops.protocols import Encoder
 from recops.runtime import Scorer
+from recops.serving.erased import ErasedUsers
 
 NO_TIME = np.iinfo(np.int64).min
 
@@ -94,11 +95,13 @@ class Release:
         record: dict[str, Any],
         encoders: Encoders | None = None,
         online: Mapping[int, Mapping[str, Any]] | None = None,
+        erased: ErasedUsers | None = None,
     ) -> None:
         self.bundle = bundle
         self.record = record
         self.encoders = encoders or Encoders(bundle)
         self.online = online or {}
+        self.erased = erased or ErasedUsers()
         self.id = bundle.id
         self.titles = bundle.items["title"]
         self.ids = bundle.items["item_id"]
@@ -111,6 +114,12 @@ class Release:
         scorer = bundle.scorer
         self.item_vectors = scorer.vectors
         self.uses_time = scorer.asks_time
+
+    def user_row(self, user_id: str | None) -> int:
+        """Row of the models' tables of users; 0 for nobody, for users they do not have, and for those erased since."""
+        row = 0 if user_id is None else self.bundle.user_row_of.get(user_id, 0)
+        is_hidden = row and self.erased.hides(str(user_id), self.bundle.manifest.get("erasures", {}).get("honoured", 0))
+        return 0 if is_hidden else row
 
     @cached_property
     def everybody(self) -> list[Scorer | None]:
@@ -180,4 +189,4 @@ class Release:
         if not new:
             wider = replace(wider, content=bundle.content)
         online = {**changed, **dict(enumerate(new, start=bundle.num_items + 1))}
-        return Release(wider, self.record, self.encoders, online)
+        return Release(wider, self.record, self.encoders, online, self.erased)

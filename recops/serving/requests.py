@@ -4,9 +4,11 @@ Fields of rules (exclude, filters) come from the rules' own files.
 """
 
 import json
+from collections.abc import Mapping
 from datetime import timedelta
 from operator import itemgetter
 from typing import Annotated, Any, TypeVar
+from urllib.parse import parse_qsl
 
 from pydantic import (
     AfterValidator,
@@ -22,7 +24,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from recops import plugins
-from recops.serving.fields import EPOCH, Attribute, ItemId, LongText, Moment, Strict, Text, UserId
+from recops.serving.fields import EPOCH, Attribute, ItemId, LongText, Moment, Strict, Text, UserId, moment
 from recops.serving.problems import Problem
 
 M = TypeVar("M", bound=Strict)
@@ -32,6 +34,12 @@ RULES = {name: plugins.load("serving.rules", name)() for name in plugins.names("
 
 def _rule_fields(where: str) -> dict[str, Any]:
     return {name: (rule.Value | None, None) for name, rule in RULES.items() if rule.where == where}
+
+
+def without_spaces(value: str) -> str:
+    if value != value.strip(" "):
+        raise PydanticCustomError("spaces", "an id has no spaces at its ends: the log's are read without")
+    return value
 
 
 class HistoryEvent(Strict):
@@ -108,6 +116,49 @@ def _says_something(value: str) -> str:
     return value
 
 
+class TellEvent(Strict):
+    """An event of the events table. Without `event_id` one is made of user, item, time, event and value."""
+
+    user_id: UserId
+    item_id: ItemId
+    event: Text = Field(description="Kind of event, such as click or purchase; impression: the item was seen.")
+    timestamp: Moment
+    value: float | None = None
+    event_id: Text | None = None
+    request_id: Text | None = Field(None, description="Of the answer that showed the item.")
+    rank: int | None = Field(None, ge=1, le=1_000_000, description="Where it stood in that answer.")
+    session_id: Text | None = None
+    context: dict[Text, Attribute] | None = Field(None, max_length=100)
+
+    @field_validator("user_id", "item_id", "event_id")
+    @classmethod
+    def _is_as_in_the_log(cls, value: str | None) -> str | None:
+        return None if value is None else without_spaces(value)
+
+
+class Events(Strict):
+    events: list[TellEvent] = Field(min_length=1, max_length=10_000)
+
+
+class UserPath(Strict):
+    """Whose data it is, from the path."""
+
+    user_id: UserId
+
+
+class Held(UserPath):
+    limit: int = Field(100, ge=1, le=1000, strict=False, description="Events at most.")
+    before: Text | None = Field(None, description="An event_id of the user, or a time: only events before it.")
+
+    @property
+    def place(self) -> str | int | None:
+        """An event id, or microseconds. What reads as a time is one."""
+        try:
+            return None if self.before is None else moment(self.before)
+        except ValueError:
+            return self.before
+
+
 class Turn(Strict):
     """A question asked before, and what was shown for it."""
 
@@ -146,9 +197,7 @@ class NewItem(Strict):
     @field_validator("item_id")
     @classmethod
     def _is_as_in_the_log(cls, value: str) -> str:
-        if value != value.strip(" "):
-            raise PydanticCustomError("spaces", "an id has no spaces at its ends: the log's are read without")
-        return value
+        return without_spaces(value)
 
     def columns(self) -> dict[str, Any]:
         """Those that were given, as JSON values; times as ISO text."""
@@ -210,8 +259,27 @@ def parse(kind: type[M], body: bytes) -> M:
         raise Problem(400, "the body is nested too deeply") from None
     except ValueError as error:
         raise Problem(400, f"the body is not JSON: {error}") from None
+    return validated(kind, value)
+
+
+def validated(kind: type[M], value: Any) -> M:
+    """`value` as `kind`. Raises Problem 400 naming the first field that is wrong."""
     try:
         return kind.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         raise Problem(400, first["msg"].removeprefix("Value error, "), field=_field(first)) from None
+
+
+def parse_parameters(kind: type[M], path: Mapping[str, str], query: bytes) -> M:
+    """The parts of a path and of a query string as `kind`. Raises Problem 400 naming the first that is wrong."""
+    try:
+        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, strict_parsing=bool(query), errors="strict")
+    except ValueError as error:
+        raise Problem(400, f"the query string cannot be read: {error}") from None
+    value: dict[str, str] = dict(path)
+    for name, text in pairs:
+        if name in value:
+            raise Problem(400, "this parameter stands twice", field=name[:100])
+        value[name] = text
+    return validated(kind, value)

@@ -7,6 +7,7 @@ or `fallback` (nothing usable: most popular, or what a model that needs no histo
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +26,7 @@ class Stored:
     """What the store holds of a user at a release: item ids, oldest first, and their times in µs where it has them."""
 
     item_ids: list[str]
-    times: list[int] | None = None
+    times: Sequence[int | None] | None = None
     refused: list[str] = field(default_factory=list)  # not to be recommended to the user
 
 
@@ -48,7 +49,7 @@ def person(release: Release, who: Who, stored: Stored | None) -> Person:
     An event without a time counts as of now: those of the call are what has just happened.
     """
     get, scorer = release.row_of.get, release.bundle.scorer
-    user = release.bundle.user_row_of.get(who.user_id, 0) if who.user_id is not None else 0
+    user = release.user_row(who.user_id)
     known = [] if stored is None else stored.item_ids
     ids, times = who.history_events()
     rows = [get(item_id, 0) for item_id in (*known, *ids)]

@@ -13,8 +13,9 @@ from recops.serving.assistant.language_model import LanguageModel
 @dataclass(frozen=True)
 class Settings:
     """`releases`: folder with the pointer; `bundle`: the release to start with; `store`: URL of the store, None: no
-    user histories, no log of answers and no new items. `source`: folder of the files that items name. `keys` empty:
-    the service answers on loopback only. `ask_url`: an OpenAI-compatible server that phrases answers to questions."""
+    user histories, no events, no log of answers and no new items. `source`: folder of the files that items name. `keys`
+    empty: the service answers on loopback only. `max_clock_skew_s`: how far ahead of our clock an event may lie.
+    `ask_url`: an OpenAI-compatible server that phrases answers to questions."""
 
     releases: Path | None = None
     bundle: Path | None = None
@@ -27,6 +28,7 @@ class Settings:
     max_body_bytes: int = 1_048_576
     keys: tuple[str, ...] = ()
     poll_s: float = 0.5
+    max_clock_skew_s: float = 300.0
     ask_url: str | None = None
     ask_model: str = ""
     ask_key: str | None = None
@@ -78,6 +80,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         timeout_s=number("TIMEOUT_S", 2.0, 0.001),
         max_concurrency=max(1, int(number("MAX_CONCURRENCY", 64, 1))),
         max_body_bytes=int(number("MAX_BODY_BYTES", 1_048_576, 1)),
+        max_clock_skew_s=number("MAX_CLOCK_SKEW_S", 300.0, 0),
         ask_url=value("ASK_URL"),
         ask_model=value("ASK_MODEL") or "",
         ask_key=value("ASK_KEY"),

@@ -19,12 +19,15 @@ from recops.errors import BundleError, RecopsError
 from recops.serving import counters
 from recops.serving.answers import AnswerLog
 from recops.serving.assistant.catalogue import catalogue_of, was_asked
+from recops.serving.erased import ErasedUsers
+from recops.serving.event_log import EventLog
+from recops.serving.live import Kinds, stored_history
 from recops.serving.online_items import OnlineItems
 from recops.serving.release import Encoders, Release
 from recops.serving.requests import Recommend, Similar
 from recops.serving.retrieval import Stored, recommend, similar
 from recops.serving.settings import Settings
-from recops.store import Store, open_store, refused_in
+from recops.store import Store, open_store
 
 logger = logging.getLogger("recops.serving")
 
@@ -40,6 +43,9 @@ class State:
         self.reason = "the release is being loaded"
         self.store: Store | None = None
         self.answers: AnswerLog | None = None
+        self.events: EventLog | None = None
+        self._erased = ErasedUsers()
+        self._kinds: tuple[str, Kinds] | None = None  # and the release they are of
         self.bundle = settings.bundle
         self._base: Release | None = None  # as it was loaded
         self._items: OnlineItems | None = None
@@ -62,6 +68,7 @@ class State:
         if self.settings.store:
             self.store = open_store(self.settings.store)
             self.answers = AnswerLog(self.store)
+            self.events = EventLog(self.store)
             self._items = OnlineItems(self.store)
         self._thread = threading.Thread(target=self._run, args=(each_poll,), name="release-poll", daemon=True)
         self._thread.start()
@@ -71,8 +78,9 @@ class State:
         if self._thread is not None:
             self._thread.join()
         self._applying.shutdown(cancel_futures=True)
-        if self.answers is not None:
-            self.answers.close()
+        for log in (self.events, self.answers):
+            if log is not None:
+                log.close()
         if self.store is not None:
             self.store.close()
 
@@ -84,14 +92,35 @@ class State:
         if self.store is None or user_id is None:
             return None
         try:
-            return stored_history(self.store, release, user_id)
+            return stored_history(self.store, release.id, self._kinds_of(release), user_id, release.uses_time)
         except Exception:
             logger.exception("the history of a user could not be read")
             counters.STORE_ERRORS.inc()
             return None
 
+    @property
+    def kinds(self) -> Kinds:
+        """What kinds of event mean to the release that is served, or as usual before there is one."""
+        return Kinds.of({}) if self.release is None else self._kinds_of(self.release)
+
+    def _kinds_of(self, release: Release) -> Kinds:
+        if self._kinds is None or self._kinds[0] != release.id:
+            self._kinds = release.id, Kinds.of(release.bundle.manifest)
+        return self._kinds[1]
+
+    def refresh_erasures(self) -> None:
+        """Reads who was erased since; called by whoever erases, and at each poll."""
+        if self.store is not None:
+            self._erased.refresh(self.store)
+
     def poll(self) -> None:
-        """One look at the pointer, and at the items told since: what is new is served from then on. Never raises."""
+        """One look at the pointer, at the items told and the users erased since: what is new is served from then on.
+        Never raises."""
+        try:
+            self.refresh_erasures()
+        except Exception:
+            logger.exception("the list of erased users could not be read")
+            counters.STORE_ERRORS.inc()
         with self._lock:
             self._load()
             self._apply()
@@ -157,7 +186,7 @@ class State:
                 return
             if self._was_refused(wanted):
                 return
-            release = load_release(folder, wanted, self.settings.threads, self.settings.source)
+            release = load_release(folder, wanted, self.settings.threads, self.settings.source, self._erased)
             if self.release is not None and was_asked(self.release):
                 catalogue_of(release)  # here, so that no question waits for it; who never asks has no use for it
         except Exception as error:
@@ -197,17 +226,18 @@ class State:
             self._closing.wait(self.settings.poll_s)
 
 
-def stored_history(store: Store, release: Release, user_id: str) -> Stored | None:
-    """What the store holds of a user at a release, with times where the model asks for them."""
-    item_ids = store.history(release.id, user_id)
-    refused = store.history(refused_in(release.id), user_id)
-    if item_ids is None:
-        return None if refused is None else Stored([], refused=refused)
-    times = store.history_times(release.id, user_id) if release.uses_time else None
-    return Stored(item_ids, times, refused or [])
+def stored_of(store: Store, release: Release, user_id: str) -> Stored | None:
+    """What the store holds of a user at a release, events told since included."""
+    return stored_history(store, release.id, Kinds.of(release.bundle.manifest), user_id, release.uses_time)
 
 
-def load_release(folder: Path, wanted: str | None = None, threads: int = 1, source: Path | None = None) -> Release:
+def load_release(
+    folder: Path,
+    wanted: str | None = None,
+    threads: int = 1,
+    source: Path | None = None,
+    erased: ErasedUsers | None = None,
+) -> Release:
     """The release in `folder`, verified and warmed up. Raises BundleError, also when it is not the one `wanted`."""
     bundle = load_bundle(folder, threads)
     if wanted is not None and bundle.id != wanted:
@@ -221,7 +251,7 @@ def load_release(folder: Path, wanted: str | None = None, threads: int = 1, sour
         raise BundleError(f"{record_file}: not a readable record ({error})") from None
     if not isinstance(record, dict):
         raise BundleError(f"{record_file}: not a record, but {type(record).__name__}")
-    release = Release(bundle, record, Encoders(bundle, threads, source))
+    release = Release(bundle, record, Encoders(bundle, threads, source), erased=erased)
     warm_up(release)
     return release
 

@@ -44,7 +44,7 @@ def drift(project: Project, since: str, until: str | None) -> dict[str, Any]:
     if pointer is None:
         raise CallError(f"{project.releases}: nothing is released yet; run: recops run")
     bundle = load_bundle(release_folder(project.releases, pointer.release))
-    kinds = project.params.ingest.events
+    kinds = project.params.kinds
     events = project.tables / "events.parquet"
     verdict, current = drift_window(
         events,

@@ -52,6 +52,7 @@ def export(project: Project) -> dict[str, Any]:
         },
         "split": split,
         "data_watermark": split["data_watermark"],
+        "erasures": erasures(project),
         # What the metrics belong to was fitted on train and validation parts; what is released may know more.
         "refit": params.train.refit,
         "evaluated_until": newest(split, "train", "valid"),
@@ -63,7 +64,7 @@ def export(project: Project) -> dict[str, Any]:
     # No model of ratings knows users by attributes alone.
     user_ids = (interactions.all_users if ratings is None else interactions.users).ids
     scoring = Scoring(scorer, item_ids, user_ids, remove_seen)
-    positive = [kind for kind, meaning in params.ingest.events.items() if meaning.signal == "positive"]
+    positive = [kind for kind, meaning in params.kinds.items() if meaning.signal == "positive"]
     release = export_bundle(
         parts,
         project.bundle,
@@ -138,3 +139,10 @@ def md5(path) -> str:
     """Hex md5 of a file: what DVC calls the file by."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def erasures(project: Project) -> dict[str, int]:
+    """How many entries of the list of erased users the data honours, and how many rows that took away."""
+    counts = json.loads((project.tables / "counts.json").read_text(encoding="utf-8"))
+    rows = sum(table["rejected_by_reason"].get("erased", 0) for table in counts.get("tables", {}).values())
+    return {"honoured": counts.get("erasures", 0), "rows": rows}

@@ -29,6 +29,7 @@ IGNORED = (
     "/.recops/*",
     "!/.recops/code.yaml",
     "!/.recops/accepted.json",
+    "!/.recops/feedback.json",
     "/dvc_plots/",
     "/releases/",
     "/data/",

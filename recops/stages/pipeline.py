@@ -67,6 +67,14 @@ def run_dvc(project: Project, *arguments: str) -> None:
         raise CallError(f"{project.root}: dvc {' '.join(arguments)}: {(done.stderr or done.stdout).strip()}")
 
 
+def remotes(project: Project) -> list[str]:
+    """DVC's remotes, each with its address; empty where there are none, or DVC is not set up yet."""
+    done = subprocess.run(
+        dvc("remote", "list"), cwd=project.root, env=project.environment(), capture_output=True, text=True
+    )
+    return [" ".join(line.split()) for line in done.stdout.splitlines()] if done.returncode == 0 else []
+
+
 def refresh_code(project: Project) -> None:
     """Renews `.recops/code.yaml`, which stands for the code of each stage where dvc.yaml lists that and no files."""
     path = project.root / "dvc.yaml"

@@ -89,6 +89,20 @@ class Project:
         return self.state / "accepted.json"
 
     @property
+    def feedback(self) -> Path:
+        """What was told to the service and counts in training: see `data/feedback.py`; `{}` until anything was."""
+        return self.state / "feedback.json"
+
+    @property
+    def feedback_parts(self) -> Path:
+        return self.data / "feedback"
+
+    @property
+    def erasure_key(self) -> Path:
+        """The key of the hashes in the list of erased users; missing where nobody was."""
+        return self.state / "erasure.key"
+
+    @property
     def code(self) -> Path:
         """A hash of each stage's code; only in projects whose dvc.yaml does not list the code itself."""
         return self.state / "code.yaml"
@@ -110,7 +124,8 @@ class Project:
 
     @property
     def store_url(self) -> str:
-        return f"sqlite:///{self.state / 'store.sqlite'}"
+        """RECOPS_STORE or `serve.store`, such as postgresql://HOST/DATABASE; else an SQLite file in the project."""
+        return os.environ.get("RECOPS_STORE") or self.params.serve.store or f"sqlite:///{self.state / 'store.sqlite'}"
 
     @property
     def bin(self) -> Path:
@@ -148,6 +163,7 @@ def open_project(folder: Path) -> Project:
     if target.exists() and (not link.is_symlink() or link.readlink() != target):
         link.unlink(missing_ok=True)
         link.symlink_to(target)
-    if not project.accepted.exists():
-        project.accepted.write_text("{}\n", encoding="utf-8")
+    for file in (project.accepted, project.feedback):
+        if not file.exists():
+            file.write_text("{}\n", encoding="utf-8")
     return project

@@ -5,6 +5,7 @@ Not a DVC stage: what is served is never an output that DVC may delete.
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import polars as pl
@@ -23,6 +24,7 @@ from recops.data.split import with_signal
 from recops.errors import CallError
 from recops.release import gate, releases
 from recops.stages import git, pipeline
+from recops.stages.feedback import name_of
 from recops.stages.package import git_commit
 from recops.stages.project import Project
 from recops.store import open_store
@@ -32,7 +34,7 @@ def histories(project: Project) -> Iterator[tuple[str, list[str], list[int] | No
     """Per user of the log: item ids of the positives, oldest first, and their times in µs (None: no times)."""
     path = project.tables / "events.parquet"
     events = pl.read_parquet(path, columns=["user_id", "item_id", "timestamp", "event", "value"])
-    kinds = project.params.ingest.events
+    kinds = project.params.kinds
     events = without_turned_down(with_signal(events, kinds, path), kinds, is_past=True)
     events = events.filter(pl.col("signal") == "positive")
     timed = events["timestamp"].null_count() == 0
@@ -47,9 +49,16 @@ def refused(project: Project) -> Iterator[tuple[str, list[str], None]]:
         project.tables / "events.parquet", columns=["user_id", "item_id", "timestamp", "event", "value"]
     )
     params = project.params
-    pairs = refused_pairs(events, events, params.ingest.events, params.split.pairs == "undirected")
+    pairs = refused_pairs(events, events, params.kinds, params.split.pairs == "undirected")
     for user_id, item_ids in pairs.group_by("user_id", maintain_order=True).agg("item_id").iter_rows():
         yield user_id, item_ids, None
+
+
+def events_until(project: Project) -> int:
+    """The place of the last event of the store that the tables hold; 0 where they hold none of this store."""
+    counts = json.loads((project.tables / "counts.json").read_text(encoding="utf-8"))
+    with closing(open_store(project.store_url)) as store:
+        return counts["events_until"] if counts.get("store") == name_of(store) else 0
 
 
 def refresh_accepted(project: Project) -> None:
@@ -109,6 +118,7 @@ def promote(project: Project, *, expected: str | None, now: str, run: dict[str, 
         open_store(project.store_url),
         histories(project),
         refused=refused(project),
+        events_until=events_until(project),
         record=record,
         expected=expected,
         now=now,

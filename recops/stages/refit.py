@@ -24,7 +24,7 @@ def whole_log(project: Project) -> Interactions:
     """Every positive of the log, whatever part it lies in: what a user's served history is made of."""
     path = project.tables / "events.parquet"
     events = pl.read_parquet(path, columns=["user_id", "item_id", "timestamp", "event", "value"])
-    kinds = project.params.ingest.events
+    kinds = project.params.kinds
     whole = make_interactions(without_turned_down(with_signal(events, kinds, path), kinds, is_past=True))
     return with_facts(whole, project.tables / "items.parquet", project.encoded)
 

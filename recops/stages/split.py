@@ -13,7 +13,7 @@ def split(project: Project) -> dict:
         project.tables / "events.parquet",
         project.split,
         params.split,
-        params.ingest.events,
+        params.kinds,
         params.recommend.remove_seen,
     )
     verdict = validate_split(project.split, project.expectations, project.reports / "split", split=params.split.name)

@@ -83,7 +83,7 @@ def validation_users(project: Project, train: Interactions, params: TrainParams,
     if all(getattr(config, "learn_from", None) != "impressions" for config in configs):
         return valid
     part, events = project.split / "valid.parquet", project.tables / "events.parquet"
-    shown = read_impressions(events, project.params.ingest.events, part, valid.user_ids, train.items)
+    shown = read_impressions(events, project.params.kinds, part, valid.user_ids, train.items)
     return replace(valid, impressions=shown)
 
 

@@ -20,7 +20,7 @@ def validate(project: Project) -> dict:
         project.reports,
         now=datetime.fromisoformat(params.ingest.now) if params.ingest.now else None,
         live=params.source.live,
-        kinds=sorted(params.ingest.events),
+        kinds=sorted(params.kinds),
         order=params.source.order,
     )
     if not verdict.ok:

@@ -1,17 +1,48 @@
-"""The durable log of a project: histories by release, answers given, items told online, and reports for the service.
+"""The durable log of a project: histories by release, events and items told online, answers given, who was erased,
+what was decided, and reports for the service.
 
 In: a URL. Out: a `Store`, the one interface whatever database lies behind it. Knows nothing about models or HTTP, and
 is free of dataframe libraries, since the service imports it. A `tenant` (default `main`) stands in every table.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from recops.errors import CallError
+from recops.store.user_hash import user_hash as user_hash
 
 HistoryRow = tuple[str, Sequence[str], Sequence[int] | None]  # user_id, item_ids oldest first, timestamps in µs UTC
 Moment = int | str | datetime  # µs since the epoch in UTC, or ISO 8601 text, or a datetime, both with a zone
+
+
+class LiveEvent(NamedTuple):
+    """An event that was told to the service, as a call looks at it; `timestamp` in µs UTC."""
+
+    item_id: str
+    event: str
+    value: float | None
+    timestamp: int
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is held of a user for a release: the history it was promoted with (`item_ids`, oldest first, and their
+    times), what the user refused, and the events that arrived since, in order of arrival."""
+
+    item_ids: list[str]
+    times: list[int] | None
+    refused: list[str]
+    events: list[LiveEvent]
+
+
+class Erasure(NamedTuple):
+    """An entry of the list of erased users. What arrived up to `erased_at` (µs UTC) is gone; the id is not kept."""
+
+    place: int  # from 1
+    user_hash: str
+    erased_at: int
 
 
 def refused_in(release: str) -> str:
@@ -25,11 +56,12 @@ class Store(Protocol):
     A call that returned has its data on disk. Times come back as ISO 8601 text in UTC.
     """
 
-    def put_histories(self, release: str, rows: Iterable[HistoryRow]) -> int:
+    def put_histories(self, release: str, rows: Iterable[HistoryRow], events_until: int = 0) -> int:
         """Replaces all histories of a release in one transaction and returns how many users it holds.
 
-        All or nothing: when `rows` raises, or the process dies, the release's former histories stand. A user given
-        twice raises CallError. Doing it again with the same rows changes nothing.
+        `events_until`: the place of the last told event that the histories already hold. All or nothing: when `rows`
+        raises, or the process dies, the release's former histories stand. A user given twice raises CallError. Doing it
+        again with the same rows changes nothing.
         """
         ...
 
@@ -45,6 +77,11 @@ class Store(Protocol):
         """Times in µs UTC of the events of `history`; None for a log without times and for a user not known."""
         ...
 
+    def known(self, release: str, user_id: str, with_times: bool = False) -> Known | None:
+        """What a call needs of one user; None for somebody of whom nothing is held. Times of the history are given
+        where they were asked for, or events arrived since; of those at most the 2,000 newest."""
+        ...
+
     def history_rows(self, release: str) -> Iterator[tuple[str, list[str]]]:
         """Every user's history, ordered by user id, read as it stood at the first row; empty for an unknown release."""
         ...
@@ -56,7 +93,8 @@ class Store(Protocol):
     def log_answers(self, answers: Iterable[dict[str, Any]]) -> None:
         """Appends answers: request_id, time, user_id or None, items [{item_id, rank, score}], release, variant, source.
 
-        A `request_id` already logged is left as it is. Raises CallError naming a key that is missing or unknown.
+        A `request_id` already logged is left as it is; an answer to a user who was erased after it is not kept. Raises
+        CallError naming a key that is missing or unknown.
         """
         ...
 
@@ -66,6 +104,62 @@ class Store(Protocol):
 
     def answers(self, since: Moment | None = None, until: Moment | None = None) -> Iterator[dict[str, Any]]:
         """Answers with since <= time < until, by time and then request id."""
+        ...
+
+    def put_events(self, events: Sequence[Mapping[str, Any]]) -> list[bool]:
+        """Appends events in one transaction: columns of the events table, times in µs UTC, `received_at` now where it
+        is not given, `is_made` where the id was made of the content. Says of each whether it is new; one whose
+        `event_id` is there already changes nothing.
+
+        Places count up in the order of arrival, and are seen in that order, whoever writes at the same time.
+        """
+        ...
+
+    def last_event(self) -> int:
+        """The highest place an event was ever given, 0 where there was none."""
+        ...
+
+    def events(self, after: int = 0, until: int | None = None) -> Iterator[dict[str, Any]]:
+        """Events whose place is > `after` and <= `until`, by place: `place`, `is_made` and the events table's columns,
+        times in µs UTC, `context` as a JSON value."""
+        ...
+
+    def events_of(self, user_id: str, limit: int, before: str | int | None = None) -> list[dict[str, Any]]:
+        """A user's events as `events` gives them, newest first by their own time; only those before an event id or a
+        time (µs). Raises CallError for an event id that the user does not have."""
+        ...
+
+    def held_of(self, user_id: str) -> dict[str, Any]:
+        """How much is held about a user: `events`, `answers`, and the length of `histories` by release."""
+        ...
+
+    def erase_user(self, user_id: str, now: Moment) -> dict[str, int]:
+        """Deletes a user's events, answers and histories, of all releases, and puts a keyed hash of the id on the list
+        and in the audit log, in one transaction. Returns how many rows went, by table. Without any it is listed as
+        well: there may be data of the user elsewhere."""
+        ...
+
+    def erasure_key(self) -> str:
+        """The key of `user_hash`, made when it is first asked for."""
+        ...
+
+    def erasures(self, after: int = 0) -> list[Erasure]:
+        """The list of erased users after a place, by place."""
+        ...
+
+    def log_decision(self, what: str, facts: Mapping[str, Any], now: Moment | None = None) -> None:
+        """Appends to the audit log, from which nothing is ever taken."""
+        ...
+
+    def decisions(self, after: int = 0) -> list[dict[str, Any]]:
+        """The audit log after a place, by place: `place`, `time`, `what`, `facts`."""
+        ...
+
+    def answers_with_events(
+        self, since: Moment, until: Moment, window_us: int
+    ) -> Iterator[tuple[dict[str, Any], list[LiveEvent]]]:
+        """Answers with since <= time < until, by time, each with the events that name its `request_id` and lie at most
+        `window_us` after it, in order of arrival. What arrives late is there the next time."""
         ...
 
     def put_items(self, items: Iterable[Mapping[str, Any]]) -> int:
@@ -106,13 +200,21 @@ class Store(Protocol):
 
 
 def open_store(url: str, tenant: str = "main") -> Store:
-    """The store at `sqlite:///PATH` (four slashes for an absolute path), made or brought up to date where needed.
+    """The store at `sqlite:///PATH` (four slashes for an absolute path) or `postgresql://USER:PASSWORD@HOST/DATABASE`,
+    made or brought up to date where needed.
 
-    Raises CallError for another kind of URL, a file that is no database, or one written by a newer recops.
+    Raises CallError for another kind of URL, a file that is no database, a server that does not answer, or a schema
+    written by a newer recops.
     """
-    kind, separator, path = url.partition(":///")
-    if kind != "sqlite" or not separator or not path:
-        raise CallError(f"store {url!r}: only sqlite:///PATH is known")
-    from recops.store.sqlite import SqliteStore
+    kind, separator, path = url.partition("://")
+    if kind == "sqlite" and path.startswith("/") and len(path) > 1:
+        from recops.store.sqlite import SqliteStore
 
-    return SqliteStore(path, tenant)
+        return SqliteStore(path[1:], tenant)
+    if kind in ("postgresql", "postgres") and path:
+        from recops.store.postgres import PostgresStore
+
+        return PostgresStore(url, tenant)
+    raise CallError(
+        f"store {kind + separator if separator else url!r}: expected sqlite:///PATH or postgresql://HOST/DATABASE"
+    )

@@ -9,18 +9,21 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
+import polars as pl
 import psutil
 import pytest
 import yaml
 
-from recops.bundle import read_pointer
+from recops.bundle import read_pointer, release_folder
+from recops.stages.erase import collect, verify
 from recops.stages.project import Project
+from recops.store import Known, Store, open_store
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(900)]
 DONE = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
@@ -176,6 +179,8 @@ def test_drift_retrains_once(
     before = read_pointer(shop.releases)
     assert before is not None
     write_log("drifted")
+    with closing(open_store(shop.store_url)) as store:
+        tell(store)
     server.prefect("deployment", "run", "monitor/hourly")
     monitor = server.finished("monitor", 1)
     assert monitor["state_type"] == "COMPLETED", monitor["state"]
@@ -196,6 +201,44 @@ def test_drift_retrains_once(
     assert len(trainings) == 1
     after = read_pointer(shop.releases)
     assert after is not None and after.history == (before.release,)
+    with closing(open_store(shop.store_url)) as store:
+        check_what_was_told(shop, store, before.release, after.release)
+
+
+def tell(store: Store) -> None:
+    """A new user's two views; u1, who is known, is told of and then erased."""
+    at = int(datetime(2024, 3, 10, tzinfo=UTC).timestamp() * 1e6)
+    view = {"event": "view", "timestamp": at, "user_id": "live"}
+    store.put_events(
+        [
+            {**view, "event_id": "e1", "item_id": "i41"},
+            {**view, "event_id": "e2", "item_id": "i44", "timestamp": at + 1},
+            {**view, "event_id": "e3", "item_id": "i44", "user_id": "u1"},
+        ]
+    )
+    assert store.known("none", "live") is not None
+    store.erase_user("u1", datetime.now(UTC))
+
+
+def check_what_was_told(shop: Project, store: Store, before: str, after: str) -> None:
+    """Trained on and in the new release's histories, once; for the old release still beside its histories. Of the
+    erased user nothing is left, and the release says so."""
+    assert [row.item_id for row in store.known(before, "live").events] == ["i41", "i44"]
+    assert store.known(after, "live") == Known(["i41", "i44"], None, [], [])
+    events = pl.read_parquet(shop.tables / "events.parquet")
+    assert events.filter(pl.col("user_id") == "live")["event_id"].to_list() == ["e1", "e2"]
+    assert "u1" not in events["user_id"] and store.history(after, "u1") is None
+    rejected = pl.read_parquet(shop.tables / "rejected.parquet").filter(pl.col("reason") == "erased")
+    assert len(rejected) > 10 and rejected["raw"].null_count() == len(rejected)
+    named = {place.name: place.found for place in verify(shop, "u1")}
+    assert named.pop("DVC cache") > 0 and set(named.values()) == {0}
+    assert [line.split()[0] for line in collect(shop)] == ["release", "Bento", "DVC's"]
+    assert {place.found for place in verify(shop, "u1")} == {0}
+    assert {place.name: place.found for place in verify(shop, "live")}["tables"] == 2
+    pointer = read_pointer(shop.releases)
+    assert pointer is not None and (pointer.release, pointer.history) == (after, ())
+    manifest = json.loads((release_folder(shop.releases, after) / "manifest.json").read_text())
+    assert manifest["erasures"] == {"honoured": 1, "rows": len(rejected)}
 
 
 def test_refused_data_fails_without_a_retry(

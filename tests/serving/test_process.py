@@ -29,12 +29,14 @@ NOT_IN_THE_SERVICE = {"torch", "prefect", "dvc", "great_expectations", "pandas",
 class Server:
     """`recops serve` over a folder of two releases, the first promoted, with a store that knows user `u1`."""
 
-    def __init__(self, root: Path, make_bundle, workers: int = 1, **environment: str) -> None:
+    def __init__(
+        self, root: Path, make_bundle, workers: int = 1, store_url: str | None = None, **environment: str
+    ) -> None:
         self.root, self.workers = root, workers
         self.releases = root / "releases"
         self.ids = [self.add(make_bundle, remove_seen=True), self.add(make_bundle, remove_seen=False)]
         write_pointer(self.releases, Pointer(self.ids[0]), expected=None)
-        self.store_url = f"sqlite:///{root / 'store.sqlite'}"
+        self.store_url = store_url or f"sqlite:///{root / 'store.sqlite'}"
         store = open_store(self.store_url)
         for release in self.ids:
             store.put_histories(release, [("u1", ["a"], None)])

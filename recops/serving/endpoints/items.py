@@ -2,9 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable
-from time import monotonic
-from typing import Any, TypeVar
+from typing import Any
 
 from recops.serving import counters
 from recops.serving.operation import Call, Operation
@@ -12,7 +10,6 @@ from recops.serving.problems import Problem
 from recops.serving.requests import Items
 from recops.serving.schemas import array, obj
 
-T = TypeVar("T")
 logger = logging.getLogger("recops.serving")
 
 
@@ -24,7 +21,7 @@ async def handle(call: Call) -> dict[str, Any]:
         raise Problem(503, "this service has no store (RECOPS_STORE), so nothing can be added to it")
     told = [item.columns() for item in call.body.items]
     try:
-        await _in_time(call, asyncio.to_thread(store.put_items, told))
+        await call.in_time(asyncio.to_thread(store.put_items, told))
     except TimeoutError:
         raise Problem(504, "the store is busy; send the items again, which changes nothing if they are there") from None
     except Exception:
@@ -32,7 +29,7 @@ async def handle(call: Call) -> dict[str, Any]:
         counters.STORE_ERRORS.inc()
         raise Problem(503, "the store could not be written; nothing was added", headers={"Retry-After": "5"}) from None
     try:
-        is_applied = await _in_time(call, asyncio.wrap_future(state.apply_items_soon()))
+        is_applied = await call.in_time(asyncio.wrap_future(state.apply_items_soon()))
     except TimeoutError:
         is_applied = False
     num_changed = sum(item["item_id"] in before.row_of for item in told)
@@ -45,11 +42,6 @@ async def handle(call: Call) -> dict[str, Any]:
         "release": before.id,
         "request_id": call.request_id,
     }
-
-
-async def _in_time(call: Call, work: Awaitable[T]) -> T:
-    """What `work` on another thread gives. Raises TimeoutError at the call's deadline; the work goes on."""
-    return await asyncio.wait_for(asyncio.shield(work), max(call.deadline - monotonic(), 0.001))
 
 
 OPERATIONS = (

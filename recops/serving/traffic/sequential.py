@@ -1,0 +1,62 @@
+"""Differences of means that may be looked at at any time, as often as one likes, without being fooled more often than
+said: always-valid intervals.
+
+Johari, Pekelis, Walsh: Always Valid Inference (2015), the mixture sequential probability ratio test with a normal
+mixture. Valid for means of many users (by the central limit theorem), one figure a user.
+"""
+
+import math
+from dataclasses import dataclass
+
+from recops.errors import CallError
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of one figure a user: how many users, their mean and the variance between them (n - 1)."""
+
+    num: int
+    mean: float
+    variance: float
+
+    @classmethod
+    def of(cls, num: int, total: float, squares: float) -> "Moments":
+        """From the sum and the sum of squares; variance 0 of fewer than two."""
+        mean = total / num if num else 0.0
+        return cls(num, mean, max(squares - num * mean * mean, 0.0) / (num - 1) if num > 1 else 0.0)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`challenger - control`, with an interval that covers the truth at all times together with probability
+    1 - alpha."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def is_proven(self) -> bool:
+        return self.low > 0 or self.high < 0
+
+
+# Users of each side from which the normal distribution is trusted; before that nothing is said.
+LEAST_USERS = 30
+
+
+def difference(control: Moments, challenger: Moments, scale: float, alpha: float = 0.05) -> Difference:
+    """The difference of two means. `scale`: the size of differences that are expected, in units of the figure: it
+    decides when the interval is shortest, not whether it is valid. The whole line while a side has under 30 users, or
+    does not vary.
+    """
+    if not 0 < alpha < 1 or scale <= 0:
+        raise CallError(f"alpha must lie between 0 and 1 and scale above 0; found {alpha:g} and {scale:g}")
+    value = challenger.mean - control.mean
+    variance = sum(side.variance / side.num for side in (control, challenger) if side.num)
+    if min(control.num, challenger.num) < LEAST_USERS or variance == 0:
+        return Difference(value, -math.inf, math.inf)
+    mixing = scale * scale
+    half = math.sqrt(
+        (2 * math.log(1 / alpha) + math.log1p(mixing / variance)) * variance * (variance + mixing) / mixing
+    )
+    return Difference(value, value - half, value + half)

@@ -1,0 +1,430 @@
+"""What a store does, in SQL that SQLite and PostgreSQL both read. How to connect is for sqlite.py and postgres.py.
+
+Knows nothing about models or HTTP.
+"""
+
+import json
+import secrets
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from recops.errors import CallError
+from recops.schema import EVENTS
+from recops.store import Erasure, HistoryRow, Known, LiveEvent, Moment, refused_in, user_hash
+from recops.store.migrations import MIGRATIONS
+
+ANSWER_COLUMNS = ("request_id", "time", "user_id", "items", "release", "variant", "source")
+EVENT_COLUMNS = tuple(EVENTS)
+_STORED = (*EVENT_COLUMNS, "is_made")  # of an event, beside tenant and place
+_SELECT_ANSWERS = f"SELECT {', '.join(ANSWER_COLUMNS)} FROM answers WHERE tenant = ?"
+_SELECT_EVENTS = f"SELECT place, {', '.join(_STORED)} FROM events WHERE tenant = ?"
+_NEXT = "(SELECT coalesce(max(place), 0) + 1 FROM {} WHERE tenant = ?)"
+_AT_ONCE = 500  # rows of one statement
+MAX_LIVE = 2_000  # events of a user that a call looks at, the newest
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class SqlStore(ABC):
+    """A Store (see recops.store) for one `tenant`; every method of that protocol stands here."""
+
+    tenant: str
+    where: str  # what an error names
+    broken: type[Exception]  # what the database raises
+    contradicted: type[Exception]  # what it raises for a row that stands twice, or lacks an id
+
+    @abstractmethod
+    def _read(self, query: str, values: Sequence[Any]) -> list[tuple]:
+        """All rows of a query."""
+
+    @abstractmethod
+    def _transaction(self) -> AbstractContextManager[Any]:
+        """A connection with `execute` and `cursor`; all that is written through it, or nothing."""
+
+    @abstractmethod
+    def _stream(self, query: str, values: Sequence[Any]) -> Iterator[tuple]:
+        """Rows as they stood at the first, while others write."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    def _first(self, query: str, values: Sequence[Any]) -> tuple | None:
+        return next(iter(self._read(query, values)), None)
+
+    def put_histories(self, release: str, rows: Iterable[HistoryRow], events_until: int = 0) -> int:
+        num_users = 0
+
+        def encoded() -> Iterator[tuple[str, str, str, str, str | None]]:
+            nonlocal num_users
+            for user_id, item_ids, timestamps in rows:
+                if timestamps is not None and len(timestamps) != len(item_ids):
+                    raise CallError(f"user {user_id!r}: {len(item_ids)} items but {len(timestamps)} timestamps")
+                times = None if timestamps is None else _json([int(t) for t in timestamps])
+                num_users += 1
+                yield self.tenant, release, user_id, _json(list(item_ids)), times
+
+        with self._transaction() as con:
+            con.execute("DELETE FROM histories WHERE tenant = ? AND release = ?", (self.tenant, release))
+            try:
+                con.cursor().executemany("INSERT INTO histories VALUES (?, ?, ?, ?, ?)", encoded())
+            except self.contradicted as error:
+                raise CallError(
+                    f"histories of release {release[:12]}: a user stands twice or has no id ({error})"
+                ) from None
+            con.execute("DELETE FROM history_sets WHERE tenant = ? AND release = ?", (self.tenant, release))
+            values = (self.tenant, release, num_users, events_until)
+            con.execute(
+                "INSERT INTO history_sets (tenant, release, num_users, events_until) VALUES (?, ?, ?, ?)", values
+            )
+        return num_users
+
+    def num_histories(self, release: str) -> int | None:
+        query = "SELECT num_users FROM history_sets WHERE tenant = ? AND release = ?"
+        found = self._first(query, (self.tenant, release))
+        return None if found is None else found[0]
+
+    def history(self, release: str, user_id: str) -> list[str] | None:
+        query = "SELECT item_ids FROM histories WHERE tenant = ? AND release = ? AND user_id = ?"
+        found = self._first(query, (self.tenant, release, user_id))
+        return None if found is None else json.loads(found[0])
+
+    def history_times(self, release: str, user_id: str) -> list[int] | None:
+        query = "SELECT timestamps FROM histories WHERE tenant = ? AND release = ? AND user_id = ?"
+        found = self._first(query, (self.tenant, release, user_id))
+        return None if found is None or found[0] is None else json.loads(found[0])
+
+    def known(self, release: str, user_id: str, with_times: bool = False) -> Known | None:
+        refused = refused_in(release)
+        query = (
+            "SELECT release, item_ids, timestamps FROM histories WHERE tenant = ? AND release IN (?, ?) AND user_id = ?"
+        )
+        held = {row[0]: row for row in self._read(query, (self.tenant, release, refused, user_id))}
+        query = (
+            "SELECT item_id, event, value, timestamp FROM events WHERE tenant = ? AND user_id = ? AND place > coalesce("
+            "(SELECT events_until FROM history_sets WHERE tenant = ? AND release = ?), 0) ORDER BY place DESC LIMIT ?"
+        )
+        live = self._read(query, (self.tenant, user_id, self.tenant, release, MAX_LIVE))
+        if not held and not live:
+            return None
+        own = held.get(release)
+        wants_times = (with_times or live) and own is not None and own[2] is not None
+        return Known(
+            item_ids=[] if own is None else json.loads(own[1]),
+            times=json.loads(own[2]) if wants_times and own is not None else None,
+            refused=json.loads(held[refused][1]) if refused in held else [],
+            events=[LiveEvent(*row) for row in reversed(live)],
+        )
+
+    def history_rows(self, release: str) -> Iterator[tuple[str, list[str]]]:
+        query = "SELECT user_id, item_ids FROM histories WHERE tenant = ? AND release = ? ORDER BY user_id"
+        for user_id, item_ids in self._stream(query, (self.tenant, release)):
+            yield user_id, json.loads(item_ids)
+
+    def drop_release(self, release: str) -> None:
+        with self._transaction() as con:
+            for table in ("histories", "history_sets"):
+                con.execute(f"DELETE FROM {table} WHERE tenant = ? AND release = ?", (self.tenant, release))
+
+    def log_answers(self, answers: Iterable[dict[str, Any]]) -> None:
+        rows = []
+        for answer in answers:
+            if wrong := set(answer) ^ set(ANSWER_COLUMNS):
+                raise CallError(
+                    f"answer {answer.get('request_id')!r}: missing or unknown keys {', '.join(sorted(wrong))}"
+                )
+            values = {**answer, "time": micros(answer["time"]), "items": _json(answer["items"])}
+            rows.append((self.tenant, *(values[column] for column in ANSWER_COLUMNS)))
+        if rows:
+            with self._transaction() as con:
+                self._take_turn(con)
+                rows = self._not_erased_since(con, rows)
+                columns = ", ".join(("tenant", *ANSWER_COLUMNS))
+                query = f"INSERT INTO answers ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+                con.cursor().executemany(query, rows)
+
+    def _not_erased_since(self, con: Any, rows: list[tuple]) -> list[tuple]:
+        """Without answers to users who were erased after they were answered: they are logged a little later."""
+        at, user = (1 + ANSWER_COLUMNS.index(name) for name in ("time", "user_id"))
+        query = "SELECT user_hash, erased_at FROM erasures WHERE tenant = ? AND erased_at >= ? ORDER BY place"
+        erased = dict(con.execute(query, (self.tenant, min(row[at] for row in rows))).fetchall())
+        if not erased:
+            return rows
+        key = self.erasure_key()
+        return [row for row in rows if row[user] is None or erased.get(user_hash(key, row[user]), -1) < row[at]]
+
+    def answer(self, request_id: str) -> dict[str, Any] | None:
+        found = self._first(f"{_SELECT_ANSWERS} AND request_id = ?", (self.tenant, request_id))
+        return None if found is None else _answer(found)
+
+    def answers(self, since: Moment | None = None, until: Moment | None = None) -> Iterator[dict[str, Any]]:
+        query = _SELECT_ANSWERS
+        values: list[str | int] = [self.tenant]
+        for bound, comparison in ((since, ">="), (until, "<")):
+            if bound is not None:
+                query += f" AND time {comparison} ?"
+                values.append(micros(bound))
+        for row in self._stream(f"{query} ORDER BY time, request_id", values):
+            yield _answer(row)
+
+    def answers_with_events(
+        self, since: Moment, until: Moment, window_us: int
+    ) -> Iterator[tuple[dict[str, Any], list[LiveEvent]]]:
+        query = (
+            f"SELECT {', '.join(f'a.{column}' for column in ANSWER_COLUMNS)}, e.item_id, e.event, e.value, e.timestamp "
+            "FROM answers a LEFT JOIN events e ON e.tenant = a.tenant AND e.request_id = a.request_id "
+            "AND e.timestamp <= a.time + ? WHERE a.tenant = ? AND a.time >= ? AND a.time < ? "
+            "ORDER BY a.time, a.request_id, e.place"
+        )
+        answer: dict[str, Any] | None = None
+        events: list[LiveEvent] = []
+        for row in self._stream(query, (window_us, self.tenant, micros(since), micros(until))):
+            num = len(ANSWER_COLUMNS)
+            if answer is None or row[0] != answer["request_id"]:
+                if answer is not None:
+                    yield answer, events
+                answer, events = _answer(row[:num]), []
+            if row[num] is not None:
+                events.append(LiveEvent(*row[num:]))
+        if answer is not None:
+            yield answer, events
+
+    def put_events(self, events: Sequence[Mapping[str, Any]]) -> list[bool]:
+        stored: list[bool] = []
+        if not events:
+            return stored
+        columns = ("tenant", "place", *_STORED)
+        with self._transaction() as con:
+            last = self._take_turn(con, len(events))
+            now = time.time_ns() // 1000  # after the erasures that went before
+            for start in range(0, len(events), _AT_ONCE):
+                some = events[start : start + _AT_ONCE]
+                values: list[Any] = []
+                for place, event in enumerate(some, start=last - len(events) + start + 1):
+                    values += [self.tenant, place, *(_event_value(event, column, now) for column in _STORED)]
+                row = f"({', '.join('?' * len(columns))})"
+                query = (
+                    f"INSERT INTO events ({', '.join(columns)}) VALUES {', '.join([row] * len(some))} "
+                    "ON CONFLICT DO NOTHING RETURNING event_id"
+                )
+                new = {event_id for (event_id,) in con.execute(query, values).fetchall()}
+                for event in some:
+                    stored.append(event["event_id"] in new)
+                    new.discard(event["event_id"])
+        return stored
+
+    def last_event(self) -> int:
+        found = self._first("SELECT last FROM last_events WHERE tenant = ?", (self.tenant,))
+        return 0 if found is None else found[0]
+
+    def events(self, after: int = 0, until: int | None = None) -> Iterator[dict[str, Any]]:
+        query = f"{_SELECT_EVENTS} AND place > ?"
+        values: list[Any] = [self.tenant, after]
+        if until is not None:
+            query += " AND place <= ?"
+            values.append(until)
+        for row in self._stream(f"{query} ORDER BY place", values):
+            yield _event(row)
+
+    def events_of(self, user_id: str, limit: int, before: str | int | None = None) -> list[dict[str, Any]]:
+        query = f"{_SELECT_EVENTS} AND user_id = ?"
+        values: list[Any] = [self.tenant, user_id]
+        if isinstance(before, str):
+            place = "SELECT timestamp, place FROM events WHERE tenant = ? AND user_id = ? AND event_id = ?"
+            found = self._first(place, (self.tenant, user_id, before))
+            if found is None:
+                raise CallError(f"before: the user has no event {before!r}")
+            query, values = f"{query} AND (timestamp, place) < (?, ?)", [*values, *found]
+        elif before is not None:
+            query, values = f"{query} AND timestamp < ?", [*values, before]
+        rows = self._read(f"{query} ORDER BY timestamp DESC, place DESC LIMIT ?", [*values, limit])
+        return [_event(row) for row in rows]
+
+    def held_of(self, user_id: str) -> dict[str, Any]:
+        releases = self._read(
+            "SELECT release, item_ids FROM histories WHERE tenant = ? AND user_id = ? ORDER BY release",
+            (self.tenant, user_id),
+        )
+        counts = {
+            table: self._read(f"SELECT count(*) FROM {table} WHERE tenant = ? AND user_id = ?", (self.tenant, user_id))
+            for table in ("events", "answers")
+        }
+        return {
+            "events": counts["events"][0][0],
+            "answers": counts["answers"][0][0],
+            "histories": {release: len(json.loads(item_ids)) for release, item_ids in releases},
+        }
+
+    def erase_user(self, user_id: str, now: Moment) -> dict[str, int]:
+        key, erased_at = self.erasure_key(), micros(now)
+        hashed, deleted = user_hash(key, user_id), {}
+        with self._transaction() as con:
+            self._take_turn(con)  # what arrives at the same time is erased, or comes after
+            for table in ("events", "answers", "histories"):
+                done = con.execute(f"DELETE FROM {table} WHERE tenant = ? AND user_id = ?", (self.tenant, user_id))
+                deleted[table] = done.rowcount
+            values = (self.tenant, self.tenant, hashed, erased_at)
+            con.execute(f"INSERT INTO erasures VALUES (?, {_NEXT.format('erasures')}, ?, ?)", values)
+            self._log_decision(con, "erased", {"user_hash": hashed, "deleted": deleted}, erased_at)
+        self._forget_deleted()
+        return deleted
+
+    def _forget_deleted(self) -> None:  # noqa: B027
+        """Takes what was deleted out of the files as well, where the database does not do that by itself."""
+
+    def erasure_key(self) -> str:
+        query = "SELECT value FROM secrets WHERE tenant = ? AND name = 'erasure'"
+        found = self._first(query, (self.tenant,))
+        if found is None:
+            with self._transaction() as con:
+                made = (self.tenant, secrets.token_hex(32))
+                con.execute("INSERT INTO secrets VALUES (?, 'erasure', ?) ON CONFLICT DO NOTHING", made)
+            found = self._first(query, (self.tenant,))
+        assert found is not None
+        return found[0]
+
+    def erasures(self, after: int = 0) -> list[Erasure]:
+        query = "SELECT place, user_hash, erased_at FROM erasures WHERE tenant = ? AND place > ? ORDER BY place"
+        return [Erasure(*row) for row in self._read(query, (self.tenant, after))]
+
+    def log_decision(self, what: str, facts: Mapping[str, Any], now: Moment | None = None) -> None:
+        at = time.time_ns() // 1000 if now is None else micros(now)
+        with self._transaction() as con:
+            self._take_turn(con)
+            self._log_decision(con, what, facts, at)
+
+    def _log_decision(self, con: Any, what: str, facts: Mapping[str, Any], at: int) -> None:
+        values = (self.tenant, self.tenant, at, what, _json(facts))
+        con.execute(f"INSERT INTO audit VALUES (?, {_NEXT.format('audit')}, ?, ?, ?)", values)
+
+    def _take_turn(self, con: Any, num_events: int = 0) -> int:
+        """Places for events, of which the last is returned. No other transaction that calls this goes on before this
+        one has ended, so that a place is never seen before those in front of it."""
+        query = (
+            "INSERT INTO last_events VALUES (?, ?) ON CONFLICT (tenant) DO UPDATE "
+            "SET last = last_events.last + excluded.last RETURNING last"
+        )
+        return con.execute(query, (self.tenant, num_events)).fetchone()[0]
+
+    def decisions(self, after: int = 0) -> list[dict[str, Any]]:
+        query = "SELECT place, time, what, facts FROM audit WHERE tenant = ? AND place > ? ORDER BY place"
+        rows = self._read(query, (self.tenant, after))
+        return [{"place": p, "time": iso(t), "what": what, "facts": json.loads(facts)} for p, t, what, facts in rows]
+
+    def put_items(self, items: Iterable[Mapping[str, Any]]) -> int:
+        told = list(items)
+        if not told:
+            return self.last_change()
+        with self._transaction() as con:
+            bump = (
+                "INSERT INTO changes VALUES (?, 1) ON CONFLICT (tenant) DO UPDATE SET last = changes.last + 1 "
+                "RETURNING last"
+            )
+            (change,) = con.execute(bump, (self.tenant,)).fetchone()
+            for item in told:
+                if not isinstance(item_id := item.get("item_id"), str) or not item_id:
+                    raise CallError(f"item {dict(item)!r}: has no item_id")
+                query = "SELECT body FROM items WHERE tenant = ? AND item_id = ?"
+                found = con.execute(query, (self.tenant, item_id)).fetchone()
+                body = {**(json.loads(found[0]) if found else {}), **item}
+                con.execute(
+                    "INSERT INTO items VALUES (?, ?, ?, ?) ON CONFLICT (tenant, item_id) "
+                    "DO UPDATE SET change = excluded.change, body = excluded.body",
+                    (self.tenant, item_id, change, _json(body)),
+                )
+        return change
+
+    def last_change(self) -> int:
+        found = self._first("SELECT last FROM changes WHERE tenant = ?", (self.tenant,))
+        return 0 if found is None else found[0]
+
+    def items_since(self, change: int) -> tuple[int, list[dict[str, Any]]]:
+        # A change that comes in between is seen in full, and its items once more by the next call.
+        last = self.last_change()
+        query = "SELECT body FROM items WHERE tenant = ? AND change > ? ORDER BY change, item_id"
+        return last, [json.loads(body) for (body,) in self._read(query, (self.tenant, change))]
+
+    def put_item_vectors(self, encoder: str, vectors: Mapping[bytes, bytes]) -> None:
+        rows = [(self.tenant, encoder, content, vector) for content, vector in vectors.items()]
+        if rows:
+            with self._transaction() as con:
+                query = "INSERT INTO item_vectors VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
+                con.cursor().executemany(query, rows)
+
+    def item_vectors(self, encoder: str, contents: Collection[bytes]) -> dict[bytes, bytes]:
+        query = "SELECT vector FROM item_vectors WHERE tenant = ? AND encoder = ? AND content = ?"
+        found = {content: self._first(query, (self.tenant, encoder, content)) for content in contents}
+        return {content: bytes(row[0]) for content, row in found.items() if row is not None}
+
+    def put_report(self, kind: str, body: Any) -> None:
+        with self._transaction() as con:
+            query = "INSERT INTO reports VALUES (?, ?, ?) ON CONFLICT (tenant, kind) DO UPDATE SET body = excluded.body"
+            con.execute(query, (self.tenant, kind, _json(body)))
+
+    def report(self, kind: str) -> Any | None:
+        found = self._first("SELECT body FROM reports WHERE tenant = ? AND kind = ?", (self.tenant, kind))
+        return None if found is None else json.loads(found[0])
+
+    def _missing_scripts(self, con: Any) -> list[tuple[int, str]]:
+        """Versions and scripts that the database lacks. Raises CallError where it is newer than this recops."""
+        con.execute("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)")
+        (version,) = con.execute("SELECT coalesce(max(version), 0) FROM schema_version").fetchone()
+        if version > len(MIGRATIONS):
+            raise CallError(
+                f"{self.where}: schema {version} is newer than this recops knows ({len(MIGRATIONS)}); upgrade recops"
+            )
+        return list(enumerate(MIGRATIONS[version:], start=version + 1))
+
+
+def micros(moment: Moment) -> int:
+    """Microseconds since the epoch in UTC. Raises CallError for text that is no ISO time, or a time without zone.
+
+    >>> micros("1970-01-01T00:00:01+00:00"), micros(5)
+    (1000000, 5)
+    """
+    if isinstance(moment, int):
+        return moment
+    try:
+        time = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+    except ValueError:
+        raise CallError(f"time {moment!r}: neither ISO 8601 nor microseconds") from None
+    if time.tzinfo is None:
+        raise CallError(f"time {moment!r}: has no zone")
+    return (time - _EPOCH) // _MICROSECOND
+
+
+def iso(at: int) -> str:
+    """Microseconds since the epoch as ISO 8601 text in UTC."""
+    return (_EPOCH + at * _MICROSECOND).isoformat(timespec="microseconds")
+
+
+def _answer(row: tuple) -> dict[str, Any]:
+    answer = dict(zip(ANSWER_COLUMNS, row, strict=True))
+    answer["time"] = iso(answer["time"])
+    answer["items"] = json.loads(answer["items"])
+    return answer
+
+
+def _event_value(event: Mapping[str, Any], column: str, now: int) -> Any:
+    value = event.get(column)
+    if column == "received_at":
+        return now if value is None else value
+    if column == "is_made":
+        return int(bool(value))
+    return _json(value) if column == "context" and value is not None else value
+
+
+def _event(row: tuple) -> dict[str, Any]:
+    event = dict(zip(("place", *_STORED), row, strict=True))
+    return {
+        **event,
+        "is_made": bool(event["is_made"]),
+        "context": None if event["context"] is None else json.loads(event["context"]),
+    }
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

@@ -1,0 +1,82 @@
+"""What came of what was shown, worked by hand."""
+
+import math
+from contextlib import closing
+
+import pytest
+
+from recops.serving.live import Kinds
+from recops.serving.traffic.outcomes import METRICS, Outcome, compared, ndcg, outcomes
+from recops.store import LiveEvent, open_store
+
+KINDS = Kinds.of({})
+
+
+def answer(request_id: str, user_id: str | None, items: str = "abc", variant: str = "default", source: str = "model"):
+    shown = [{"item_id": item, "rank": rank, "score": 1.0} for rank, item in enumerate(items, start=1)]
+    return {"request_id": request_id, "user_id": user_id, "items": shown, "variant": variant, "source": source}
+
+
+def told(item_id: str, event: str = "click") -> LiveEvent:
+    return LiveEvent(item_id, event, None, 0)
+
+
+def test_each_user_counts_once():
+    """u1: a hit of two answers; u2: no hit of one. Mean .25, variance .125."""
+    found = Outcome()
+    found.add(answer("q1", "u1"), [told("a"), told("a"), told("z")], KINDS)
+    found.add(answer("q2", "u1", source="fallback"), [told("b", "impression")], KINDS)
+    found.add(answer("q3", "u2", items=""), [], KINDS)
+    assert (found.users, found.answers, found.events) == (2, 3, 4)
+    hits = found.moments("hit_rate")
+    assert (hits.num, hits.mean, hits.variance) == (2, 0.25, pytest.approx(0.125))
+    assert found.moments("conversion_rate").mean == 0
+    assert found.moments("ndcg").mean == 0.25
+    assert found.moments("fallback_share").mean == 0.25 and found.moments("empty_share").mean == 0.5
+
+
+def test_calls_that_name_nobody_are_users_of_their_own():
+    found = Outcome()
+    for n in range(3):
+        found.add(answer(f"q{n}", None), [told("c", "purchase")] * (n == 0), KINDS)
+    assert found.users == 3 and found.moments("conversion_rate").mean == pytest.approx(1 / 3)
+
+
+def test_ndcg_of_what_followed():
+    assert ndcg([]) == 0 and ndcg([1]) == 1 and ndcg([2, 1]) == 1
+    assert ndcg([2, 3]) == pytest.approx((1 / math.log2(3) + 0.5) / (1 + 1 / math.log2(3)))
+
+
+def test_variants_are_compared_by_every_metric():
+    sides = [Outcome(), Outcome()]
+    for n in range(2000):
+        sides[0].add(answer(f"a{n}", f"u{n}"), [told("a")] * (n % 10 == 0), KINDS)
+        sides[1].add(answer(f"b{n}", f"v{n}"), [told("a")] * (n % 5 == 0), KINDS)
+    found = compared(*sides)
+    assert set(found) == set(METRICS)
+    assert found["hit_rate"].value == pytest.approx(0.1) and found["hit_rate"].low > 0
+    assert found["empty_share"].low == -math.inf  # never differs, so nothing is known of how much it varies
+
+
+def test_answers_and_the_events_that_name_them(tmp_path):
+    """Of a store: by request id, within the window, late ones as soon as they are there."""
+    facts = {"release": "r", "time": 1000}
+    event = {"user_id": "u1", "event": "click", "received_at": 1}
+    with closing(open_store(f"sqlite:///{tmp_path}/store.sqlite")) as store:
+        store.log_answers([{**answer(q, "u1", variant=v), **facts} for q, v in (("q1", "default"), ("q2", "b"))])
+        store.log_answers([{**answer("later", "u1"), **facts, "time": 9000}])
+        told = [("e1", "q1", "a", 1500), ("e2", "q1", "b", 2001), ("e3", None, "a", 1500), ("e4", "else", "a", 1500)]
+        for event_id, request_id, item_id, at in told:
+            store.put_events(
+                [{**event, "event_id": event_id, "request_id": request_id, "item_id": item_id, "timestamp": at}]
+            )
+
+        def found() -> dict[str, float]:
+            rows = store.answers_with_events(0, 9000, window_us=1000)
+            return {v: o.moments("hit_rate").mean for v, o in outcomes(rows, KINDS).items()}
+
+        assert [len(events) for _, events in store.answers_with_events(0, 9000, 1000)] == [1, 0]
+        assert [len(events) for _, events in store.answers_with_events(0, 9000, 1001)] == [2, 0]
+        assert found() == {"default": 1, "b": 0}
+        store.put_events([{**event, "event_id": "e5", "request_id": "q2", "item_id": "c", "timestamp": 1999}])
+        assert found() == {"default": 1, "b": 1}
