@@ -1,7 +1,8 @@
 """The bundle: the folder that training hands to serving. Writes, reads and verifies it, and nothing else.
 
 In: a folder with `manifest.json` and the files it names. Out: `Bundle`, ready to score. Contract: DESIGN section 5.
-The id of a bundle is the sha256 of its manifest, which holds the sha256 of every other file. Free of torch.
+The id of a bundle is the sha256 of its manifest, which holds the sha256 of every other file; `manifest.sig` beside it
+may hold a signature of the manifest (recops/signing.py). Free of torch.
 """
 
 import fcntl
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from recops import signing
 from recops.calibration import Fusion
 from recops.errors import BundleError, RefusedError
 from recops.histories import Histories
@@ -27,7 +29,7 @@ from recops.runtime import OnnxNetwork, RatingScale, Scorer
 # 5: with what encodes items that come later, or with vectors of users beside a network, for those without a history.
 # The lowest that says it all is written.
 FORMAT_VERSION = 5
-MANIFEST = "manifest.json"
+MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 POINTER = "current.json"
 ENCODER, RANKER, VECTORS, SCORES = "model.onnx", "rank.onnx", "item_vectors.npy", "item_scores.npy"
 LINKS = {"indptr": "links_indptr.npy", "indices": "links_indices.npy", "weights": "links_weights.npy"}
@@ -60,6 +62,7 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> str:
 
     `facts` are the manifest's entries without `format_version` and `files`, which are added here.
     """
+    (folder / SIGNATURE).unlink(missing_ok=True)  # of another manifest
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
     files = {name: sha256_file(folder / name) for name in names}
     encodes = any(name.startswith(f"{ENCODER_FOLDER}/") or name.endswith(LINKS_MEAN) for name in files)
@@ -69,6 +72,11 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> str:
     text = canonical_json({**facts, "format_version": version, "files": files})
     (folder / MANIFEST).write_text(text, encoding="utf-8")
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sign_manifest(folder: Path, key: Path) -> None:
+    """Writes `manifest.sig` with the private key in the file `key`. Raises CallError for a file that is none."""
+    (folder / SIGNATURE).write_bytes(signing.sign((folder / MANIFEST).read_bytes(), key))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -92,8 +100,15 @@ def bundle_id(folder: Path) -> str:
     return sha256_file(folder / MANIFEST)
 
 
-def verify(folder: Path) -> dict[str, Any]:
-    """Checks every hash and returns the manifest. Raises BundleError naming the first file that is wrong."""
+def verify(folder: Path, key: Path | None = None) -> dict[str, Any]:
+    """Checks every hash and returns the manifest; with the public key in the file `key` its signature first. Raises
+    BundleError naming the first file that is wrong."""
+    if key is not None:
+        try:
+            signed = (folder / MANIFEST).read_bytes()
+        except OSError as error:
+            raise BundleError(f"{folder / MANIFEST}: not a readable manifest ({error})") from None
+        signing.check(signed, folder / SIGNATURE, key)
     manifest = read_manifest(folder)
     files = manifest.get("files")
     if not isinstance(files, dict) or not files:
@@ -106,7 +121,8 @@ def verify(folder: Path) -> dict[str, Any]:
             raise BundleError(f"{path}: named in the manifest but missing")
         if (found := sha256_file(path)) != digest:
             raise BundleError(f"{path}: altered or cut short (sha256 {found[:12]}…, manifest says {digest[:12]}…)")
-    extra = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - set(files) - {MANIFEST}
+    extra = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    extra -= {*files, MANIFEST, SIGNATURE}
     if extra:
         raise BundleError(f"{folder}: holds files the manifest does not name: {', '.join(sorted(extra))}")
     return manifest
@@ -171,12 +187,13 @@ class Bundle:
         return json.loads((self.folder / PROFILE).read_text(encoding="utf-8"))
 
 
-def load_bundle(folder: Path, threads: int = 1) -> Bundle:
-    """Reads and verifies a bundle. Raises BundleError for anything altered, missing, misshapen or not finite."""
+def load_bundle(folder: Path, threads: int = 1, key: Path | None = None) -> Bundle:
+    """Reads and verifies a bundle, with the public key in the file `key` its signature too. Raises BundleError for
+    anything altered, missing, misshapen or not finite."""
     folder = Path(folder)
     if not folder.is_dir():
         raise BundleError(f"{folder}: no such bundle")
-    manifest = verify(folder)
+    manifest = verify(folder, key)
     try:
         items = _json(folder / ITEMS)
         fallback = np.asarray([0.0, *_json(folder / FALLBACK)["scores"]], np.float32)

@@ -228,31 +228,69 @@ def serve(
     workers: Annotated[int | None, typer.Option(min=1, help="Default: serve.workers in params.yaml.")] = None,
 ) -> None:
     """Serve the promoted release over HTTP until interrupted."""
-    from recops.bundle import read_pointer
-    from recops.serving.launch import serve as serve_release
-    from recops.stages.ask import for_service
+    from recops.stages.serve import serve as serve_release
 
-    project = opened(folder)
-    settings = project.params.serve
-    if read_pointer(project.releases) is None:
-        raise CallError(f"{project.releases}: nothing is released yet; run: recops run")
-    code = serve_release(
-        releases=project.releases,
-        bundle=None,
-        store=project.store_url,
-        host=host or settings.host,
-        port=port or settings.port,
-        workers=workers or settings.workers,
-        environment={
-            **project.environment(),
-            "RECOPS_SOURCE": str(project.source_folder),
-            "RECOPS_TIMEOUT_S": str(settings.timeout_s),
-            "RECOPS_MAX_CONCURRENCY": str(settings.max_concurrency),
-            "RECOPS_MAX_BODY_BYTES": str(settings.max_body_bytes),
-            **for_service(project),
-        },
-    )
-    raise typer.Exit(code)
+    raise typer.Exit(serve_release(opened(folder), host, port, workers))
+
+
+keys = typer.Typer(no_args_is_help=True, help="Keys of those who may call the service, and of what it may serve.")
+app.add_typer(keys, name="keys")
+KeysFile = Annotated[
+    Path | None, typer.Option("--file", help="The file of keys. Default: the project's, which recops serve reads.")
+]
+
+
+def keys_file(folder: Path, file: Path | None) -> Path:
+    """The file of keys that a command is about."""
+    return file or open_project(folder).keys_file
+
+
+@keys.command("add", epilog="Example: recops keys add shop-front --role read --rate 50")
+def add_key(
+    name: Annotated[str, typer.Argument(help="A name to know the key by.")],
+    role: Annotated[str, typer.Option(help="read; write: also adds and changes; admin: also what is served to whom.")],
+    tenant: Annotated[str, typer.Option(help="Whose service the key opens.")] = "main",
+    rate: Annotated[float, typer.Option(min=0, help="Calls a second of all workers together; 0: any number.")] = 50.0,
+    folder: Folder = HERE,
+    file: KeysFile = None,
+) -> None:
+    """Make a key and show it once: only its digest is kept. A service that runs with the file takes it at once."""
+    from recops.serving import keys as known
+
+    if role not in known.ROLES:
+        raise CallError(f"--role: expected {', '.join(known.ROLES)}, found {role}")
+    print(known.add_key(keys_file(folder, file), name, role, tenant, rate))
+
+
+@keys.command("list", epilog="Example: recops keys list")
+def list_keys(folder: Folder = HERE, file: KeysFile = None) -> None:
+    """Which keys there are; the keys themselves are not known."""
+    from recops.serving.keys import read_keys
+
+    columns = ["name", "role", "tenant", "rate", "created_at"]
+    rows = [[getattr(key, column) for column in columns] for key in read_keys(keys_file(folder, file))]
+    print_table("Keys", columns, rows)
+
+
+@keys.command("revoke", epilog="Example: recops keys revoke shop-front")
+def revoke_key(
+    name: Annotated[str, typer.Argument(help="The name of the key.")], folder: Folder = HERE, file: KeysFile = None
+) -> None:
+    """Take a key out; every worker of a running service refuses it within a second."""
+    from recops.serving.keys import revoke_key as revoke
+
+    revoke(keys_file(folder, file), name)
+    print(f"Revoked {name}")
+
+
+@keys.command("sign-key", epilog="Example: recops keys sign-key ~/keys/recops.pem")
+def sign_key(path: Annotated[Path, typer.Argument(help="The new file of the private key.", metavar="FILE")]) -> None:
+    """Make a pair of keys: the private one signs bundles at export, the public one lets a service take no others."""
+    from recops.signing import make_keys
+
+    public = make_keys(path)
+    print(f"Private  {path}: export.sign_key in params.yaml, or RECOPS_SIGN_KEY")
+    print(f"Public   {public}: serve.verify_key in params.yaml, or RECOPS_VERIFY_KEY")
 
 
 @app.command(epilog="Example: recops recommend --history 318,527 -k 5")

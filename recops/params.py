@@ -231,6 +231,7 @@ class ExportParams(Group):
     opset: int = Field(20, ge=18, le=23)
     max_links: int = Field(300, ge=1, description="strongest neighbours kept for each item")
     parity_users: int = Field(1000, ge=0)
+    sign_key: str | None = Field(None, description="file of the key that signs the bundle; RECOPS_SIGN_KEY wins")
 
 
 class GateParams(Group):
@@ -247,10 +248,21 @@ class ServeParams(Group):
     workers: int = Field(1, ge=1)
     timeout_s: float = Field(2.0, gt=0)
     max_concurrency: int = Field(64, ge=1)
+    max_lag_s: float = Field(0.05, ge=0.001, description="a worker that far behind turns new calls away")
     max_body_bytes: int = Field(1_048_576, ge=1)
     store: str | None = Field(
         None, description="postgresql://HOST/DATABASE instead of a file; RECOPS_STORE takes precedence, for passwords"
     )
+    grace_s: float = Field(2.0, ge=0, le=20, description="told to end, it answers so long, while /readyz says 503")
+    tls_cert: str | None = Field(None, description="file of the certificate and its chain (PEM): HTTPS")
+    tls_key: str | None = Field(None, description="file of its private key (PEM)")
+    verify_key: str | None = Field(None, description="file of a public key: only bundles signed for it are served")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "ServeParams":
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key belong together")
+        return self
 
 
 class AskParams(Group):

@@ -11,8 +11,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from recops import bundle as files
-from recops.bundle import Pointer, load_bundle, read_pointer, verify, write_manifest, write_pointer
+from recops.bundle import Pointer, load_bundle, read_pointer, sign_manifest, verify, write_manifest, write_pointer
 from recops.errors import BundleError, RefusedError
+from recops.signing import make_keys
 
 VECTORS = np.array([[0, 0], [1, 0], [0, 1], [2, 2]], np.float32)
 
@@ -236,3 +237,35 @@ def test_a_damaged_pointer_is_named(tmp_path):
     (tmp_path / "main" / files.POINTER).write_text('{"release": "a"}')
     with pytest.raises(BundleError, match=r"current\.json"):
         read_pointer(tmp_path)
+
+
+def test_with_a_key_only_what_is_signed_for_it_is_read(folder, tmp_path):
+    private = tmp_path / "key.pem"
+    public = make_keys(private)
+    for _ in range(2):  # refused again on retry
+        with pytest.raises(BundleError, match=r"manifest\.sig: missing"):
+            load_bundle(folder, key=public)
+    before = load_bundle(folder).id
+    sign_manifest(folder, private)
+    assert load_bundle(folder, key=public).id == load_bundle(folder).id == before  # no part of what the id is made from
+    with pytest.raises(BundleError, match=r"other\.pem\.pub"):
+        load_bundle(folder, key=make_keys(tmp_path / "other.pem"))
+    # One changed byte of any file, the manifest and the signature among them.
+    names = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    assert len(names) == 10
+    for path in names:
+        whole = path.read_bytes()
+        path.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+        with pytest.raises(BundleError):
+            verify(folder, public)
+        path.write_bytes(whole)
+    verify(folder, public)
+    # Whoever writes the manifest anew, hashes and all, has no key to sign it with.
+    signature = (folder / files.SIGNATURE).read_bytes()
+    (folder / files.FALLBACK).write_text('{"scores": [9, 2, 1]}')
+    sign(folder)
+    assert not (folder / files.SIGNATURE).exists()
+    (folder / files.SIGNATURE).write_bytes(signature)
+    verify(folder)
+    with pytest.raises(BundleError, match="not for this manifest"):
+        verify(folder, public)

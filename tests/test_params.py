@@ -86,6 +86,8 @@ def test_bytes_that_are_no_text_are_told(tmp_path: Path) -> None:
         "export: {parity_users: -1}",
         "gate: {min_users: 0}",
         "serve: {max_body_bytes: 0}",
+        "serve: {grace_s: -1}",
+        "serve: {grace_s: 25}",
         "ingest: {events: {}}",
         "ingest: {now: yesterday}",
         "export: {opset: 3}",
@@ -95,3 +97,10 @@ def test_a_number_that_means_nothing_is_refused(tmp_path: Path, text: str) -> No
     key = text.replace("{", "").split(": ")[1]
     with pytest.raises(CallError, match=rf"params\.yaml: \w+\.{key}"):
         read_params(write(tmp_path, text))
+
+
+def test_a_certificate_and_its_key_belong_together(tmp_path: Path) -> None:
+    for text in ("serve: {tls_cert: a.pem}", "serve: {tls_key: a.pem}"):
+        with pytest.raises(CallError, match=r"serve: .*tls_cert and tls_key belong together"):
+            read_params(write(tmp_path, text))
+    assert read_params(write(tmp_path, "serve: {tls_cert: a.pem, tls_key: b.pem}")).serve.tls_key == "b.pem"

@@ -19,7 +19,7 @@ from recops.data.sql import text
 from recops.errors import CallError
 from recops.params import EventKind
 from recops.schema import EVENTS, TABLES
-from recops.store.user_hash import user_hash
+from recops.user_hash import user_hash
 
 COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
     "place": pl.Int64,
@@ -33,7 +33,7 @@ COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
 
 
 class Erased(NamedTuple):
-    """A user whose events up to `erased_at` (µs UTC) are not to be used; `user_hash` is keyed (recops.store)."""
+    """A user whose events up to `erased_at` (µs UTC) are not to be used; `user_hash` is keyed (recops.user_hash)."""
 
     user_hash: str
     erased_at: int
@@ -188,7 +188,7 @@ def is_erased_sql(con: duckdb.DuckDBPyConnection, table: str) -> str | None:
     is_any = con.execute("SELECT getvariable('erasures') IS NOT NULL").fetchone()
     if "user_id" not in TABLES[table] or is_any != (True,):
         return None
-    # As recops.store.user_hash.
+    # As recops.user_hash.
     key = "getvariable('erasure_key')"
     until = f"getvariable('erasures')[sha256({key} || sha256({key} || user_id))]"
     if table != "events":

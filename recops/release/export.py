@@ -97,6 +97,7 @@ def export_bundle(
     opset: int,
     max_links: int,
     check: Callable[[files.Bundle], dict[str, Any]] | None = None,
+    sign_key: Path | None = None,
 ) -> str:
     """Writes the bundle to `out`, replacing what is there only when all went well; returns its id.
 
@@ -108,7 +109,8 @@ def export_bundle(
     order, the bundle can be searched by words; `facts` are the manifest's entries
     named in FACTS and any more. `scoring`, `opset` and `signature` are added here. `check` (such as
     `parity.check_parity`) judges the finished bundle, its figures become the manifest's `parity`; when it raises,
-    nothing is written. Raises RefusedError for weights that are not finite.
+    nothing is written. `sign_key` is the file of a private key that signs the manifest. Raises RefusedError for weights
+    that are not finite, CallError for a file that is no such key.
     """
     num_items = len(items["item_id"])
     _check_inputs(parts, items, fallback, facts)
@@ -140,6 +142,8 @@ def export_bundle(
         release = files.write_manifest(temporary, facts)
         if check is not None:
             release = files.write_manifest(temporary, {**facts, "parity": check(files.load_bundle(temporary))})
+        if sign_key is not None:
+            files.sign_manifest(temporary, sign_key)
         _replace_folder(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from recops.bundle import (
+    SIGNATURE,
     Pointer,
     bundle_id,
     canonical_json,
@@ -185,6 +186,7 @@ def _copy(bundle: Path, target: Path) -> None:
     if target.exists():
         try:
             verify(target)
+            _copy_signature(bundle, target)
             return
         except BundleError:
             # The disk or a person damaged it. Its id is its content, so a good copy may take its place.
@@ -202,6 +204,13 @@ def _copy(bundle: Path, target: Path) -> None:
     temporary.rename(target)
     sync_folder(target.parent)
     shutil.rmtree(target.with_name(f"{_COPYING}.broken"), ignore_errors=True)
+
+
+def _copy_signature(bundle: Path, target: Path) -> None:
+    """A signature is no part of what an id is made from, so that it may come later than the rest, or by another key."""
+    signature = bundle / SIGNATURE
+    if signature.is_file():
+        write_atomically(target / SIGNATURE, signature.read_text(encoding="utf-8"))
 
 
 def _served_as(expected: str | None, releases: Path, tenant: str) -> Pointer | None:

@@ -3,8 +3,11 @@
 In: Settings. Out: `build_app`. Knows nothing about BentoML, which only carries this app (service.py).
 """
 
+import asyncio
 import inspect
 import logging
+from collections.abc import Awaitable
+from time import monotonic
 from typing import Any
 
 from starlette.applications import Starlette
@@ -15,12 +18,15 @@ from starlette.routing import Route
 
 from recops import plugins
 from recops.serving import guard
-from recops.serving.operation import Call, Operation, json_bytes
+from recops.serving.keys import Caller
+from recops.serving.operation import Answer, Call, Operation, json_bytes
 from recops.serving.problems import Problem
 from recops.serving.requests import parse, parse_parameters
 from recops.serving.state import State
 
 logger = logging.getLogger("recops.serving")
+
+NET_S = 0.05  # how much longer than its time a call that waits may take to say so itself
 
 
 def operations() -> tuple[Operation, ...]:
@@ -40,12 +46,13 @@ class Endpoint:
         scope[guard.PATH] = self.operation.path
         request_id = scope[guard.REQUEST_ID]
         try:
+            caller = self._allowed(scope)
             parameters = self._parameters(scope)
-            call = Call(self.state, request_id, self._parsed(scope), scope[guard.DEADLINE], parameters)
+            call = Call(self.state, request_id, self._parsed(scope), scope[guard.DEADLINE], caller, parameters)
             call.check_deadline()
             answer = self.operation.handle(call)
             if inspect.isawaitable(answer):
-                answer = await answer
+                answer = await self._in_time(answer, call.deadline)
             body = b"" if isinstance(answer, Response) else json_bytes(answer)
         except Problem as problem:
             await guard.send_problem(problem, request_id, send)
@@ -65,6 +72,27 @@ class Endpoint:
         if self.operation.parameters is None:
             return None
         return parse_parameters(self.operation.parameters, scope["path_params"], scope["query_string"])
+
+    def _allowed(self, scope: guard.Scope) -> Caller:
+        """Who calls. Raises Problem 403 for a key without the role, and for a page of another machine that would change
+        something in a service without keys."""
+        caller, needed = scope[guard.CALLER], self.operation.role
+        if not caller.may(needed):
+            raise Problem(403, f"this call needs a key of the role {needed}, and the key given is of {caller.role}")
+        if caller is guard.ANYBODY and needed != "read" and guard.is_foreign(scope["headers"]):
+            raise Problem(403, "this service has no keys, so no page of another host may write")
+        return caller
+
+    async def _in_time(self, answer: Awaitable[Answer], deadline: float) -> Answer:
+        """What a handler gives that waits for something; handlers mind their deadline themselves, this is the net below
+        them. Raises Problem 504."""
+        settings = self.state.settings
+        patience_s = NET_S if settings.ask_url is None else NET_S + 2 * settings.ask_timeout_s
+        try:
+            async with asyncio.timeout(deadline - monotonic() + patience_s):
+                return await answer
+        except TimeoutError:
+            raise Problem(504, f"no answer within {settings.timeout_s:g} s") from None
 
     def _parsed(self, scope: guard.Scope) -> Any:
         if self.operation.request is None:
@@ -105,6 +133,4 @@ def build_app(state: State) -> guard.Guard:
         exception_handlers={HTTPException: _http_error},
     )
     app.router.redirect_slashes = False
-    return guard.Guard(
-        app, state.settings, probes={o.path for o in every if o.is_probe}, writes={o.path for o in every if o.is_write}
-    )
+    return guard.Guard(app, state, probes={o.path for o in every if o.is_probe})

@@ -1,11 +1,12 @@
-"""What stands before every endpoint: who may call, how many at once, how large and how slow a body may be.
+"""What stands before every endpoint: who may call, how often, how many at once, how large and how slow a body may be.
 
-An ASGI layer. It gives each request its id, reads the whole body and hands both on in the scope; what it refuses is
-answered as a Problem. Knows nothing about the endpoints but which paths are probes, and which change something.
+An ASGI layer. It gives each request its id, says who calls, reads the whole body and hands all on in the scope; what it
+refuses is answered as a Problem. Every answer gets the headers that keep a browser from guessing, framing and storing.
+Knows nothing about the endpoints but which paths are probes.
 """
 
 import asyncio
-import hmac
+import math
 from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping
 from ipaddress import ip_address
 from time import monotonic
@@ -13,16 +14,33 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from recops.serving import counters
+from recops.serving.keys import Caller, KeyRing
 from recops.serving.operation import json_bytes
 from recops.serving.problems import Problem
 from recops.serving.request_ids import new_request_id
-from recops.serving.settings import Settings
+from recops.serving.state import State
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 REQUEST_ID, BODY, DEADLINE, PATH = "recops.request_id", "recops.body", "recops.deadline", "recops.path"
+CALLER = "recops.caller"
+ANYBODY = Caller("anybody", "admin", "main")  # whoever is on this machine, where there are no keys
+FEW = 4  # so many calls at once are taken however long they keep each other waiting
+NEWEST, FORGET_S = 0.2, 2.0  # what the last call counts in what was seen lately; when half of that is forgotten
+PROBE = Caller("probe", "read", "main")
+
+# For answers that do not say otherwise themselves.
+HEADERS = {
+    b"x-content-type-options": b"nosniff",
+    b"x-frame-options": b"DENY",
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
+    b"cross-origin-resource-policy": b"same-origin",
+    b"referrer-policy": b"no-referrer",
+    b"cache-control": b"no-store",
+}
+TLS_HEADERS = {**HEADERS, b"strict-transport-security": b"max-age=31536000"}
 
 
 def is_loopback(host: str) -> bool:
@@ -42,18 +60,29 @@ def is_foreign(headers: Iterable[tuple[bytes, bytes]]) -> bool:
         return True
 
 
-class Guard:
-    """Wraps an ASGI app. `probes`: paths answered without a key and above the limit; `writes`: those that change
-    something, which no page of another machine may do to a service without keys."""
+def names_this_machine(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether the Host that was asked for is this machine. Browsers always send it, and another name there means a page
+    of another host whose name was made to lead here (DNS rebinding)."""
+    try:
+        hosts = [urlsplit("//" + value.decode("latin-1")).hostname or "" for name, value in headers if name == b"host"]
+    except ValueError:
+        return False
+    return all(map(is_loopback, hosts))
 
-    def __init__(self, app: Any, settings: Settings, probes: Collection[str], writes: Collection[str] = ()) -> None:
-        self.app = app
-        self.settings = settings
+
+class Guard:
+    """Wraps an ASGI app. `probes`: paths answered without a key and above the limit."""
+
+    def __init__(self, app: Any, state: State, probes: Collection[str]) -> None:
+        self.app, self.state = app, state
+        self.settings = settings = state.settings
         self.probes = frozenset(probes)
-        self.writes = tuple(path.partition("{")[0] for path in writes)
-        self.keys = [key.encode() for key in settings.keys]
+        self.ring = KeyRing(settings.keys_file, settings.keys, settings.workers)
         self.limit = max(1, -(-settings.max_concurrency // settings.workers))
         self.num_in_flight = 0
+        # Seconds that each call in flight keeps a new one waiting, as seen lately. A limit of calls alone does not hold
+        # the time of an answer: 64 short lists are done in a moment, 64 batches in a minute.
+        self.turn_s, self.turn_at = 0.0, monotonic()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -63,27 +92,33 @@ class Guard:
         scope[REQUEST_ID] = request_id = new_request_id()
         scope[DEADLINE] = start + self.settings.timeout_s
         status = 500
+        added = TLS_HEADERS if scope.get("scheme") == "https" else HEADERS
 
         async def sending(message: MutableMapping[str, Any]) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                given = message["headers"] = list(message["headers"])
+                names = {name for name, _ in given}
+                given += [line for line in added.items() if line[0] not in names]
+                if self.state.is_draining and b"connection" not in names:
+                    given.append((b"connection", b"close"))  # the next call goes to whoever is ready
             await send(message)
 
         is_probe = scope["path"] in self.probes
+        scope[CALLER] = PROBE
         if not is_probe:
             self.num_in_flight += 1
             counters.IN_FLIGHT.set(self.num_in_flight)
         try:
             if not is_probe:
-                self._check_caller(scope)
-                if self.num_in_flight > self.limit:
-                    raise Problem(
-                        429, f"more than {self.limit} requests at once in this worker", headers={"Retry-After": "1"}
-                    )
+                scope[CALLER] = self._caller(scope)
+                self._check_load()
             scope[BODY] = await self._read_body(scope, receive)
             if not is_probe:
+                before = monotonic()
                 await asyncio.sleep(0)  # whatever else has arrived is counted before this request is worked on
+                self._see_load(monotonic() - before)
             await self.app(scope, receive, sending)
         except Problem as problem:
             await send_problem(problem, request_id, sending)
@@ -97,20 +132,42 @@ class Guard:
             counters.REQUESTS.labels(path, str(status)).inc()
             counters.SECONDS.labels(path).observe(monotonic() - start)
 
-    def _check_caller(self, scope: Scope) -> None:
-        if not self.keys:
+    def _caller(self, scope: Scope) -> Caller:
+        """Who calls. Raises Problem 401 without a known key, 403 for one of another tenant, 429 above its rate."""
+        if self.ring.is_open:
             client = scope.get("client")
             if client and not is_loopback(client[0]):
-                raise Problem(403, "this service has no keys (RECOPS_API_KEYS), so it answers on loopback only")
-            if scope["path"].startswith(self.writes) and is_foreign(scope["headers"]):
-                raise Problem(403, "this service has no keys (RECOPS_API_KEYS), so no page of another host may write")
-            return
+                raise Problem(403, "this service has no keys, so it answers on loopback only (`recops keys add`)")
+            if not names_this_machine(scope["headers"]):
+                raise Problem(403, "this service has no keys, so it answers only to the names of this machine", "Host")
+            return ANYBODY
         given = next((v for name, v in scope["headers"] if name == b"authorization"), b"")
-        kind, _, key = given.partition(b" ")
-        # Every key is compared, so that the time tells nothing about which one came close.
-        matches = [hmac.compare_digest(key.strip(), known) for known in self.keys]
-        if kind.lower() != b"bearer" or not any(matches):
+        key = self.ring.caller(given)
+        if key is None:
             raise Problem(401, "a key is needed: Authorization: Bearer KEY", headers={"WWW-Authenticate": "Bearer"})
+        if key.tenant != self.settings.tenant:
+            raise Problem(403, "this key is of another tenant")
+        if (wait_s := self.ring.wait_s(key)) > 0:
+            later = {"Retry-After": str(math.ceil(wait_s))}
+            raise Problem(429, f"more than {key.rate:g} calls a second with this key", headers=later)
+        return Caller(key.name, key.role, key.tenant)
+
+    def _check_load(self) -> None:
+        """Raises Problem 429 where too many calls are being answered, or those make a new one wait too long."""
+        later = {"Retry-After": "1"}
+        if self.num_in_flight > self.limit:
+            raise Problem(429, f"more than {self.limit} requests at once in this worker", headers=later)
+        if self.num_in_flight > FEW and self.num_in_flight * self._turn_now_s() > self.settings.max_lag_s:
+            raise Problem(429, "this worker is busy with the calls that it has", headers=later)
+
+    def _see_load(self, waited_s: float) -> None:
+        self.turn_s = self._turn_now_s() * (1 - NEWEST) + waited_s / self.num_in_flight * NEWEST
+        self.turn_at = monotonic()
+
+    def _turn_now_s(self) -> float:
+        # What was seen is half forgotten after a while: calls that only wait, for a language model or a disk, would
+        # else keep out all others for as long.
+        return self.turn_s * 0.5 ** ((monotonic() - self.turn_at) / FORGET_S)
 
     async def _read_body(self, scope: Scope, receive: Receive) -> bytes:
         limit = self.settings.max_body_bytes

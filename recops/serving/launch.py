@@ -8,8 +8,10 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from recops import signing
 from recops.errors import CallError
 from recops.serving.guard import is_loopback
+from recops.serving.keys import read_keys
 from recops.serving.settings import read_settings
 
 # Workers of a service killed while it was starting hold the port until they have come so far as to notice.
@@ -25,11 +27,13 @@ def serve(
     port: int,
     workers: int,
     environment: Mapping[str, str],
+    tls: tuple[Path, Path] | None = None,
 ) -> int:
     """Becomes the BentoML server (same process id, so that signals reach it) and does not come back.
 
-    `environment` holds everything the server may know, RECOPS_API_KEYS included. Raises CallError for a taken port, an
-    address other than loopback without keys, and settings that are wrong.
+    `environment` holds everything the server may know, RECOPS_API_KEYS included; `tls` are the files of a certificate
+    and its private key. Raises CallError for a taken port, an address other than loopback without keys, files that are
+    missing or hold something else, and settings that are wrong.
     """
     environment = {**environment, "RECOPS_WORKERS": str(workers)}
     for name, value in (("RELEASES", releases), ("BUNDLE", bundle), ("STORE", store)):
@@ -37,12 +41,22 @@ def serve(
         if value is not None:
             environment[f"RECOPS_{name}"] = str(value)
     settings = read_settings(environment)
-    if not settings.keys and not is_loopback(host):
-        raise CallError(f"host {host}: not loopback, and RECOPS_API_KEYS names no keys; set it, or use 127.0.0.1")
+    if not settings.keys and settings.keys_file is None and not is_loopback(host):
+        raise CallError(f"host {host}: not loopback, and there are no keys (`recops keys add`, RECOPS_API_KEYS)")
+    if settings.keys_file is not None and not read_keys(settings.keys_file) and not settings.keys:
+        raise CallError(f"{settings.keys_file}: holds no keys, so that nobody could call; `recops keys add` makes one")
+    if settings.verify_key is not None:
+        signing.load_public(settings.verify_key)
+    for file in tls or ():
+        if not file.is_file():
+            raise CallError(f"{file}: no such file (serve.tls_cert, serve.tls_key)")
     check_port(host, port)
     environment["OPENBLAS_NUM_THREADS"] = environment["OMP_NUM_THREADS"] = str(settings.threads)
     command = [sys.executable, "-m", "bentoml", "serve", SERVICE, "--host", host, "--port", str(port)]
-    print(f"recops: http://{host}:{port} (docs at /docs), {workers} worker{'s' * (workers > 1)}", flush=True)
+    if tls is not None:
+        command += ["--ssl-certfile", str(tls[0]), "--ssl-keyfile", str(tls[1])]
+    address = f"http{'s' * (tls is not None)}://{host}:{port}"
+    print(f"recops: {address} (docs at /docs), {workers} worker{'s' * (workers > 1)}", flush=True)
     os.execve(sys.executable, command, environment)
 
 

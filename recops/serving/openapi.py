@@ -12,9 +12,10 @@ REF = "#/components/schemas/{model}"
 ERRORS = {
     "400": "The body or a field is wrong",
     "401": "No valid key",
+    "403": "The key is not of the role needed, or of another tenant",
     "413": "The body is too large",
     "415": "The body is not JSON",
-    "429": "The service is at its limit; Retry-After says when to come again",
+    "429": "The service or the key is at its limit; Retry-After says when to come again",
     "503": "No release is loaded",
     "504": "No answer in time",
 }
@@ -48,6 +49,8 @@ def describe(operations: tuple[Operation, ...]) -> dict[str, Any]:
             }
         if operation.is_probe:
             entry["security"] = []
+        else:
+            entry["x-role"] = operation.role
         paths.setdefault(operation.path, {})[operation.method.lower()] = entry
     return {
         "openapi": "3.1.0",
@@ -61,7 +64,7 @@ def describe(operations: tuple[Operation, ...]) -> dict[str, Any]:
 def _can_give(operation: Operation, status: str) -> bool:
     if status in ("400", "413", "415"):
         return operation.request is not None
-    return not (operation.is_probe and status in ("401", "429"))
+    return not (operation.is_probe and status in ("401", "403", "429"))
 
 
 def _problem(text: str) -> dict[str, Any]:

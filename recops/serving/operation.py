@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 
 from starlette.responses import Response
 
+from recops.serving.keys import Caller, Role
 from recops.serving.problems import Problem
 from recops.serving.release import Release
 from recops.serving.state import State
@@ -29,6 +30,7 @@ class Call:
     request_id: str
     body: Any
     deadline: float
+    caller: Caller  # whose key it came with
     parameters: Any = None
 
     @property
@@ -54,7 +56,9 @@ class Operation:
     """`request` is the class of the body, None where there is none; `answer` is a JSON schema for the documentation;
     `parameters` is the class of what stands in path and query string, where anything does.
 
-    `is_probe`: answered without a key, and when the service is at its limit. `is_write`: changes what others get.
+    `role`: what a key must allow: read; write for what changes what others get; admin for what decides or shows how
+    the service is run.
+    `is_probe`: answered without a key, and when the service is at its limit.
     """
 
     method: Literal["GET", "POST", "DELETE"]
@@ -65,7 +69,7 @@ class Operation:
     answer: dict[str, Any] | None = None
     media_type: str = "application/json"
     is_probe: bool = False
-    is_write: bool = False
+    role: Role = "read"
     parameters: Any = None
 
 

@@ -22,7 +22,7 @@ if bentoml.server_context.worker_index is None:
 else:
     parent.follow_parent()
 
-from recops.serving import counters
+from recops.serving import counters, drain
 from recops.serving.app import build_app
 from recops.serving.guard import Receive, Scope, Send
 from recops.serving.settings import read_settings
@@ -64,6 +64,8 @@ class Layer:
         self.bento = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            drain.before_the_end(STATE)
         app = APP if scope["type"] == "http" else self.bento
         await app(scope, receive, send)  # type: ignore[operator]
 

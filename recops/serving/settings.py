@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -13,9 +13,12 @@ from recops.serving.assistant.language_model import LanguageModel
 @dataclass(frozen=True)
 class Settings:
     """`releases`: folder with the pointer; `bundle`: the release to start with; `store`: URL of the store, None: no
-    user histories, no events, no log of answers and no new items. `source`: folder of the files that items name. `keys`
-    empty: the service answers on loopback only. `max_clock_skew_s`: how far ahead of our clock an event may lie.
-    `ask_url`: an OpenAI-compatible server that phrases answers to questions."""
+    user histories, no events, no log of answers and no new items. `source`: folder of the files that items name. `keys` (KEY or
+    ROLE:KEY) empty and no `keys_file`: the service answers on loopback only. `verify_key`: file of a public key, only
+    bundles signed for it are served. `grace_s`: told to end, the service answers so long. `tenant`: whose the service
+    is; no other tenant's key is let in. `max_clock_skew_s`: how far ahead of our clock an event may lie. `ask_url`: an OpenAI-compatible server that phrases answers to questions.
+
+    Secrets stand in no representation of it, so that none gets into a log."""
 
     releases: Path | None = None
     bundle: Path | None = None
@@ -25,13 +28,18 @@ class Settings:
     workers: int = 1
     timeout_s: float = 2.0
     max_concurrency: int = 64
+    max_lag_s: float = 0.05
     max_body_bytes: int = 1_048_576
-    keys: tuple[str, ...] = ()
+    keys: tuple[str, ...] = field(default=(), repr=False)
+    keys_file: Path | None = None
+    verify_key: Path | None = None
+    grace_s: float = 2.0
+    tenant: str = "main"
     poll_s: float = 0.5
     max_clock_skew_s: float = 300.0
     ask_url: str | None = None
     ask_model: str = ""
-    ask_key: str | None = None
+    ask_key: str | None = field(default=None, repr=False)
     ask_timeout_s: float = 5.0
     ask_max_tokens: int = 96
     ask_max_concurrency: int = 2
@@ -69,16 +77,20 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
             raise CallError(f"RECOPS_{name}: expected a number of at least {lowest:g}, found {text!r}")
         return found
 
-    releases, bundle, source = value("RELEASES"), value("BUNDLE"), value("SOURCE")
+    def path(name: str) -> Path | None:
+        text = value(name)
+        return Path(text) if text else None
+
     return Settings(
-        releases=Path(releases) if releases else None,
-        bundle=Path(bundle) if bundle else None,
+        releases=path("RELEASES"),
+        bundle=path("BUNDLE"),
         store=value("STORE"),
-        source=Path(source) if source else None,
+        source=path("SOURCE"),
         threads=int(number("THREADS", 1, 1)),
         workers=int(number("WORKERS", 1, 1)),
         timeout_s=number("TIMEOUT_S", 2.0, 0.001),
         max_concurrency=max(1, int(number("MAX_CONCURRENCY", 64, 1))),
+        max_lag_s=number("MAX_LAG_S", 0.05, 0.001),
         max_body_bytes=int(number("MAX_BODY_BYTES", 1_048_576, 1)),
         max_clock_skew_s=number("MAX_CLOCK_SKEW_S", 300.0, 0),
         ask_url=value("ASK_URL"),
@@ -88,5 +100,8 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         ask_max_tokens=int(number("ASK_MAX_TOKENS", 96, 1)),
         ask_max_concurrency=int(number("ASK_MAX_CONCURRENCY", 2, 1)),
         ask_understands=number("ASK_UNDERSTANDS", 0, 0) > 0,
+        keys_file=path("KEYS_FILE"),
+        verify_key=path("VERIFY_KEY"),
+        grace_s=number("GRACE_S", 2.0, 0),
         keys=tuple(k.strip() for k in (value("API_KEYS") or "").split(",") if k.strip()),
     )

@@ -41,6 +41,7 @@ class State:
         self.settings = settings
         self.release: Release | None = None
         self.reason = "the release is being loaded"
+        self.is_draining = False  # the process has been told to end, and still answers
         self.store: Store | None = None
         self.answers: AnswerLog | None = None
         self.events: EventLog | None = None
@@ -186,7 +187,9 @@ class State:
                 return
             if self._was_refused(wanted):
                 return
-            release = load_release(folder, wanted, self.settings.threads, self.settings.source, self._erased)
+            release = load_release(
+                folder, wanted, self.settings.threads, self.settings.source, self.settings.verify_key, self._erased
+            )
             if self.release is not None and was_asked(self.release):
                 catalogue_of(release)  # here, so that no question waits for it; who never asks has no use for it
         except Exception as error:
@@ -236,10 +239,12 @@ def load_release(
     wanted: str | None = None,
     threads: int = 1,
     source: Path | None = None,
+    verify_key: Path | None = None,
     erased: ErasedUsers | None = None,
 ) -> Release:
-    """The release in `folder`, verified and warmed up. Raises BundleError, also when it is not the one `wanted`."""
-    bundle = load_bundle(folder, threads)
+    """The release in `folder`, verified and warmed up; with `verify_key` only a signed one. Raises BundleError, also
+    when it is not the one `wanted`."""
+    bundle = load_bundle(folder, threads, verify_key)
     if wanted is not None and bundle.id != wanted:
         raise BundleError(f"{folder}: holds release {bundle.id[:12]}…, the pointer names {wanted[:12]}…")
     record_file = folder.with_name(folder.name + ".json")

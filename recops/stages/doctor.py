@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import shutil
+import ssl
 import subprocess
 import urllib.error
 import urllib.request
@@ -60,8 +61,11 @@ def doctor(folder: Path) -> list[tuple[str, str, str]]:
 def service(settings: ServeParams) -> tuple[str, str, str]:
     """Whether something answers where the service would be."""
     where = f"{settings.host}:{settings.port}"
+    address = f"http{'s' * (settings.tls_cert is not None)}://{where}/readyz"
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE  # nothing is told to it or believed of it
     try:
-        with urllib.request.urlopen(f"http://{where}/readyz", timeout=2):
+        with urllib.request.urlopen(address, timeout=2, context=trusting):
             return "service", f"ready at {where}", "yes"
     except urllib.error.HTTPError as error:
         return "service", f"{where} answers {error.code}", "another program there, or a service that is starting"

@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from recops import signing
 from recops.data.interactions import Interactions
 from recops.encoders.content import GUESSED
 from recops.histories import Histories
@@ -20,12 +23,22 @@ from recops.stages.refit import refit
 from recops.stages.task import for_unknown, read_train
 from recops.stages.train import load_model
 
+NOT_OF_THE_MODEL: Any = {
+    "serve": True,
+    "ask": True,
+    "gate": True,
+    "drift": True,
+    "retrain": True,
+    "export": {"sign_key"},
+}
 FITTED_ON = ("train.parquet", "valid.parquet")  # the second steers early stopping and the choice of the model
 
 
 def export(project: Project) -> dict[str, Any]:
-    """Writes bundle/. Raises RefusedError when ONNX and torch disagree."""
+    """Writes bundle/, signed where a key is set. Raises RefusedError when ONNX and torch disagree, CallError for a file
+    that is no key."""
     params = project.params
+    sign_key = signing_key(project)
     metrics = json.loads((project.reports / "metrics.json").read_text(encoding="utf-8"))
     validation = json.loads((project.reports / "validation.json").read_text(encoding="utf-8"))
     split = json.loads((project.split / "split.json").read_text(encoding="utf-8"))
@@ -42,7 +55,7 @@ def export(project: Project) -> dict[str, Any]:
     item_ids = interactions.all_items.ids[: parts.num_items]
     facts = {
         "model": name,
-        "params": params.model_dump(mode="json", by_alias=True, exclude={"serve", "ask", "gate", "drift", "retrain"}),
+        "params": params.model_dump(mode="json", by_alias=True, exclude=NOT_OF_THE_MODEL),
         "metrics": metrics["models"][name],
         "baselines": {n: figures for n, figures in metrics["models"].items() if n != name},
         "validation": validation,
@@ -82,8 +95,19 @@ def export(project: Project) -> dict[str, Any]:
         opset=params.export.opset,
         max_links=params.export.max_links,
         check=lambda bundle: check_parity(parts, bundle, sample, k=50, remove_seen=remove_seen),
+        sign_key=sign_key,
     )
     return {"release": release, "model": name}
+
+
+def signing_key(project: Project) -> Path | None:
+    """The file of the private key that RECOPS_SIGN_KEY, else `export.sign_key` names. Raises CallError for another."""
+    named = os.environ.get("RECOPS_SIGN_KEY") or project.params.export.sign_key
+    if not named:
+        return None
+    path = project.root / Path(named).expanduser()
+    signing.load_private(path)  # now, and not after the fit
+    return path
 
 
 def newest(split: Mapping[str, Any], *parts: str) -> str | None:

@@ -128,9 +128,22 @@ class Project:
         return os.environ.get("RECOPS_STORE") or self.params.serve.store or f"sqlite:///{self.state / 'store.sqlite'}"
 
     @property
+    def keys_file(self) -> Path:
+        """Digests of the keys that the service takes; missing where none was ever made."""
+        return self.state / "keys.json"
+
+    @property
     def bin(self) -> Path:
         """Holds a link to the `recops` that last worked here, so that `dvc repro` finds it without activation."""
         return self.state / "bin"
+
+    @property
+    def tls(self) -> tuple[Path, Path] | None:
+        """Files of the certificate and its private key that the service answers HTTPS with; None: HTTP."""
+        serve = self.params.serve
+        if serve.tls_cert is None or serve.tls_key is None:
+            return None
+        return self.root / Path(serve.tls_cert).expanduser(), self.root / Path(serve.tls_key).expanduser()
 
     def environment(self) -> dict[str, str]:
         """The environment for Prefect, DVC and BentoML: state inside the project, no telemetry, this Python first."""

@@ -14,8 +14,12 @@ from recops.errors import RefusedError
 from recops.release.releases import rollback
 from recops.stages.project import Project
 
-# `recops serve`, gone as soon as the run that asks it is: a kill must not leave a service behind.
-SERVE = "from recops.serving.parent import follow_parent; follow_parent(); from recops.cli import main; main()"
+# Gone as soon as the run that asks it is: a kill must not leave a service behind.
+SERVE = (
+    "import sys; from pathlib import Path; from recops.serving.parent import follow_parent; follow_parent(); "
+    "from recops.stages.project import Project; from recops.stages.serve import serve_for_a_look; "
+    "serve_for_a_look(Project(Path(sys.argv[1])), int(sys.argv[2]))"
+)
 
 
 def smoke_test(project: Project, timeout_s: float = 60.0) -> dict[str, Any]:
@@ -26,7 +30,7 @@ def smoke_test(project: Project, timeout_s: float = 60.0) -> dict[str, Any]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-c", SERVE, "serve", "-C", str(project.root), "--port", str(port)]
+    command = [sys.executable, "-c", SERVE, str(project.root), str(port)]
     logs = project.state / "logs"
     logs.mkdir(exist_ok=True)
     with (logs / "smoke.log").open("w") as log:

@@ -11,7 +11,6 @@ from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
 from recops.errors import CallError
-from recops.store.user_hash import user_hash as user_hash
 
 HistoryRow = tuple[str, Sequence[str], Sequence[int] | None]  # user_id, item_ids oldest first, timestamps in µs UTC
 Moment = int | str | datetime  # µs since the epoch in UTC, or ISO 8601 text, or a datetime, both with a zone

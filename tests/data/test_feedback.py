@@ -11,7 +11,7 @@ from recops.data.feedback import Erased, Feedback, Told, read_part, relation
 from recops.data.ingest import ingest
 from recops.errors import CallError
 from recops.params import EventKind, IngestParams, Params, SourceParams
-from recops.store.user_hash import user_hash
+from recops.user_hash import user_hash
 
 KEY = "key"
 AT = 1_600_000_000_000_000

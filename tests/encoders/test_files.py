@@ -1,6 +1,8 @@
 """Files that items name: read inside of the source's folder alone, fetched from allowed hosts alone."""
 
 import os
+import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from recops.encoders.content.files import FileOptions, ItemFiles
+from recops.encoders.content.files import FileOptions, ItemFiles, is_public
 from recops.encoders.content.item_encoder import UnreadableError
 
 
@@ -145,3 +147,125 @@ def test_addresses_that_are_not_fetched(reference: str, reason: str) -> None:
 def test_a_fetched_file_has_the_same_limit(address: str) -> None:
     with pytest.raises(UnreadableError, match=r"^larger than max_bytes$"):
         files(None, hosts=["127.0.0.1"], max_bytes=6).read(f"{address}/a.png")
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("8.8.8.8", True),
+        ("2606:4700::1111", True),
+        ("127.0.0.1", False),
+        ("0.0.0.0", False),
+        ("10.1.2.3", False),
+        ("172.16.0.1", False),
+        ("192.168.1.1", False),
+        ("100.64.0.1", False),
+        ("169.254.169.254", False),
+        ("224.0.0.1", False),
+        ("255.255.255.255", False),
+        ("::1", False),
+        ("::", False),
+        ("fe80::1%eth0", False),
+        ("fc00::1", False),
+        ("ff02::1", False),
+        ("::ffff:127.0.0.1", False),
+        ("::ffff:8.8.8.8", True),
+        ("2002:7f00:1::", False),  # 6to4 of 127.0.0.1
+        ("64:ff9b::7f00:1", False),  # NAT64 of 127.0.0.1
+        ("64:ff9b::808:808", True),
+        ("a name", False),
+    ],
+)
+def test_which_addresses_are_of_the_public_internet(address: str, public: bool) -> None:
+    assert is_public(address) is public
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """What names lead to, in place of a name server."""
+    known: dict[str, list[str]] = {}
+    look_up = socket.getaddrinfo
+
+    def answered(host: str, port: int, *arguments: Any, **options: Any) -> list[Any]:
+        if host not in known:
+            return look_up(host, port, *arguments, **options)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in known[host]]
+
+    monkeypatch.setattr(socket, "getaddrinfo", answered)
+    return known
+
+
+def test_a_name_that_leads_into_a_private_network_is_not_fetched(address: str, names: dict[str, list[str]]) -> None:
+    """The server is there and would answer; one private address among public ones is enough to stay away."""
+    port = address.rpartition(":")[2]
+    url = f"http://images.example:{port}/a.png"
+    for leads_to in (["127.0.0.1"], ["203.0.113.1", "127.0.0.1"], ["10.0.0.1"], ["169.254.169.254"]):
+        names["images.example"] = leads_to
+        with pytest.raises(UnreadableError, match=r"^an address of a private network$"):
+            files(None, hosts=["images.example"], timeout_s=2).read(url)
+    # The operator may name the address too: then it is meant.
+    names["images.example"] = ["127.0.0.1"]
+    assert files(None, hosts=["images.example", "127.0.0.1"]).read(url) == b"picture"
+
+
+def test_what_was_looked_up_is_what_is_connected_to(
+    address: str, names: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that leads to a public address when it is checked and to this machine when it is used."""
+    connected: list[tuple[str, int]] = []
+
+    def connect(place: tuple[str, int], *_: Any) -> socket.socket:
+        connected.append(place)
+        names["images.example"] = ["127.0.0.1"]
+        raise OSError("nobody there")
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    names["images.example"] = ["8.8.8.8", "8.8.4.4"]
+    with pytest.raises(UnreadableError, match=r"^cannot be fetched$"):
+        files(None, hosts=["images.example"]).read("http://images.example/a.png")
+    assert connected == [("8.8.8.8", 80), ("8.8.4.4", 80)]
+
+
+def test_a_redirect_to_a_private_address_is_not_followed(address: str, names: dict[str, list[str]]) -> None:
+    """From a host that is allowed, meant by its address too, to another that is allowed and leads home."""
+    port = address.rpartition(":")[2]
+    names["localhost"] = ["127.0.0.2"]  # where /far leads
+    with pytest.raises(UnreadableError, match=r"^an address of a private network$"):
+        files(None, hosts=["127.0.0.1", "localhost"]).read(f"http://127.0.0.1:{port}/far")
+
+
+def test_the_proxy_of_the_environment_is_not_asked(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert files(None, hosts=["127.0.0.1"]).read(f"{address}/a.png") == b"picture"
+
+
+def test_over_tls_the_certificate_is_of_the_name(names: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str | None] = []
+
+    def wrap(self: ssl.SSLContext, sock: socket.socket, *_: Any, server_hostname: str | None = None, **__: Any) -> None:
+        asked.append(server_hostname)
+        sock.close()
+        raise ssl.SSLError("far enough")
+
+    monkeypatch.setattr(ssl.SSLContext, "wrap_socket", wrap)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        names["images.example"] = ["127.0.0.1"]
+        url = f"https://images.example:{listening.getsockname()[1]}/a.png"
+        with pytest.raises(UnreadableError, match=r"^cannot be fetched$"):
+            files(None, hosts=["images.example", "127.0.0.1"]).read(url)
+    assert asked == ["images.example"]
+
+
+def test_a_link_that_takes_the_files_place_is_not_read(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look at the path and the reading."""
+    opened = os.open
+
+    def swapped(path: Any, flags: int, *more: Any) -> int:
+        (source / "pictures" / "a.png").unlink()
+        (source / "pictures" / "a.png").symlink_to(source.parent / "secret")
+        return opened(path, flags, *more)
+
+    monkeypatch.setattr(os, "open", swapped)
+    with pytest.raises(UnreadableError, match=r"^not readable$"):
+        files(source).read("pictures/a.png")

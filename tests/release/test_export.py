@@ -15,6 +15,7 @@ from recops.errors import RefusedError
 from recops.protocols import ServingParts
 from recops.release.export import cut_links, export_bundle, torch_scorer
 from recops.release.parity import check_parity, compare_lists, measure_parity
+from recops.signing import make_keys
 from tests.release.small_bundles import facts, items
 
 NUM_ITEMS, WIDTH = 8, 6
@@ -258,3 +259,15 @@ def test_members_lie_in_their_folders_and_their_weights_are_whole(tmp_path):
     batch = histories(3, 4)
     scorer = torch_scorer(cut_links(both, 2), fallback)
     np.testing.assert_allclose(bundle.scorer.scores(batch), scorer.scores(batch), atol=1e-5)
+
+
+def test_a_bundle_is_signed_where_a_key_is_given(tmp_path):
+    public = make_keys(tmp_path / "key.pem")
+    popular = ServingParts(item_scores=np.zeros(NUM_ITEMS + 1, np.float32))
+    release = export(tmp_path / "b", popular, check=lambda bundle: {}, sign_key=tmp_path / "key.pem")
+    assert load_bundle(tmp_path / "b", key=public).id == release
+    signature = (tmp_path / "b" / "manifest.sig").read_bytes()
+    assert export(tmp_path / "c", popular, check=lambda bundle: {}, sign_key=tmp_path / "key.pem") == release
+    assert (tmp_path / "c" / "manifest.sig").read_bytes() == signature  # the same bytes for the same key
+    assert export(tmp_path / "b", popular, check=lambda bundle: {}) == release
+    assert not (tmp_path / "b" / "manifest.sig").exists()

@@ -15,10 +15,12 @@ from recops.bundle import (
     load_bundle,
     read_pointer,
     release_folder,
+    sign_manifest,
     verify,
 )
 from recops.errors import BundleError, CallError, RefusedError
 from recops.release.releases import find_release, list_releases, point_to, promote, read_record, rollback, trace
+from recops.signing import make_keys
 from recops.store import open_store
 
 ROWS = [("u1", ["a", "b"], [1, 2]), ("u2", ["c"], None)]
@@ -298,3 +300,18 @@ def test_killed_at_any_step_the_pointer_names_a_whole_release(tmp_path, popular)
             assert store.num_histories(bundle_id(new)) == len(ROWS)
         shutil.rmtree(folder)
     assert set(served) == ids
+
+
+def test_a_signature_goes_with_the_release_also_when_it_comes_later(tmp_path, popular, put):
+    bundle, private = popular(3, 2, 1), tmp_path / "key.pem"
+    public = make_keys(private)
+    release = put(bundle)
+    served = release_folder(tmp_path / "releases", release)
+    with pytest.raises(BundleError, match="missing"):
+        verify(served, public)
+    sign_manifest(bundle, private)
+    assert put(bundle) == release
+    verify(served, public)
+    other = popular(1, 2, 3)
+    sign_manifest(other, private)
+    verify(release_folder(tmp_path / "releases", put(other)), public)

@@ -133,7 +133,7 @@ class Client:
 
     def at_once(self, requests: list[tuple[str, str, dict[str, Any]]]) -> list[httpx.Response]:
         async def send() -> list[httpx.Response]:
-            async with httpx.AsyncClient(transport=self.transport, base_url="http://service") as client:
+            async with httpx.AsyncClient(transport=self.transport, base_url="http://127.0.0.1") as client:
                 return await asyncio.gather(*(client.request(m, p, **options) for m, p, options in requests))
 
         return asyncio.run(send())

@@ -198,7 +198,7 @@ def test_our_own_mistake_is_a_500_without_details(connect):
         raise RuntimeError("a secret")
 
     state = State(Settings())
-    app = Guard(Endpoint(Operation("GET", "/broken", "", broken), state), state.settings, probes=())
+    app = Guard(Endpoint(Operation("GET", "/broken", "", broken), state), state, probes=())
     answer = connect(app).get("/broken")
     check_problem(answer, 500)
     assert "secret" not in answer.text

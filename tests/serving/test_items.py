@@ -2,14 +2,17 @@
 
 import asyncio
 import json
+import socket
 import sqlite3
 import threading
 import time
 
 import httpx
+import numpy as np
 import pytest
 
 from recops.encoders.attributes import Attributes
+from recops.encoders.content.files import FileOptions, ItemFiles
 from recops.errors import CallError
 from recops.serving.online_items import OnlineItems
 from recops.serving.state import State
@@ -279,7 +282,7 @@ def test_calls_that_wait_for_an_encoder_keep_no_other_from_the_store(serve, monk
     monkeypatch.setattr(served.state, "apply_items", lambda: applied.append(apply()))
 
     async def waves() -> list[httpx.Response]:
-        async with httpx.AsyncClient(transport=served.client.transport, base_url="http://service") as client:
+        async with httpx.AsyncClient(transport=served.client.transport, base_url="http://127.0.0.1") as client:
             each = [{"json": {"items": [{**NEW, "item_id": f"n{n}"}]}} for n in range(41)]
             first = await asyncio.gather(*(client.post("/items", **told) for told in each[:40]))
             return first + await asyncio.gather(*(client.post("/items", **told) for told in each[40:]))
@@ -316,3 +319,44 @@ def test_what_was_told_is_in_the_next_release_too(serve) -> None:
     assert again.state.release.id != served.state.release.id
     again.state.poll()
     assert "new" in again.ids(history=["a"])
+
+
+def test_what_a_call_names_is_read_in_the_folder_alone(serve, monkeypatch, tmp_path) -> None:
+    """Items told over HTTP name files and addresses: nothing is opened but what lies below the source's folder."""
+    (tmp_path / "secret").write_bytes(b"secret")
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "a.png").write_bytes(b"picture")
+    (source / "link").symlink_to(tmp_path / "secret")
+    read: list[bytes] = []
+    files = ItemFiles(FileOptions(hosts=["localhost"]), source)
+
+    def encode(self, contents):
+        read.extend(contents)
+        return np.ones((len(contents), 2), np.float32), [None] * len(contents)
+
+    monkeypatch.setattr(Attributes, "content", lambda self, item: files.read(item["image"]))
+    monkeypatch.setattr(Attributes, "encode_contents", encode)
+    served = serve(content=True)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(0.2)
+        port = listening.getsockname()[1]
+        hostile = [
+            "../secret",
+            str(tmp_path / "secret"),
+            "link",
+            "..",
+            "/etc/passwd",
+            "a.png/../../secret",
+            "~/.ssh/id",
+        ]
+        hostile += [f"file://{tmp_path}/secret", "file:///etc/passwd", "gopher://localhost/", "data:text/plain,secret"]
+        hostile += [
+            f"http://{host}:{port}/a" for host in ("127.0.0.1", "localhost", "[::1]", "2130706433", "0x7f000001")
+        ]
+        told = [{"item_id": f"n{n}", "image": image} for n, image in enumerate(hostile)]
+        answer = served.post("/items", items=[*told, {"item_id": "fine", "image": "a.png"}])
+        with pytest.raises(TimeoutError):
+            listening.accept()
+    assert read == [b"picture"]
+    assert {item["item_id"] for item in answer["not_recommendable"]} == {item["item_id"] for item in told}

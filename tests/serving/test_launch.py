@@ -7,7 +7,9 @@ import pytest
 
 from recops.errors import CallError
 from recops.serving import launch
+from recops.serving.keys import add_key, revoke_key
 from recops.serving.settings import Settings, read_settings
+from recops.signing import make_keys
 
 
 class Started(Exception):
@@ -61,7 +63,7 @@ def test_a_taken_port_is_an_error_that_says_so(started, monkeypatch):
 
 
 def test_other_addresses_need_keys(started):
-    with pytest.raises(CallError, match="RECOPS_API_KEYS"):
+    with pytest.raises(CallError, match=r"recops keys add.*RECOPS_API_KEYS"):
         call(host="0.0.0.0")
     assert not started
     with pytest.raises(Started):
@@ -78,3 +80,43 @@ def test_settings_that_are_wrong_are_named(text):
 
 def test_empty_settings_count_as_not_set():
     assert read_settings({"RECOPS_RELEASES": "", "RECOPS_API_KEYS": " , "}) == Settings()
+
+
+def test_a_file_of_keys_lets_the_service_leave_this_machine(started, tmp_path):
+    file = tmp_path / "keys.json"
+    environment = {"RECOPS_KEYS_FILE": str(file)}
+    with pytest.raises(CallError, match=f"{file}: no such file of keys"):
+        call(host="0.0.0.0", environment=environment)
+    add_key(file, "shop", "read")
+    with pytest.raises(Started):
+        call(host="0.0.0.0", environment=environment)
+    assert read_settings(started["environment"]).keys_file == file
+    revoke_key(file, "shop")
+    started.clear()
+    with pytest.raises(CallError, match="holds no keys"):
+        call(environment=environment)
+    assert not started
+
+
+def test_a_certificate_is_handed_on_and_must_be_there(started, tmp_path, capsys):
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    cert.touch()
+    with pytest.raises(CallError, match=rf"{key}: no such file \(serve.tls_cert, serve.tls_key\)"):
+        call(tls=(cert, key))
+    key.touch()
+    with pytest.raises(Started):
+        call(tls=(cert, key))
+    assert started["command"][-4:] == ["--ssl-certfile", str(cert), "--ssl-keyfile", str(key)]
+    assert capsys.readouterr().out.startswith("recops: https://")
+
+
+def test_a_key_to_verify_with_is_looked_at_before_the_start(started, tmp_path):
+    (tmp_path / "none.pem").write_text("none")
+    with pytest.raises(CallError, match="not an ed25519 public key"):
+        call(environment={"RECOPS_VERIFY_KEY": str(tmp_path / "none.pem")})
+    assert not started
+    public = make_keys(tmp_path / "key.pem")
+    with pytest.raises(Started):
+        call(environment={"RECOPS_VERIFY_KEY": str(public), "RECOPS_GRACE_S": "0"})
+    settings = read_settings(started["environment"])
+    assert (settings.verify_key, settings.grace_s) == (public, 0.0)

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -21,13 +22,16 @@ pytestmark = pytest.mark.process
 
 START = (
     "import os, sys; from pathlib import Path; from recops.serving.launch import serve; "
-    "serve(Path(sys.argv[1]), None, sys.argv[2], '127.0.0.1', int(sys.argv[3]), int(sys.argv[4]), dict(os.environ))"
+    "releases, store, port, workers, *tls = sys.argv[1:]; tls = tuple(map(Path, tls)) or None; "
+    "serve(Path(releases), None, store, '127.0.0.1', int(port), int(workers), dict(os.environ), tls)"
 )
 NOT_IN_THE_SERVICE = {"torch", "prefect", "dvc", "great_expectations", "pandas", "polars", "pyarrow", "duckdb", "typer"}
 
 
 class Server:
     """`recops serve` over a folder of two releases, the first promoted, with a store that knows user `u1`."""
+
+    tls: tuple[Path, ...] = ()  # files of a certificate and its key
 
     def __init__(
         self, root: Path, make_bundle, workers: int = 1, store_url: str | None = None, **environment: str
@@ -44,7 +48,7 @@ class Server:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        self.environment = {**os.environ, "BENTOML_HOME": str(root / "bentoml"), **environment}
+        self.environment = {**os.environ, "BENTOML_HOME": str(root / "bentoml"), "RECOPS_GRACE_S": "0", **environment}
         self.log = root / "log"
         self.start()
 
@@ -58,12 +62,14 @@ class Server:
         write_pointer(self.releases, Pointer(release), expected=expected)
 
     def start(self) -> None:
-        arguments = [str(self.releases), self.store_url, str(self.port), str(self.workers)]
+        arguments = [str(self.releases), self.store_url, str(self.port), str(self.workers), *map(str, self.tls)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", START, *arguments], env=self.environment, stdout=log, stderr=log
             )
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=20, trust_env=False)
+        trusted = ssl.create_default_context(cafile=str(self.tls[0])) if self.tls else False
+        url = f"http{'s' * bool(self.tls)}://127.0.0.1:{self.port}"
+        self.client = httpx.Client(base_url=url, timeout=20, trust_env=False, verify=trusted)
         for _ in range(600):
             try:
                 if self.client.get("/readyz").status_code == 200:
@@ -136,7 +142,8 @@ def test_questions_hold_their_constraints_whichever_worker_answers(server):
 
 def test_a_question_whose_asker_has_gone_keeps_nobody_waiting(server):
     body = b'{"question": "something of x"}'
-    head = f"POST /ask HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    lines = ("POST /ask HTTP/1.1", "Host: localhost", "Content-Type: application/json", f"Content-Length: {len(body)}")
+    head = "\r\n".join((*lines, "", ""))
     for _ in range(20):
         with socket.create_connection(("127.0.0.1", server.port), timeout=20) as gone:
             gone.sendall(head.encode() + body)
@@ -235,25 +242,6 @@ def test_a_new_item_is_recommended_by_every_worker_and_survives_a_kill(tmp_path,
     store.close()
     server.start()
     assert server.fresh("/release")["online_items"] == 2
-    assert server.stop() == 0
-
-
-def test_above_the_limit_calls_are_turned_away(tmp_path, make_bundle):
-    server = Server(tmp_path, make_bundle, RECOPS_MAX_CONCURRENCY="2")
-    statuses = []
-
-    def call() -> None:
-        body = {"requests": [{"user_id": "u1", "k": 1000}] * 256}
-        answer = httpx.post(f"{server.client.base_url}/recommend/batch", json=body, timeout=20, trust_env=False)
-        statuses.append((answer.status_code, answer.headers.get("retry-after")))
-
-    callers = [threading.Thread(target=call) for _ in range(12)]
-    for caller in callers:
-        caller.start()
-    for caller in callers:
-        caller.join()
-    assert set(statuses) == {(200, None), (429, "1")}
-    assert server.client.get("/readyz").status_code == 200
     assert server.stop() == 0
 
 

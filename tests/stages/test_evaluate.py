@@ -10,7 +10,9 @@ import pytest
 from recops.bundle import load_bundle
 from recops.data.interactions import read_interactions
 from recops.data.split import split_events
+from recops.errors import CallError
 from recops.evaluation.judging import read_judging
+from recops.signing import make_keys
 from recops.stages.evaluate import evaluate
 from recops.stages.export import export
 from recops.stages.project import Project
@@ -86,11 +88,19 @@ def test_the_figures_of_the_manifest_are_those_of_the_bundle(project: Project) -
     assert bundle.manifest["fitted_until"] == bundle.manifest["evaluated_until"] and not bundle.manifest["refit"]
 
 
-def test_what_is_released_knows_everything_and_tells_the_figures_of_what_was_evaluated(project: Project) -> None:
+def test_what_is_released_knows_everything_and_tells_the_figures_of_what_was_evaluated(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     train(project)
     figures = evaluate(project)["models"]
+    public = make_keys(project.root / "key.pem")
+    monkeypatch.setenv("RECOPS_SIGN_KEY", "key.pem")
     export(project)
-    bundle = load_bundle(project.bundle)
+    bundle = load_bundle(project.bundle, key=public)
+    assert "sign_key" not in bundle.manifest["params"]["export"]  # whose file lies where is no part of a release
+    monkeypatch.setenv("RECOPS_SIGN_KEY", "missing.pem")
+    with pytest.raises(CallError, match=r"missing\.pem"):
+        export(project)
     assert bundle.manifest["metrics"] == figures["item_knn"] and bundle.manifest["refit"]
     events = pl.read_parquet(project.tables / "events.parquet")
     assert bundle.items["item_id"] == sorted(events["item_id"].unique())

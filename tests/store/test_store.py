@@ -12,7 +12,8 @@ from contextlib import closing
 import pytest
 
 from recops.errors import CallError
-from recops.store import Known, open_store, user_hash
+from recops.store import Known, open_store
+from recops.user_hash import user_hash
 from recops.store.migrations import MIGRATIONS
 from recops.store.sql import micros
 

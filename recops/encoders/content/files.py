@@ -3,16 +3,19 @@
 In: a path relative to the source's folder, or an address. Out: its bytes, or UnreadableError with a reason to count;
 and the base of the encoders of such files.
 Nothing outside of the folder is read, whatever links say, nor anything but ordinary files; an address is fetched only
-from hosts that the settings name, and redirects do not lead away from them.
+from hosts that the settings name, redirects do not lead away from them, and a name that leads to this machine or its
+network is not followed there.
 """
 
 import os
+import socket
 import stat
 import urllib.error
 import urllib.request
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
-from http.client import HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import IO, Any, ClassVar
 from urllib.parse import urljoin, urlsplit
@@ -25,6 +28,7 @@ from recops.errors import CallError
 from recops.protocols import Item
 
 MAX_REDIRECTS = 3
+NAT64 = int(IPv6Address("64:ff9b::")) >> 32
 
 
 class FileOptions(Options):
@@ -34,7 +38,11 @@ class FileOptions(Options):
     file: str | None = Field(
         None, description="path for items that name none; {item_id} stands for the id: posters/{item_id}.jpg"
     )
-    hosts: list[str] = Field([], description="hosts that addresses are fetched from; empty: nothing is fetched")
+    hosts: list[str] = Field(
+        [],
+        description="hosts that addresses are fetched from; empty: nothing is fetched. What leads into a private "
+        "network is fetched only where its IP address stands here too",
+    )
     max_bytes: int = Field(20_000_000, ge=1, description="larger files are not read")
     timeout_s: float = Field(10.0, gt=0)
     harmless: ClassVar[frozenset[str]] = frozenset({"folder", "file", "hosts", "max_bytes", "timeout_s"})
@@ -63,8 +71,8 @@ class ItemFiles:
             path = (self.folder / reference).resolve()
             if not path.is_relative_to(self.folder):
                 raise UnreadableError("outside of the source's folder")
-            # A pipe would wait for ever where it was opened to read.
-            with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            # A pipe would wait for ever where it was opened to read; a link may have taken the file's place just now.
+            with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb") as file:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                     raise UnreadableError("not a file")
                 return self._limited(file)
@@ -89,8 +97,10 @@ class ItemFiles:
         for _ in range(MAX_REDIRECTS + 1):
             _check_address(address, self.options.hosts)
             try:
-                with open_without_redirects(urllib.request.Request(address), self.options.timeout_s) as answer:
+                with _open_public(address, self.options.hosts, self.options.timeout_s) as answer:
                     return self._limited(answer)
+            except UnreadableError:
+                raise
             except urllib.error.HTTPError as error:
                 if error.code not in (301, 302, 303, 307, 308) or not (target := error.headers.get("Location")):
                     raise UnreadableError(f"answered {error.code}") from None
@@ -143,6 +153,59 @@ def _check_address(address: str, hosts: Collection[str]) -> None:
         raise UnreadableError("neither http nor https")
     if host not in {allowed.lower() for allowed in hosts}:
         raise UnreadableError("a host that is not allowed")
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is one of the public internet, whatever way it writes one that is not."""
+    try:
+        found = ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    meant: list[IPv4Address | IPv6Address | None] = [found]
+    if isinstance(found, IPv6Address):
+        # Addresses of version 4 in ones of version 6: mapped, 6to4, Teredo, and behind the prefix of NAT64.
+        meant += [found.ipv4_mapped, found.sixtofour, *(found.teredo or ())]
+        meant += [IPv4Address(int(found) & 0xFFFFFFFF)] if int(found) >> 32 == NAT64 else []
+    return all(one.is_global and not one.is_multicast for one in meant if one is not None)
+
+
+def _open_public(address: str, hosts: Collection[str], timeout_s: float) -> Any:
+    """The answer to a GET, from a server of the public internet or one whose IP address `hosts` names. Without the
+    proxy of the environment, which would look the name up itself. Raises UnreadableError, HTTPError and OSError."""
+
+    def connect(
+        place: tuple[str, int], timeout: float | None = None, source_address: tuple[str, int] | None = None
+    ) -> socket.socket:
+        # What was looked up is what is connected to: a second look could be answered otherwise.
+        found = [entry[4][0] for entry in socket.getaddrinfo(*place, type=socket.SOCK_STREAM)]
+        if not all(is_public(str(ip)) or str(ip) in hosts for ip in found):
+            raise UnreadableError("an address of a private network")
+        for ip in found[:-1]:
+            try:
+                return socket.create_connection((str(ip), place[1]), timeout, source_address)
+            except OSError:
+                continue  # the next may answer
+        return socket.create_connection((str(found[-1]), place[1]), timeout, source_address)
+
+    def connecting(kind: type[HTTPConnection]) -> Any:
+        def made(*arguments: Any, **options: Any) -> HTTPConnection:
+            connection = kind(*arguments, **options)
+            # Where http.client keeps how it connects; TLS goes on top of it with the host's name.
+            connection._create_connection = connect  # type: ignore[attr-defined]
+            return connection
+
+        return made
+
+    class Plain(urllib.request.HTTPHandler):
+        def http_open(self, request: urllib.request.Request) -> Any:
+            return self.do_open(connecting(HTTPConnection), request)
+
+    class Secure(urllib.request.HTTPSHandler):
+        def https_open(self, request: urllib.request.Request) -> Any:
+            return self.do_open(connecting(HTTPSConnection), request)
+
+    no_proxy = urllib.request.ProxyHandler({})
+    return urllib.request.build_opener(no_proxy, Plain, Secure, _NoRedirects).open(address, timeout=timeout_s)
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

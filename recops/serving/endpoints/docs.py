@@ -8,6 +8,9 @@ from starlette.responses import HTMLResponse, Response
 from recops.serving.openapi import describe, page
 from recops.serving.operation import Call, Operation
 
+# The page's own style, and nothing else from anywhere.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+
 
 @cache
 def _description() -> dict[str, Any]:
@@ -21,7 +24,7 @@ def as_json(call: Call) -> dict[str, Any]:
 
 
 def as_page(call: Call) -> Response:
-    return HTMLResponse(page(_description()))
+    return HTMLResponse(page(_description()), headers={"content-security-policy": POLICY})
 
 
 OPERATIONS = (

@@ -97,6 +97,6 @@ OPERATIONS = (
             rejected=array(obj(index="integer", reason="string")),
             request_id="string",
         ),
-        is_write=True,
+        role="write",
     ),
 )

@@ -1,8 +1,10 @@
-"""GET /livez (the process answers) and GET /readyz (a release is loaded and has passed its warm-up call)."""
+"""GET /livez (the process answers) and GET /readyz (a release is loaded and has passed its warm-up call, and nobody has
+told the process to end)."""
 
 from typing import Any
 
 from recops.serving.operation import Call, Operation
+from recops.serving.problems import Problem
 from recops.serving.schemas import obj
 
 
@@ -11,7 +13,10 @@ def live(call: Call) -> dict[str, Any]:
 
 
 def ready(call: Call) -> dict[str, Any]:
-    return {"ready": True, "release": call.release.id}
+    release = call.release
+    if call.state.is_draining:
+        raise Problem(503, "this process has been told to end", headers={"Retry-After": "5"})
+    return {"ready": True, "release": release.id}
 
 
 OPERATIONS = (
@@ -19,7 +24,7 @@ OPERATIONS = (
     Operation(
         "GET",
         "/readyz",
-        "200 once a release is loaded and warmed up, 503 before",
+        "200 once a release is loaded and warmed up; 503 before, and when told to end",
         ready,
         answer=obj(ready="boolean", release="string"),
         is_probe=True,

@@ -59,6 +59,6 @@ OPERATIONS = (
             release="string",
             request_id="string",
         ),
-        is_write=True,
+        role="write",
     ),
 )

@@ -101,6 +101,7 @@ OPERATIONS = (
         "What is held about a user: events told, newest first, and how much lies elsewhere",
         handle,
         parameters=Held,
+        role="admin",
         answer=obj(
             user_id="string",
             events=array(EVENT),
@@ -121,6 +122,6 @@ OPERATIONS = (
         erase,
         parameters=UserPath,
         answer=obj(erased=obj(events="integer", answers="integer", histories="integer"), request_id="string"),
-        is_write=True,
+        role="admin",
     ),
 )

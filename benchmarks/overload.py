@@ -1,0 +1,150 @@
+"""What the service does with ten times the calls it can take: `python -m benchmarks.overload [--quick]`.
+
+The service of benchmarks/serving.py (100,000 items, one worker) is asked for batches of 8 lists: one at a time, which
+gives its capacity, then at ten times that whether or not answers come (open loop, a connection each), then again one
+at a time. Targets: only 200 and 429, each 429 with Retry-After, every probe 200 within 100 ms, memory at most a tenth
+more, no accepted call longer than the time limit, and the time of a call without load back within five seconds. Prints
+a table and writes results/overload.json.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from benchmarks.report import write_results
+from benchmarks.serving import HISTORY, NUM_ITEMS, ONE_THREAD, K, free_port, make_bundle, processes, server
+
+LISTS, FACTOR, TIMEOUT_S = 8, 10, 2.0
+
+
+@dataclass
+class Seen:
+    """Answers to one kind of call: how many of each status, and seconds to those accepted."""
+
+    statuses: Counter[int] = field(default_factory=Counter)
+    seconds: list[float] = field(default_factory=list)
+    without_retry_after: int = 0
+
+    def percentile_ms(self, share: float) -> float:
+        return float(np.quantile(self.seconds, share)) * 1000
+
+
+async def send(port: int, method: str, path: str, body: bytes, seen: Seen) -> None:
+    """One call on a connection of its own."""
+    start = time.monotonic()
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        answer = await reader.read()
+        writer.close()
+        status = int(answer[9:12])
+    except (OSError, ValueError):
+        seen.statuses[0] += 1  # no answer
+        return
+    seen.statuses[status] += 1
+    if status == 200:
+        seen.seconds.append(time.monotonic() - start)
+    elif b"\r\nretry-after: " not in answer:
+        seen.without_retry_after += 1
+
+
+async def one_at_a_time(port: int, bodies: list[bytes], duration_s: float) -> Seen:
+    seen, until = Seen(), time.monotonic() + duration_s
+    while time.monotonic() < until:
+        await send(port, "POST", "/recommend/batch", random.choice(bodies), seen)
+    return seen
+
+
+async def probe(port: int, halt: asyncio.Event) -> Seen:
+    seen = Seen()
+    while not halt.is_set():
+        await send(port, "GET", "/readyz", b"", seen)
+        await asyncio.sleep(0.1)
+    return seen
+
+
+async def open_loop(port: int, bodies: list[bytes], rate: float, duration_s: float) -> Seen:
+    """Calls at `rate` a second, whatever comes back."""
+    seen, start, calls = Seen(), time.monotonic(), set()
+    for number in range(int(rate * duration_s)):
+        await asyncio.sleep(max(0.0, start + number / rate - time.monotonic()))
+        call = asyncio.create_task(send(port, "POST", "/recommend/batch", random.choice(bodies), seen))
+        calls.add(call)
+        call.add_done_callback(calls.discard)
+    await asyncio.gather(*calls)
+    return seen
+
+
+def rss(pid: int) -> int:
+    return sum(psutil.Process(process).memory_info().rss for process in processes(pid))
+
+
+async def measure(port: int, pid: int, bodies: list[bytes], duration_s: float) -> dict:
+    await one_at_a_time(port, bodies, 2)
+    alone = await one_at_a_time(port, bodies, 5)
+    capacity = len(alone.seconds) / 5
+    memory, halt = rss(pid), asyncio.Event()
+    probing = asyncio.create_task(probe(port, halt))
+    loaded = await open_loop(port, bodies, FACTOR * capacity, duration_s)
+    halt.set()
+    probes = await probing
+    grown = rss(pid) / memory - 1
+    after = await one_at_a_time(port, bodies, 5)
+    return {
+        "capacity_per_s": capacity,
+        "offered_per_s": FACTOR * capacity,
+        "statuses": {str(status): number for status, number in sorted(loaded.statuses.items())},
+        "429_without_retry_after": loaded.without_retry_after,
+        "accepted_per_s": loaded.statuses[200] / duration_s,
+        "alone_p50_ms": alone.percentile_ms(0.5),
+        "alone_p99_ms": alone.percentile_ms(0.99),
+        "accepted_p50_ms": loaded.percentile_ms(0.5),
+        "accepted_p99_ms": loaded.percentile_ms(0.99),
+        "after_p50_ms": after.percentile_ms(0.5),
+        "after_p99_ms": after.percentile_ms(0.99),
+        "probe_statuses": {str(status): number for status, number in sorted(probes.statuses.items())},
+        "probe_p99_ms": probes.percentile_ms(0.99),
+        "memory_growth": grown,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="ten seconds of load instead of thirty")
+    quick = parser.parse_args().quick
+    rng = random.Random(1)
+    names = [f"item-{row:06d}" for row in range(1, NUM_ITEMS + 1)]
+    lists = [[{"history": rng.sample(names, HISTORY), "k": K} for _ in range(LISTS)] for _ in range(100)]
+    bodies = [json.dumps({"requests": some}).encode() for some in lists]
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        make_bundle(root / "bundle")
+        port = free_port()
+        command = ["-m", "bentoml", "serve", "recops.serving.service:RecopsService", "--port", str(port)]
+        settings = {
+            "BENTOML_HOME": str(root / "bentoml"),
+            "BENTOML_DO_NOT_TRACK": "True",
+            "RECOPS_BUNDLE": str(root / "bundle"),
+            "RECOPS_TIMEOUT_S": str(TIMEOUT_S),
+            "RECOPS_GRACE_S": "0",
+        }
+        with server(command, port, "GET /readyz", {**ONE_THREAD, **settings}, root / "log") as pid:
+            numbers = asyncio.run(measure(port, pid, bodies, 10 if quick else 30))
+    for name, value in numbers.items():
+        print(f"{name:<26} {value:.3f}" if isinstance(value, float) else f"{name:<26} {value}")
+    numbers |= {"num_items": NUM_ITEMS, "lists_per_call": LISTS, "timeout_s": TIMEOUT_S}
+    print(f"results: {write_results('overload', numbers, quick)}")
+
+
+if __name__ == "__main__":
+    main()

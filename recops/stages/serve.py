@@ -1,0 +1,74 @@
+"""Serves the promoted release of a project: what params.yaml says of the service, as the environment it reads.
+
+In: a project. Out: this process becomes the server (recops/serving/launch.py). Knows nothing of what it answers.
+"""
+
+import os
+from pathlib import Path
+
+from recops.bundle import read_pointer
+from recops.errors import CallError
+from recops.serving.launch import serve as become_service
+from recops.stages.ask import for_service
+from recops.stages.project import Project
+
+
+def serve(project: Project, host: str | None = None, port: int | None = None, workers: int | None = None) -> int:
+    """The service as `serve` of params.yaml says; `host`, `port` and `workers` win. Raises CallError where nothing is
+    released, and what launch.serve raises."""
+    settings = project.params.serve
+    found = {"RECOPS_KEYS_FILE": project.keys_file if project.keys_file.exists() else None}
+    environment = {
+        **{name: str(path) for name, path in found.items() if path is not None and not os.environ.get(name)},
+        "RECOPS_GRACE_S": str(settings.grace_s),
+        **for_service(project),
+    }
+    return _serve(
+        project,
+        environment,
+        host or settings.host,
+        port or settings.port,
+        workers or settings.workers,
+        tls=project.tls,
+    )
+
+
+def serve_for_a_look(project: Project, port: int) -> int:
+    """The same release on loopback, for whoever is on this machine: without keys, TLS and a time of grace, and with the
+    template for answers. Signatures count as ever."""
+    for name in ("RECOPS_KEYS_FILE", "RECOPS_API_KEYS"):
+        os.environ.pop(name, None)
+    return _serve(project, {"RECOPS_GRACE_S": "0"}, "127.0.0.1", port, 1)
+
+
+def _serve(
+    project: Project,
+    environment: dict[str, str],
+    host: str,
+    port: int,
+    workers: int,
+    tls: tuple[Path, Path] | None = None,
+) -> int:
+    if read_pointer(project.releases) is None:
+        raise CallError(f"{project.releases}: nothing is released yet; run: recops run")
+    settings = project.params.serve
+    if settings.verify_key and not os.environ.get("RECOPS_VERIFY_KEY"):
+        environment["RECOPS_VERIFY_KEY"] = str(project.root / Path(settings.verify_key).expanduser())
+    return become_service(
+        releases=project.releases,
+        bundle=None,
+        store=project.store_url,
+        host=host,
+        port=port,
+        workers=workers,
+        environment={
+            **project.environment(),
+            "RECOPS_SOURCE": str(project.source_folder),
+            "RECOPS_TIMEOUT_S": str(settings.timeout_s),
+            "RECOPS_MAX_CONCURRENCY": str(settings.max_concurrency),
+            "RECOPS_MAX_LAG_S": str(settings.max_lag_s),
+            "RECOPS_MAX_BODY_BYTES": str(settings.max_body_bytes),
+            **environment,
+        },
+        tls=tls,
+    )
