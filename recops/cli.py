@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 Folder = Annotated[Path, typer.Option("-C", help="The project's folder.", metavar="DIR")]
 HERE = Path(".")
+REPEATED = "Repeat the exploration of this answer; without one there is none."
 
 
 def main() -> None:
@@ -109,11 +110,12 @@ def init(
 @app.command(epilog="Example: recops run -C shop")
 def run(folder: Folder = HERE) -> None:
     """The whole thread: ingest to released recommender, as a Prefect flow; what is up to date is not run again."""
+    from recops.serving.ruleset import read_rules
     from recops.stages import pipeline
     from recops.stages.promote import outcome
 
     project = opened(folder)
-    _ = project.params  # a mistake there is told before anything is started
+    read_rules(project.rules_file)  # a mistake there, or in params.yaml, is told before anything is started
     pipeline.prepare(project)
     if pipeline.changed(project) or (result := outcome(project)) is None:
         os.environ.update(project.environment())
@@ -300,23 +302,34 @@ def recommend(
     history: Annotated[str | None, typer.Option(help="Item ids, oldest first, separated by commas.")] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Length of the list.")] = 10,
     explain: Annotated[bool, typer.Option("--explain", help="Say of each item why it stands there.")] = False,
+    request_id: Annotated[str | None, typer.Option(help=REPEATED, metavar="ID")] = None,
 ) -> None:
     """One look at the promoted release, without a server."""
     from recops.serving.local import recommend_once
+    from recops.serving.ruleset import read_rules
 
     if user is None and history is None:
         raise CallError("--user or --history: give one of them")
     project = opened(folder)
     answer = recommend_once(
-        project.releases, project.store_url, user, listed(history), k, explain, project.source_folder
+        project.releases,
+        project.store_url,
+        user,
+        listed(history),
+        k,
+        explain,
+        project.source_folder,
+        read_rules(project.rules_file),
+        request_id,
     )
     columns = ["rank", "item_id", "title", "score"]
     rows = [[i["rank"], i["item_id"], i["title"] or "", f"{i['score']:.4f}"] for i in answer["items"]]
     if explain:
-        from recops.stages.tables import sentence
+        from recops.stages.tables import move, sentence
 
         columns.append("why")
-        rows = [[*row, "\n".join(map(sentence, i["reasons"]))] for row, i in zip(rows, answer["items"], strict=True)]
+        why = ["\n".join(map(sentence, [*i["reasons"], *map(move, i.get("moved", ()))])) for i in answer["items"]]
+        rows = [[*row, reasons] for row, reasons in zip(rows, why, strict=True)]
     print_table(f"release {answer['release'][:12]}, source {answer['source']}", columns, rows)
 
 
@@ -356,10 +369,13 @@ def explain(
     history: Annotated[str | None, typer.Option(help="Item ids, oldest first, separated by commas.")] = None,
     exclude: Annotated[str | None, typer.Option(help="Ids of items that must not be shown.")] = None,
     filters: Annotated[str | None, typer.Option(help="As in POST /recommend.", metavar="JSON")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Length of the list that rules are at work in.")] = 10,
+    request_id: Annotated[str | None, typer.Option(help=REPEATED, metavar="ID")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the account as JSON.")] = False,
 ) -> None:
     """The whole account of one item for one user: rank, score and its parts, history, reasons, rules."""
     from recops.serving.local import explain_once
+    from recops.serving.ruleset import read_rules
 
     if user is None and history is None:
         raise CallError("--user or --history: give one of them")
@@ -374,6 +390,9 @@ def explain(
         listed(exclude),
         filters,
         project.source_folder,
+        read_rules(project.rules_file),
+        k,
+        request_id,
     )
     if as_json:
         console.print_json(data=account)

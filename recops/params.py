@@ -253,6 +253,7 @@ class ServeParams(Group):
     store: str | None = Field(
         None, description="postgresql://HOST/DATABASE instead of a file; RECOPS_STORE takes precedence, for passwords"
     )
+    rules: str | None = Field(None, description="file of rules that hold in every answer, such as rules.yaml")
     grace_s: float = Field(2.0, ge=0, le=20, description="told to end, it answers so long, while /readyz says 503")
     tls_cert: str | None = Field(None, description="file of the certificate and its chain (PEM): HTTPS")
     tls_key: str | None = Field(None, description="file of its private key (PEM)")

@@ -254,10 +254,89 @@ class DriftTest(Protocol):
 
 
 class Rule(Protocol):
-    """`serving/rules/*`: turns request fields into a mask over the catalogue, or reorders a list (later issues)."""
+    """`serving/rules/*`: says what a list may hold, or moves what it holds; class name CamelCase of the file.
 
-    def allowed(self, request: Any, bundle: Any) -> np.ndarray | None:
-        """bool [N+1] of items that may be shown, or None when the rule does not apply to this request."""
+    A rule belongs to one step, and the steps follow one another in the order of STEPS; each step has its own protocol
+    below. `where` says who may give it a value: a field of the request (`request`), of its `filters` (`filters`), the
+    rules file (`file`), or nobody, and then it always holds. `Value` is the type of that value, a field of pydantic
+    with a description; the same value means the same wherever it comes from. `occasion` is an `Occasion` of
+    serving/occasion.py: the release, whose list it is, and when.
+
+    N items and a row 0 that is none; C candidates, best first; K the length of the list.
+    """
+
+    step: ClassVar[str]
+    where: ClassVar[tuple[str, ...]]
+    Value: ClassVar[Any]
+
+
+STEPS = ("filter", "adjust", "order", "place", "explore")
+
+
+class Filter(Rule, Protocol):
+    """Step `filter`: holds in every answer. `is_lasting`: the mask depends on value and release alone."""
+
+    is_lasting: ClassVar[bool]
+
+    def hidden(self, value: Any, occasion: Any) -> np.ndarray | None:
+        """bool [N+1] of items that may not be shown. Only a rule that always holds may give None: it hides nothing."""
+        ...
+
+
+class Adjustment(Rule, Protocol):
+    """Step `adjust`: changes what the list is ordered by. The scores that are shown stay those of the model. Of this
+    step and those after it a value that is 0 or empty asks for nothing."""
+
+    def adjusted(self, value: Any, keys: np.ndarray, occasion: Any) -> np.ndarray:
+        """New keys [N+1], -inf where they were."""
+        ...
+
+
+class Ordering(Rule, Protocol):
+    """Step `order`: looks at what stands in the list already while it is filled."""
+
+    def preference(self, value: Any, rows: np.ndarray, occasion: Any) -> Preference | None:
+        """For one list; `rows` int64 [C] are its candidates. None where the rule has nothing to say."""
+        ...
+
+
+class Preference(Protocol):
+    """What an Ordering says of one list. `closed`: bool [N+1] of items that may not be added any more, kept up to date
+    by `take`; None where all may be. `weighs`: False where `weighed` changes nothing."""
+
+    weighs: bool
+    closed: np.ndarray | None
+
+    def weighed(self, values: np.ndarray) -> np.ndarray:
+        """How good each candidate is as the next one: float64 [C] made of the values of the rules before, which begin
+        with the keys brought to 0..1."""
+        ...
+
+    def take(self, row: int) -> None:
+        """The row is in the list from now on."""
+        ...
+
+
+class Placing(Rule, Protocol):
+    """Step `place`: puts items at ranks, whatever the others say."""
+
+    def places(self, value: Any, occasion: Any) -> dict[int, int]:
+        """Rows by rank, each once; unknown items are left out."""
+        ...
+
+
+class Exploring(Rule, Protocol):
+    """Step `explore`: chance, and how probable what it did was."""
+
+    def num_candidates(self, value: Any) -> int:
+        """How many of the best items may be drawn."""
+        ...
+
+    def explored(
+        self, value: Any, utilities: np.ndarray, num_shown: int, chance: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """For a list of C candidates, best first, whose `utilities` float64 [C] fall: int64 [K] which of them stand at
+        the first K = `num_shown` ranks, and float64 [K] the probability that each stands where it does."""
         ...
 
 

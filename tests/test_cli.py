@@ -9,7 +9,7 @@ import pytest
 from typer.main import get_command
 
 from recops import cli
-from recops.stages.project import Project
+from recops.stages.project import Project, open_project
 
 
 def commands(group: object, before: str = "") -> dict[str, object]:
@@ -35,8 +35,8 @@ SURFACE = {
     "package": "-C",
     "tune": "--budget --model --trials --write -C",
     "serve": "-C --host --port --workers",
-    "recommend": "--explain --history --user -C -k",
-    "explain": "--exclude --filters --history --item --json --user -C",
+    "recommend": "--explain --history --request-id --user -C -k",
+    "explain": "--exclude --filters --history --item --json --request-id --user -C -k",
     "add-items": "FILE -C",
     "ask": "QUESTION --history --json --user -C -k",
     "releases": "-C",
@@ -172,6 +172,28 @@ def test_what_needs_a_release_says_so_before_the_first(call, folder: Path, words
 def test_whoever_is_asked_about_needs_a_user_or_a_history(call, folder: Path, words: tuple[str, ...]) -> None:
     code, _, err = call(*words, "-C", folder)
     assert (code, err) == (2, "error: --user or --history: give one of them\n")
+
+
+@pytest.mark.parametrize(
+    "words", [("recommend", "--user", "a"), ("explain", "--user", "a", "--item", "b"), ("ask", "what?"), ("run",)]
+)
+def test_rules_that_are_wrong_are_told_in_one_line(call, folder: Path, words: tuple[str, ...]) -> None:
+    (folder / "params.yaml").write_text("serve: {rules: rules.yaml}\n")
+    (folder / "rules.yaml").write_text("boost: [{items: [a], factor: 0.5}]\n")
+    code, _, err = call(*words, "-C", folder)
+    assert code == 2
+    assert err.startswith(f"error: {folder / 'rules.yaml'}: boost[0].factor: ")
+    assert err.count("\n") == 1
+
+
+def test_rules_are_those_of_params_else_of_the_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = open_project(folder)
+    (folder / "params.yaml").write_text("")
+    assert project.rules_file is None
+    monkeypatch.setenv("RECOPS_RULES", "/elsewhere/rules.json")
+    assert project.rules_file == Path("/elsewhere/rules.json")
+    (folder / "params.yaml").write_text("serve: {rules: rules.yaml}\n")
+    assert project.rules_file == project.root / "rules.yaml"
 
 
 @pytest.mark.parametrize("name", ["missing.csv", "."])

@@ -30,6 +30,8 @@ from recops.words import write_words
 
 ITEM_COLUMNS = ("item_id", "title", "categories", "price", "available", "published_at")
 GUESSED = "categories_guessed"  # a column more where some categories were not told but guessed
+ATTRIBUTES = "attributes"  # a column more where some items have any that can be asked for: an object or null for each
+OPTIONAL_COLUMNS = (GUESSED, ATTRIBUTES)
 # The facts a manifest must have beside those that are added here.
 FACTS = ("model", "params", "metrics", "validation", "inputs", "data_watermark", "remove_seen")
 
@@ -127,7 +129,7 @@ def export_bundle(
             _write_json(temporary / files.USERS, {"user_id": list(users)})
         _write_json(
             temporary / files.ITEMS,
-            {column: list(items[column]) for column in (*ITEM_COLUMNS, GUESSED) if column in items},
+            {column: list(items[column]) for column in (*ITEM_COLUMNS, *OPTIONAL_COLUMNS) if column in items},
         )
         if texts is not None:
             rows = zip(items["title"], texts, items["categories"], strict=True)
@@ -152,7 +154,9 @@ def export_bundle(
 
 def _check_inputs(parts: ServingParts, items: dict[str, list], fallback: np.ndarray, facts: dict[str, Any]) -> None:
     ids = items["item_id"]
-    assert set(items) - {GUESSED} == set(ITEM_COLUMNS), f"items need the columns {ITEM_COLUMNS}, found {sorted(items)}"
+    assert set(items) - set(OPTIONAL_COLUMNS) == set(ITEM_COLUMNS), (
+        f"items need the columns {ITEM_COLUMNS}, found {sorted(items)}"
+    )
     assert {len(values) for values in items.values()} == {len(ids)}, "the columns of items differ in length"
     # Those that only content knows begin anew, after those trained on.
     num_falls = sum(a >= b for a, b in itertools.pairwise(ids))

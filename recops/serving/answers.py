@@ -12,7 +12,7 @@ from typing import Any
 from recops.serving import counters
 from recops.store import Store
 
-LOGGED = ("item_id", "rank", "score")  # of each item shown
+LOGGED = ("item_id", "rank", "score")  # of each item shown; and its propensity, 1 where no chance was at work
 
 logger = logging.getLogger("recops.serving")
 
@@ -56,9 +56,13 @@ class AnswerLog:
 
     def _write(self, batch: list[dict[str, Any]]) -> None:
         try:
-            self.store.log_answers({**a, "items": [{k: i[k] for k in LOGGED} for i in a["items"]]} for a in batch)
+            self.store.log_answers({**a, "items": [_logged(i) for i in a["items"]]} for a in batch)
             counters.ANSWERS.labels("logged").inc(len(batch))
         except Exception:
             # The store may be back for the next batch; the loss is counted and stands in the log.
             logger.exception("%d answers could not be logged", len(batch))
             counters.ANSWERS.labels("lost").inc(len(batch))
+
+
+def _logged(item: dict[str, Any]) -> dict[str, Any]:
+    return {**{name: item[name] for name in LOGGED}, "propensity": item.get("propensity", 1.0)}

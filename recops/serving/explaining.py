@@ -1,7 +1,7 @@
 """The whole account of one item for one user: where it stands and why, to the last part of its score.
 
-In: a Release, a parsed request (whose filters and exclusions count), the stored history of its user, an item id. Out: a
-plain dict. Made from the scores that a list is made from, by the same code.
+In: a Release, a parsed request (whose filters and exclusions count), the stored history of its user, an item id, the
+rules of the service. Out: a plain dict. Made from the scores that a list is made from, by the same code.
 """
 
 from typing import Any
@@ -11,19 +11,30 @@ import numpy as np
 from recops.attribution import Account
 from recops.errors import CallError
 from recops.runtime import Scorer
+from recops.serving.listing import listed, moved
 from recops.serving.reasons import Reasons
 from recops.serving.release import Release
 from recops.serving.requests import Recommend, Similar
-from recops.serving.retrieval import Stored, hidden, person, similar
+from recops.serving.retrieval import Stored, occasion_of, person, similar
+from recops.serving.ruleset import NO_RULES, Rules
 
 NUM_NEAREST = 5
 
 
-def explain(release: Release, request: Recommend, stored: Stored | None, item_id: str) -> dict[str, Any]:
+def explain(
+    release: Release,
+    request: Recommend,
+    stored: Stored | None,
+    item_id: str,
+    rules: Rules = NO_RULES,
+    request_id: str | None = None,
+) -> dict[str, Any]:
     """Entries of the account:
 
     `rank` among what may be shown (None for an item that may not), `rank_before_rules` among all; `score`;
-    `removed_by`: `seen`, `disliked`, or the fields of rules that take the item away; `source` as a list has it.
+    `removed_by`: `seen`, `disliked`, or the fields of rules that take the item away; `moved`: the rules that gave it
+    another rank, in their order, with its rank `from` before and `to` after each; chance is left out without the
+    `request_id` of an answer. `source` as a list has it.
     `parts`: for each model its name, its `raw` score, the same `calibrated`, its `weight` and what that `adds` (all but
     the name None where it cannot say), `by_content` the raw score that its content alone gives the item, and the
     `content_share` of the score (1: a model of content, or an item never trained on; 0: content had no part in it;
@@ -40,24 +51,27 @@ def explain(release: Release, request: Recommend, stored: Stored | None, item_id
         )
     someone = person(release, request, stored)
     account = Account(release.bundle.scorer, someone.asked)
-    masks = hidden(release, request, someone, stored)
+    occasion = occasion_of(release, someone, stored)
+    masks = rules.hidden(request, occasion)
     removed_by = [name for name, mask in masks.items() if mask[row]]
     shown = account.scores.copy()
     for mask in masks.values():
         shown[mask] = -np.inf
     reasons = Reasons(release, account, np.array([row]))
-    alike = similar(release, Similar.model_construct(item_id=item_id, k=NUM_NEAREST))
+    movers = rules.moving(request)
+    alike = similar(release, Similar.model_construct(item_id=item_id, k=NUM_NEAREST), rules)
     assert alike is not None
     return {
         "item_id": item_id,
         "title": release.titles[row - 1],
         "release": release.id,
         "source": someone.source,
-        "rank": None if removed_by else _rank(shown, row),
+        "rank": None if removed_by else listed(shown, request.k, movers, occasion, request_id).rank(row),
         "rank_before_rules": _rank(account.scores, row),
         "num_shown": int(np.isfinite(shown).sum()),
         "score": _shown(release, account.scores[row]),
         "removed_by": removed_by,
+        "moved": [] if removed_by else moved(shown, request.k, movers, occasion, request_id, [row])[0],
         "parts": (parts := _parts(release, account, row) if account.is_answered else []),
         "content_share": _content_share(parts),
         "reranker": _added(account, row),

@@ -18,6 +18,7 @@ from recops.serving.problems import Problem
 from recops.serving.release import Release
 from recops.serving.requests import Ask, Recommend, parse
 from recops.serving.retrieval import Stored, recommend
+from recops.serving.ruleset import NO_RULES, Rules
 from recops.serving.state import load_release, stored_of
 from recops.store import open_store
 
@@ -30,15 +31,18 @@ def recommend_once(
     k: int,
     explained: bool = False,
     source: Path | None = None,
+    rules: Rules = NO_RULES,
+    request_id: str | None = None,
 ) -> dict[str, Any]:
     """`items`, `source` and `release`, as POST /recommend gives them; nothing is logged. The folder `source` holds the
-    files that items name.
+    files that items name. Chance is at work only as in the answer `request_id`.
 
     Raises RefusedError before the first promotion and BundleError for a release that does not load.
     """
     with _opened(releases, store_url, source, user_id) as (release, stored):
         request = Recommend.model_construct(user_id=user_id, history=history, k=k, explain=explained)
-        return {**recommend(release, request, stored), "release": release.id}
+        found = recommend(release, request, stored, rules, request_id)
+        return {"items": found["items"], "source": found["source"], "release": release.id}
 
 
 def explain_once(
@@ -50,12 +54,16 @@ def explain_once(
     exclude: list[str],
     filters: str | None,
     source: Path | None = None,
+    rules: Rules = NO_RULES,
+    k: int = 10,
+    request_id: str | None = None,
 ) -> dict[str, Any]:
-    """`serving.explaining.explain` of the promoted release; `filters` are the JSON of POST /recommend.
+    """`serving.explaining.explain` of the promoted release; `filters` are the JSON of POST /recommend,
+    `k` the length of the list that orderings fill.
 
     Raises CallError for wrong filters, an item that is not known, or a user without a history, and as `recommend_once`.
     """
-    asked: dict[str, Any] = {"user_id": user_id, "history": history, "exclude": exclude}
+    asked: dict[str, Any] = {"user_id": user_id, "history": history, "exclude": exclude, "k": k}
     try:
         asked["filters"] = None if filters is None else json.loads(filters)
         request = parse(Recommend, json_bytes(asked))
@@ -68,7 +76,7 @@ def explain_once(
             raise CallError(f"--history: {unknown[0]!r} is not in the catalogue of the served release")
         if user_id is not None and stored is None and not history and not release.user_row(user_id):
             raise CallError(f"user {user_id!r}: not known to the served release; --history names items instead")
-        return explain(release, request, stored, item_id)
+        return explain(release, request, stored, item_id, rules, request_id)
 
 
 def ask_once(
@@ -80,6 +88,7 @@ def ask_once(
     k: int,
     model: LanguageModel | None = None,
     source: Path | None = None,
+    rules: Rules = NO_RULES,
 ) -> dict[str, Any]:
     """`answer`, `items`, `understood` and `release`, as POST /ask gives them; nothing is logged.
 
@@ -90,7 +99,7 @@ def ask_once(
     except Problem as problem:
         raise CallError(f"{problem.field}: {problem.message}") from None
     with _opened(releases, store_url, source, user_id) as (release, stored):
-        return {**told(ask(release, request, stored, model)), "release": release.id}
+        return {**told(ask(release, request, stored, model, rules=rules)), "release": release.id}
 
 
 @contextmanager

@@ -19,9 +19,11 @@ from recops.errors import BundleError
 from recops.plugins import load
 from recops.protocols import Encoder
 from recops.runtime import Scorer
+from recops.serving.attributes import Attributes
 from recops.serving.erased import ErasedUsers
 
 NO_TIME = np.iinfo(np.int64).min
+ATTRIBUTES = "attributes"  # a column of the bundle's items only where some have any
 
 
 def epoch_us(value: str | int) -> int:
@@ -109,6 +111,7 @@ class Release:
         self.remove_seen = bool(bundle.manifest.get("remove_seen", True))
         try:
             self.columns = Columns.of(bundle.items)
+            self.attributes = Attributes(bundle.items.get(ATTRIBUTES) or [None] * bundle.num_items)
         except (ValueError, TypeError, KeyError) as error:
             raise BundleError(f"{bundle.folder}: items are not usable: {error}") from None
         scorer = bundle.scorer
@@ -173,8 +176,10 @@ class Release:
             return self
         scorer = bundle.scorer.with_items(vectors, bundle.content) if new else bundle.scorer
         assert scorer.num_items == bundle.num_items + len(new), "no model of the release knows content"
-        items = {}
-        for column, values in bundle.items.items():
+        items, told = {}, dict(bundle.items)
+        if any(item.get(ATTRIBUTES) for item in (*changed.values(), *new)):
+            told.setdefault(ATTRIBUTES, [None] * bundle.num_items)
+        for column, values in told.items():
             items[column] = [*values, *(item.get(column) for item in new)]
             for row, item in changed.items():
                 if column in item:

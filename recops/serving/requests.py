@@ -1,6 +1,6 @@
 """What calls send: one class a body, and the reading of bytes into it. A mistake becomes a 400 that names the field.
 
-Fields of rules (exclude, filters) come from the rules' own files.
+Fields of rules (exclude, filters, diversity) come from the rules' own files.
 """
 
 import json
@@ -26,14 +26,9 @@ from pydantic_core import PydanticCustomError
 from recops import plugins
 from recops.serving.fields import EPOCH, Attribute, ItemId, LongText, Moment, Strict, Text, UserId, moment
 from recops.serving.problems import Problem
+from recops.serving.ruleset import fields
 
 M = TypeVar("M", bound=Strict)
-
-RULES = {name: plugins.load("serving.rules", name)() for name in plugins.names("serving.rules")}
-
-
-def _rule_fields(where: str) -> dict[str, Any]:
-    return {name: (rule.Value | None, None) for name, rule in RULES.items() if rule.where == where}
 
 
 def without_spaces(value: str) -> str:
@@ -76,21 +71,13 @@ class Who(Strict):
         return [item_id for item_id, _ in events], [time for _, time in events]
 
 
-Filters = create_model("Filters", __base__=Strict, **_rule_fields("filters"))
+Filters = create_model("Filters", __base__=Strict, **fields("filters"))
 
 
-class Recommend(create_model("RuleFields", __base__=Who, **_rule_fields("request"))):  # type: ignore[misc]
+class Recommend(create_model("RuleFields", __base__=Who, **fields("request"))):  # type: ignore[misc]
     k: int = Field(10, ge=1, le=1000, description="Length of the list.")
     filters: Filters | None = None
-    diversity: float = Field(0.0, ge=0, le=1, description="0; other values are not available in this release.")
     explain: bool = Field(False, description="Add to each item the reasons why it stands there.")
-
-    @field_validator("diversity")
-    @classmethod
-    def _is_available(cls, value: float) -> float:
-        if value:
-            raise PydanticCustomError("unavailable", "reordering for diversity is not available in this release")
-        return value
 
 
 class RecommendBatch(Strict):
@@ -101,9 +88,10 @@ class Score(Who):
     item_ids: list[ItemId] = Field(min_length=1, max_length=10_000)
 
 
-class Similar(Strict):
+class Similar(create_model("FilterFields", __base__=Strict, **fields("request", moves=False))):  # type: ignore[misc]
     item_id: ItemId
     k: int = Field(10, ge=1, le=1000, description="Length of the list.")
+    filters: Filters | None = None
 
 
 MAX_QUESTION = 2000  # characters

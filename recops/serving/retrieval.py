@@ -1,24 +1,27 @@
 """From a request to a list: whose history, what may be shown, the best k. Runs in the event loop; touches no files.
 
-In: a Release, a parsed request and the stored history of its user. Out: plain dicts. `source` says what a list was
-made from: `model` (a user the release knows, with the call's history added), `cold-start` (the call's history alone,
-or without any what the release knows of the user's attributes)
-or `fallback` (nothing usable: most popular, or what a model that needs no history says).
+In: a Release, a parsed request, the stored history of its user and the rules of the service. Out: plain dicts.
+`source` says what a list was made from: `model` (a user the release knows, with the call's history added), `cold-start`
+(the call's history alone, or without any what the release knows of the user's attributes) or `fallback` (nothing
+usable: most popular, or what a model that needs no history says).
 """
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from recops.attribution import Account
 from recops.histories import Histories
+from recops.serving.listing import best, listed, moved
+from recops.serving.occasion import Occasion
 from recops.serving.reasons import Reasons
 from recops.serving.release import Release
-from recops.serving.requests import RULES, Recommend, Score, Similar, Who
-from recops.topk import top_k
+from recops.serving.requests import Recommend, Score, Similar, Who
+from recops.serving.ruleset import NO_RULES, Rules
 
 
 @dataclass(frozen=True)
@@ -70,52 +73,58 @@ def person(release: Release, who: Who, stored: Stored | None) -> Person:
     return Person(asked, "model" if is_known else "cold-start" if kept or scorer.needs_history else "fallback")
 
 
-def recommend(release: Release, request: Recommend, stored: Stored | None) -> dict[str, Any]:
-    """`items`, best first (fewer than k where the catalogue or the rules leave fewer), and `source`."""
+def occasion_of(release: Release, someone: Person, stored: Stored | None) -> Occasion:
+    """What the rules are told of a list for `someone`."""
+    return Occasion(release, someone.history, tuple(stored.refused) if stored is not None else ())
+
+
+def recommend(
+    release: Release,
+    request: Recommend,
+    stored: Stored | None,
+    rules: Rules = NO_RULES,
+    request_id: str | None = None,
+) -> dict[str, Any]:
+    """`items`, best first (fewer than k where the catalogue or the rules leave fewer), and `source`.
+
+    `propensities`: how probable it was that each item stands at its rank, None where no chance is at work. Without a
+    `request_id`, which decides what chance does, there is none.
+    """
     someone = person(release, request, stored)
     account = Account(release.bundle.scorer, someone.asked) if request.explain else None
     scores = release.bundle.scorer.scores(someone.asked)[0] if account is None else account.scores.copy()
-    for is_hidden in hidden(release, request, someone, stored).values():
+    occasion = occasion_of(release, someone, stored)
+    for is_hidden in rules.hidden(request, occasion).values():
         scores[is_hidden] = -np.inf
-    items = ranked(release, scores, request.k)
+    movers, propensities = rules.moving(request), None
+    if movers:
+        found = listed(scores, request.k, movers, occasion, request_id)
+        rows, propensities = found.rows, found.propensities
+    else:
+        rows = best(scores, request.k)
+    items = shown(release, rows, scores)
     if (ratings := release.bundle.scorer.ratings) is not None:
         # Clipped only here, so that what lies above the scale keeps its order.
-        shown = ratings.clipped(np.array([item["score"] for item in items], np.float32)).tolist()
-        items = [{**item, "score": value} for item, value in zip(items, shown, strict=True)]
+        clipped = ratings.clipped(scores[rows]).tolist()
+        items = [{**item, "score": value} for item, value in zip(items, clipped, strict=True)]
     if account is not None:
-        found = Reasons(release, account, release.bundle.rows([item["item_id"] for item in items]))
-        items = [{**item, "reasons": found.of(place)} for place, item in enumerate(items)]
-    return {"items": items, "source": someone.source}
+        reasons = Reasons(release, account, rows)
+        items = [{**item, "reasons": reasons.of(place)} for place, item in enumerate(items)]
+        moves = moved(scores, request.k, movers, occasion, request_id, rows.tolist())
+        items = [{**item, "moved": moves_of} if moves_of else item for item, moves_of in zip(items, moves, strict=True)]
+    return {
+        "items": items,
+        "source": someone.source,
+        "propensities": None if propensities is None else propensities.tolist(),
+    }
 
 
-def hidden(release: Release, request: Recommend, someone: Person, stored: Stored | None) -> dict[str, np.ndarray]:
-    """Items that are not shown, bool [N+1], by what keeps them away: `seen`, `disliked`, or the field of a rule."""
-    found = {}
-    if release.remove_seen:
-        found["seen"] = _mask(release, someone.history)
-    if stored is not None:
-        found["disliked"] = _mask(release, release.bundle.rows(stored.refused))
-    for name, rule in RULES.items():
-        allowed = rule.allowed(request, release)
-        if allowed is not None:
-            found[name if rule.where == "request" else f"{rule.where}.{name}"] = ~allowed
-    return found
-
-
-def _mask(release: Release, rows: np.ndarray) -> np.ndarray:
-    mask = np.zeros(release.bundle.num_items + 1, bool)
-    mask[rows] = True
-    return mask
-
-
-def ranked(release: Release, scores: np.ndarray, k: int) -> list[dict[str, Any]]:
-    """The best k as answers show them; items scored -inf are left out."""
-    rows_BK, best_BK = top_k(scores[None], min(k, release.bundle.num_items))
+def shown(release: Release, rows: np.ndarray, scores: np.ndarray) -> list[dict[str, Any]]:
+    """A list as answers show it."""
     ids, titles = release.ids, release.titles
     return [
         {"item_id": ids[row - 1], "rank": rank, "score": score, "title": titles[row - 1]}
-        for rank, (row, score) in enumerate(zip(rows_BK[0].tolist(), best_BK[0].tolist(), strict=True), start=1)
-        if row
+        for rank, (row, score) in enumerate(zip(rows.tolist(), scores.take(rows).tolist(), strict=True), start=1)
     ]
 
 
@@ -133,38 +142,58 @@ def score(release: Release, request: Score, stored: Stored | None) -> dict[str, 
     return {"scores": scores, "source": someone.source}
 
 
-def similar(release: Release, request: Similar) -> dict[str, Any] | None:
-    """Items nearest to one item, without itself; None for an unknown item.
+def similar(release: Release, request: Similar, rules: Rules = NO_RULES) -> dict[str, Any] | None:
+    """Items nearest to one item that may be shown, without itself; None for an unknown item.
 
     `source` says by what: `links` (of what was chosen together, else of content; scores are shares of the strongest),
-    `vectors` (cosine of item vectors) or `categories` (Jaccard). An item without neighbours gets the next of these that
-    has any, or an empty list.
+    `vectors` (cosine of item vectors) or `categories` (Jaccard). Where the filters leave no neighbour the next of these
+    that has any is taken, or the list is empty.
     """
     row = release.row_of.get(request.item_id)
     if row is None:
         return None
-    scores = np.full(release.bundle.num_items + 1, -np.inf, np.float32)
-    source = "categories"
-    kinds = (release.bundle.scorer.link_shares(np.array([row]), of_content=kind) for kind in (False, True))
-    if (links := next((found[0] for found in kinds if found is not None and found.any()), None)) is not None:
-        scores[links != 0] = links[links != 0]
-        source = "links"
-    elif release.item_vectors is not None and release.item_vectors[row].any():
-        scores = release.item_vectors @ release.item_vectors[row]
-        scores /= release.vector_norms * release.vector_norms[row]
-        source = "vectors"
-    else:
-        _category_overlap(release, row, scores)
-    scores[[0, row]] = -np.inf
-    return {"items": ranked(release, scores, request.k), "source": source}
+    is_hidden = np.zeros(release.bundle.num_items + 1, bool)
+    is_hidden[[0, row]] = True
+    for mask in rules.hidden(request, Occasion(release)).values():
+        is_hidden |= mask
+    for source, near in NEARNESS:
+        if (found := near(release, row)) is not None:
+            scores = np.where(is_hidden, -np.inf, found)
+            if len(rows := best(scores, request.k)):
+                return {"items": shown(release, rows, scores), "source": source}
+    return {"items": [], "source": "categories"}
 
 
-def _category_overlap(release: Release, row: int, scores: np.ndarray) -> None:
+def _by_links(release: Release, row: int, of_content: bool = False) -> np.ndarray | None:
+    links = release.bundle.scorer.link_shares(np.array([row]), of_content=of_content)
+    return None if links is None else np.where(links[0] != 0, links[0], -np.inf).astype(np.float32)
+
+
+def _by_vectors(release: Release, row: int) -> np.ndarray | None:
+    if release.item_vectors is None or not release.item_vectors[row].any():
+        return None
+    scores = release.item_vectors @ release.item_vectors[row]
+    scores /= release.vector_norms * release.vector_norms[row]
+    return scores
+
+
+def _by_categories(release: Release, row: int) -> np.ndarray | None:
     columns = release.columns
     own = [columns.rows_by_category[c] for c in dict.fromkeys(release.bundle.items["categories"][row - 1] or ())]
     if not own:
-        return
+        return None
+    scores = np.full(release.bundle.num_items + 1, -np.inf, np.float32)
     shared = np.bincount(np.concatenate(own), minlength=len(scores))
     found = np.flatnonzero(shared)
     union = columns.num_categories[found] + len(own) - shared[found]
     scores[found] = shared[found] / union
+    return scores
+
+
+# By what items are near to each other, the first that says anything.
+NEARNESS = (
+    ("links", _by_links),
+    ("links", partial(_by_links, of_content=True)),
+    ("vectors", _by_vectors),
+    ("categories", _by_categories),
+)

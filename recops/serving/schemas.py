@@ -37,9 +37,14 @@ def item(reasons: bool = False) -> Schema:
     }
     if not reasons:
         return obj(**fields)
-    return obj(("reasons",), **fields, reasons=array({"anyOf": list(REASONS)}))
+    return obj(("reasons", "moved"), **fields, reasons=array({"anyOf": list(REASONS)}), moved=MOVED)
 
 
+RANK = {"type": "integer", "minimum": 1}
+MOVED = {
+    **array(obj(rule="string", **{"from": RANK, "to": RANK})),
+    "description": "The rules that gave the item another rank, in their order; left out where none did.",
+}
 SHARE = {"type": "number", "exclusiveMinimum": 0, "maximum": 1, "description": "Of what speaks for the item."}
 
 

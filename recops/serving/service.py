@@ -5,6 +5,7 @@ The app sits where BentoML puts middleware and answers every path itself: BentoM
 """
 
 import os
+import sys
 from pathlib import Path
 
 # Before numpy is imported: one thread a worker unless told otherwise, so that workers do not fight for cores.
@@ -22,13 +23,18 @@ if bentoml.server_context.worker_index is None:
 else:
     parent.follow_parent()
 
+from recops.errors import CallError
 from recops.serving import counters, drain
 from recops.serving.app import build_app
 from recops.serving.guard import Receive, Scope, Send
 from recops.serving.settings import read_settings
 from recops.serving.state import State
 
-SETTINGS = read_settings()
+try:
+    SETTINGS = read_settings()
+except CallError as mistake:  # `recops serve` has read them before; a Bento starts here
+    print(f"recops: {mistake}", file=sys.stderr)
+    sys.exit(mistake.exit_code)
 STATE = State(SETTINGS)
 APP = build_app(STATE)
 

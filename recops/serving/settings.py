@@ -8,15 +8,17 @@ from pathlib import Path
 
 from recops.errors import CallError
 from recops.serving.assistant.language_model import LanguageModel
+from recops.serving.ruleset import NO_RULES, Rules, read_rules
 
 
 @dataclass(frozen=True)
 class Settings:
     """`releases`: folder with the pointer; `bundle`: the release to start with; `store`: URL of the store, None: no
-    user histories, no events, no log of answers and no new items. `source`: folder of the files that items name. `keys` (KEY or
-    ROLE:KEY) empty and no `keys_file`: the service answers on loopback only. `verify_key`: file of a public key, only
-    bundles signed for it are served. `grace_s`: told to end, the service answers so long. `tenant`: whose the service
-    is; no other tenant's key is let in. `max_clock_skew_s`: how far ahead of our clock an event may lie. `ask_url`: an OpenAI-compatible server that phrases answers to questions.
+    user histories, no events, no log of answers and no new items. `source`: folder of the files that items name.
+    `keys` (KEY or ROLE:KEY) empty and no `keys_file`: the service answers on loopback only. `verify_key`: file of a
+    public key, only bundles signed for it are served. `grace_s`: told to end, the service answers so long. `tenant`:
+    whose the service is; no other tenant's key is let in. `max_clock_skew_s`: how far ahead of our clock an event may
+    lie. `ask_url`: an OpenAI-compatible server that phrases answers to questions. `rules`: what holds in every answer.
 
     Secrets stand in no representation of it, so that none gets into a log."""
 
@@ -44,6 +46,7 @@ class Settings:
     ask_max_tokens: int = 96
     ask_max_concurrency: int = 2
     ask_understands: bool = False
+    rules: Rules = NO_RULES
 
     @cached_property
     def language_model(self) -> LanguageModel | None:
@@ -62,7 +65,8 @@ class Settings:
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
-    """Settings from `RECOPS_*` variables; empty ones count as not set. Raises CallError naming the variable."""
+    """Settings from `RECOPS_*` variables; empty ones count as not set. Raises CallError naming the variable that is
+    wrong, or file and key of the rules."""
 
     def value(name: str) -> str | None:
         return environment.get(f"RECOPS_{name}") or None
@@ -103,5 +107,6 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         keys_file=path("KEYS_FILE"),
         verify_key=path("VERIFY_KEY"),
         grace_s=number("GRACE_S", 2.0, 0),
+        rules=read_rules(path("RULES")),
         keys=tuple(k.strip() for k in (value("API_KEYS") or "").split(",") if k.strip()),
     )

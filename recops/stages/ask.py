@@ -9,6 +9,7 @@ from recops import language_model
 from recops.errors import CallError
 from recops.params import AskParams
 from recops.serving.local import ask_once
+from recops.serving.ruleset import read_rules
 from recops.serving.settings import read_settings
 from recops.stages.project import Project
 
@@ -41,9 +42,9 @@ def for_service(project: Project) -> dict[str, str]:
 def answer(project: Project, question: str, user_id: str | None, history: list[str] | None, k: int) -> dict[str, Any]:
     """As `serving.local.ask_once`, phrased by the language model of params.yaml."""
     with _language_model(project) as found:
-        model = read_settings(found).language_model
+        model, rules = read_settings(found).language_model, read_rules(project.rules_file)
         return ask_once(
-            project.releases, project.store_url, question, user_id, history, k, model, project.source_folder
+            project.releases, project.store_url, question, user_id, history, k, model, project.source_folder, rules
         )
 
 

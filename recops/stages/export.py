@@ -18,6 +18,7 @@ from recops.monitoring.features import Scoring
 from recops.monitoring.profile import reference_profile
 from recops.release.export import export_bundle, torch_scorer
 from recops.release.parity import check_parity
+from recops.serving.attributes import usable
 from recops.stages.project import Project
 from recops.stages.refit import refit
 from recops.stages.task import for_unknown, read_train
@@ -128,7 +129,8 @@ def someone(interactions: Interactions, num_users: int, seed: int) -> Histories:
 
 def catalogue(project: Project, item_ids: Sequence[str]) -> dict[str, list[Any]]:
     """Columns of the items table for those items, in their order; null where the table has no such item. Where
-    categories were guessed, `categories_guessed` says of which items."""
+    categories were guessed, `categories_guessed` says of which items; `attributes` has those that rules can ask for,
+    where there are any."""
     items = pl.DataFrame({"item_id": item_ids}, schema={"item_id": pl.String}).join(
         pl.read_parquet(project.tables / "items.parquet"), on="item_id", how="left", maintain_order="left"
     )
@@ -146,6 +148,10 @@ def catalogue(project: Project, item_ids: Sequence[str]) -> dict[str, list[Any]]
         guessed = json.loads(guesses.read_text(encoding="utf-8"))
         found["categories"] = [guessed.get(i, own) for i, own in zip(item_ids, found["categories"], strict=True)]
         found["categories_guessed"] = [item_id in guessed for item_id in item_ids]
+    if "attributes" in items.columns:  # a table of an older recops has none
+        own = [None if text is None else usable(json.loads(text)) for text in items["attributes"].to_list()]
+        if any(own):
+            found["attributes"] = own
     return found
 
 

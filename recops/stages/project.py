@@ -41,6 +41,13 @@ class Project:
         return read_params(self.params_file)
 
     @property
+    def rules_file(self) -> Path | None:
+        """The file that `serve.rules` names, else RECOPS_RULES; None where neither does."""
+        if rules := self.params.serve.rules:
+            return self.root / rules
+        return Path(rules) if (rules := os.environ.get("RECOPS_RULES")) else None
+
+    @property
     def expectations(self) -> Path:
         return self.root / "expectations"
 

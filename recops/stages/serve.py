@@ -68,6 +68,7 @@ def _serve(
             "RECOPS_MAX_CONCURRENCY": str(settings.max_concurrency),
             "RECOPS_MAX_LAG_S": str(settings.max_lag_s),
             "RECOPS_MAX_BODY_BYTES": str(settings.max_body_bytes),
+            "RECOPS_RULES": str(project.rules_file or ""),
             **environment,
         },
         tls=tls,

@@ -76,6 +76,7 @@ def account_tables(account: dict[str, Any]) -> list[Table]:
         ["source", account["source"]],
         ["release", account["release"][:12]],
         *([["content share", f"{account['content_share']:.0%}"]] if account["content_share"] is not None else []),
+        *(["moved", sentence(move(one))] for one in account["moved"]),
         *(["why", sentence(reason)] for reason in account["reasons"]),
     ]
     parts = [
@@ -101,6 +102,11 @@ def account_tables(account: dict[str, Any]) -> list[Table]:
         (f"History ({left_out}; the strongest)", ["item_id", "title", "score loses", "share"], history),
         (f"Nearest items by {account['nearest_by']}", ["item_id", "title", "score"], nearest),
     ]
+
+
+def move(moved: dict[str, Any]) -> dict[str, str]:
+    """What a rule did to an item's rank, as a reason."""
+    return {"text": f"Rule {moved['rule']}: from rank {moved['from']} to {moved['to']}"}
 
 
 def sentence(reason: dict[str, Any]) -> str:

@@ -271,3 +271,13 @@ def test_a_bundle_is_signed_where_a_key_is_given(tmp_path):
     assert (tmp_path / "c" / "manifest.sig").read_bytes() == signature  # the same bytes for the same key
     assert export(tmp_path / "b", popular, check=lambda bundle: {}) == release
     assert not (tmp_path / "b" / "manifest.sig").exists()
+
+
+def test_attributes_are_a_column_where_there_are_any(tmp_path):
+    parts = ServingParts(item_scores=np.array([0, 1, 2], np.float32), needs_history=False)
+    given = {"fallback": np.zeros(3, np.float32), "profile": {}, "facts": facts(), "opset": 20, "max_links": 9}
+    export_bundle(parts, tmp_path / "without", items=items("a", "b"), **given)
+    assert "attributes" not in load_bundle(tmp_path / "without").items
+    own = [None, {"seller": "one", "tags": [1, True]}]
+    export_bundle(parts, tmp_path / "with", items={**items("a", "b"), "attributes": own}, **given)
+    assert load_bundle(tmp_path / "with").items["attributes"] == own

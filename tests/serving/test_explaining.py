@@ -41,6 +41,7 @@ def test_the_whole_account(release):
         "num_shown": 4,
         "score": 1.25,
         "removed_by": [],
+        "moved": [],
         "parts": [
             {
                 "model": "item_knn",

@@ -120,3 +120,17 @@ def test_a_key_to_verify_with_is_looked_at_before_the_start(started, tmp_path):
         call(environment={"RECOPS_VERIFY_KEY": str(public), "RECOPS_GRACE_S": "0"})
     settings = read_settings(started["environment"])
     assert (settings.verify_key, settings.grace_s) == (public, 0.0)
+
+
+def test_rules_that_are_wrong_are_named_before_anything_starts(started, tmp_path):
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("available: true\nboost: [{items: [a], factor: 0.5}]\n")
+    with pytest.raises(CallError, match=r"rules\.yaml: boost\[0\]\.factor: "):
+        call(environment={"RECOPS_RULES": str(rules)})
+    with pytest.raises(CallError, match=r"none\.yaml: no such file of rules"):
+        call(environment={"RECOPS_RULES": str(tmp_path / "none.yaml")})
+    assert not started
+    rules.write_text("available: true\n")
+    with pytest.raises(Started):
+        call(environment={"RECOPS_RULES": str(rules)})
+    assert read_settings(started["environment"]).rules.filters == (("available", True),)

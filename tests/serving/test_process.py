@@ -245,6 +245,25 @@ def test_a_new_item_is_recommended_by_every_worker_and_survives_a_kill(tmp_path,
     assert server.stop() == 0
 
 
+def test_rules_hold_in_every_worker_and_wrong_ones_start_nothing(tmp_path, make_bundle):
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("available: true\nexploration: {epsilon: 0.5}\n")
+    server = Server(tmp_path, make_bundle, workers=2, RECOPS_RULES=str(rules))
+    for _ in range(10):
+        body = {"user_id": "nobody", "k": 10}
+        answer = httpx.post(f"{server.client.base_url}/recommend", json=body, timeout=20, trust_env=False).json()
+        assert sorted(item["item_id"] for item in answer["items"]) == ["a", "c", "e", "f"]
+    near = server.client.post("/similar", json={"item_id": "a"}).json()["items"]
+    assert [item["item_id"] for item in near] == ["c"]
+    assert server.stop() == 0
+    rules.write_text("available: 7\n")
+    words = [sys.executable, "-m", "bentoml", "serve", "recops.serving.service:RecopsService"]
+    done = subprocess.run(words, env=server.environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert f"recops: {rules}: available: Input should be a valid boolean (found 7)" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_the_processes_load_nothing_of_training(server, make_bundle):
     encoder = server.add(make_bundle, encoder=True)
     server.point(encoder, server.ids[0])

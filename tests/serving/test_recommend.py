@@ -108,7 +108,7 @@ def test_answers_reach_the_store_within_a_second(served):
     while (logged := served.state.store.answer(answer["request_id"])) is None and time.monotonic() < until:
         time.sleep(0.02)
     assert logged is not None
-    assert logged["items"] == [{"item_id": "b", "rank": 1, "score": 0.5}]
+    assert logged["items"] == [{"item_id": "b", "rank": 1, "score": 0.5, "propensity": 1.0}]
     assert (logged["user_id"], logged["release"], logged["source"]) == ("u1", answer["release"], "model")
 
 

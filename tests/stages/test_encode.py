@@ -295,3 +295,15 @@ def test_guessed_categories_reach_the_catalogue_marked(
     configure(project, encoders=["text"], text=text, guess_categories=True, **named)
     encode(project)
     assert json.loads((project.encoded / "guessed_categories.json").read_text())["f"] in (["red film"], ["x"])
+
+
+def test_attributes_reach_the_catalogue_as_rules_ask_for_them(project: Project) -> None:
+    """Values to ask for are texts, numbers, true and false, and lists of these."""
+    own = [
+        {"seller": "one", "size": 3, "used": False},
+        {"tags": ["new", None, {"a": 1}], "deep": {"er": 1}, "none": None},
+    ]
+    texts = [json.dumps(attributes) for attributes in own] + ["[1]", json.dumps({"long": "x" * 513})]
+    write_items(project, [{"item_id": f"i{n}", "attributes": text} for n, text in enumerate(texts)])
+    assert catalogue(project, ["i1", "i0", "gone"])["attributes"] == [{"tags": ["new"]}, own[0], None]
+    assert "attributes" not in catalogue(project, ["i2", "i3", "gone"])

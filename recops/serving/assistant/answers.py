@@ -5,6 +5,8 @@ In: the wishes, the ranking. Out: a text that names only items of the list. Know
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from recops.serving.assistant.catalogue import Catalogue
 from recops.serving.assistant.fits import title
 from recops.serving.assistant.ranking import allowed
@@ -35,12 +37,15 @@ def asked_for(wishes: Wishes) -> list[str]:
     return [*parts, *wishes.yes_or_no()]
 
 
-def found_text(catalogue: Catalogue, wishes: Wishes, rows: Sequence[int], meets_text: bool = True) -> str:
+def found_text(
+    catalogue: Catalogue, wishes: Wishes, rows: Sequence[int], offered: np.ndarray, meets_text: bool = True
+) -> str:
     """What was found; `rows` are those of the list, best first. No item but these is named. `meets_text`: whether any
-    has to do with the words that were asked for, else that is said."""
+    has to do with the words that were asked for, else that is said. `offered` bool [N+1]: what the service's rules let
+    through; of other items nothing is said."""
     lacking = remarks(catalogue, wishes)
     if not len(rows):
-        return " ".join([*lacking, _nothing(catalogue, wishes)])
+        return " ".join([*lacking, _nothing(catalogue, wishes, offered)])
     names = [f"“{title(catalogue, row)}”" for row in rows[:NAMED]]
     more = len(rows) - len(names)
     listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
@@ -76,13 +81,15 @@ def remarks(catalogue: Catalogue, wishes: Wishes) -> list[str]:
     return [*told, *wishes.notes]
 
 
-def _nothing(catalogue: Catalogue, wishes: Wishes) -> str:
+def _nothing(catalogue: Catalogue, wishes: Wishes, offered: np.ndarray) -> str:
     """Which single constraint keeps everything away, where there is one."""
     asked = asked_for(wishes)
-    if allowed(catalogue, wishes).any():
+    if (allowed(catalogue, wishes) & offered).any():
         return "Everything that fits you have had already, or turned down."
     text = f"Nothing in the catalogue fits all of this: {'; '.join(asked)}." if asked else "Nothing is left to show."
     for name in HARD:
-        if getattr(wishes, name) not in (None, ()) and (num := int(allowed(catalogue, wishes, leave_out=name).sum())):
+        if getattr(wishes, name) in (None, ()):
+            continue
+        if num := int((allowed(catalogue, wishes, leave_out=name) & offered).sum()):
             return f"{text} Without {_IN_WORDS[name]} there {'is one item' if num == 1 else f'are {num} items'}."
     return text

@@ -22,7 +22,8 @@ from recops.serving.assistant.understanding import before_whys, understand
 from recops.serving.assistant.wishes import Wishes
 from recops.serving.release import Release
 from recops.serving.requests import Ask, Recommend
-from recops.serving.retrieval import Stored, hidden, person
+from recops.serving.retrieval import Stored, occasion_of, person
+from recops.serving.ruleset import NO_RULES, OF_FILE, Rules
 
 TEMPLATE = "template"
 logger = logging.getLogger("recops.serving")
@@ -61,6 +62,7 @@ def ask(
     model: LanguageModel | None = None,
     now_us: int | None = None,
     until: float = math.inf,
+    rules: Rules = NO_RULES,
 ) -> Found:
     """`now_us`: what 'this week' is counted from; None: now. The model is asked while nothing is held that others wait
     for; where it fails, is busy, or writes what the check refuses, the template answers. Raises TimeoutError where
@@ -84,7 +86,7 @@ def ask(
             with catalogue.used_for(release, until):
                 wishes = proposals.taken_up(wishes, read, catalogue, request.question)
     with catalogue.used_for(release, until):
-        found = _answered(catalogue, request, stored, wishes, conversation, now_us)
+        found = _answered(catalogue, request, stored, wishes, conversation, now_us, rules)
         if model is None or wishes.why is not None or not found.rows:
             return found
         messages = phrasing.messages(catalogue, wishes, request.question, found.rows)
@@ -121,21 +123,28 @@ def _answered(
     wishes: Wishes,
     conversation: list[tuple[str, list[int]]],
     now_us: int,
+    rules: Rules,
 ) -> Found:
     release = catalogue.release
     history = request.history if request.history is not None else []
     someone = person(release, request.model_copy(update={"history": history}), stored)
     account = Account(release.bundle.scorer, someone.asked)
-    if wishes.why is not None:
+    as_list = Recommend.model_construct(user_id=request.user_id, history=history, k=request.k)
+    masks = rules.hidden(as_list, occasion_of(release, someone, stored))
+    offered = np.ones(release.bundle.num_items + 1, bool)
+    for name, is_hidden in masks.items():
+        if name.startswith(OF_FILE):
+            offered &= ~is_hidden
+    if wishes.why is not None:  # what was shown may well be in the history by now
+        wishes = replace(wishes, why=tuple(row for row in wishes.why if offered[row]))
         return _why(catalogue, wishes, conversation, account, someone.source, now_us)
     mask = allowed(catalogue, wishes)
-    as_list = Recommend.model_construct(user_id=request.user_id, history=history, k=request.k)
-    for is_hidden in hidden(release, as_list, someone, stored).values():
+    for is_hidden in masks.values():
         mask &= ~is_hidden
     ranking = rank(catalogue, wishes, mask, account.scores, min(request.k, wishes.count or request.k))
     reasons = fits.reasons(catalogue, wishes, ranking, account)
     rows = ranking.rows.tolist()
-    text = answers.found_text(catalogue, wishes, rows, fits.meets_text(catalogue, wishes, ranking))
+    text = answers.found_text(catalogue, wishes, rows, offered, fits.meets_text(catalogue, wishes, ranking))
     items, named = _items(release, ranking, reasons), _named(release, wishes)
     return Found(wishes, rows, items, text, someone.source, ranking.retrieved_by, named)
 

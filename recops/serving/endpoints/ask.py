@@ -20,7 +20,8 @@ async def handle(call: Call) -> dict[str, Any]:
 
     def answered() -> Found:
         call.check_deadline()  # other questions may have kept this thread from starting
-        return ask(release, request, stored, call.state.settings.language_model, until=call.deadline)
+        settings = call.state.settings
+        return ask(release, request, stored, settings.language_model, until=call.deadline, rules=settings.rules)
 
     try:
         found = await asyncio.to_thread(answered)

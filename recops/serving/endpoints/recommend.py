@@ -41,7 +41,9 @@ async def handle_batch(call: Call) -> dict[str, Any]:
 
 
 def answer(call: Call, release: Release, request: Recommend, request_id: str) -> dict[str, Any]:
-    found = recommend(release, request, call.state.history(release, request.user_id))
+    found = recommend(
+        release, request, call.state.history(release, request.user_id), call.state.settings.rules, request_id
+    )
     given = {
         "items": found["items"],
         "release": release.id,
@@ -51,7 +53,10 @@ def answer(call: Call, release: Release, request: Recommend, request_id: str) ->
     }
     counters.LISTS.labels(found["source"]).inc()
     if call.state.answers is not None:
-        call.state.answers.add({**given, "time": time_ns() // 1000, "user_id": request.user_id})
+        items = given["items"]
+        if (propensities := found["propensities"]) is not None:
+            items = [{**one, "propensity": p} for one, p in zip(items, propensities, strict=True)]
+        call.state.answers.add({**given, "items": items, "time": time_ns() // 1000, "user_id": request.user_id})
     return given
 
 

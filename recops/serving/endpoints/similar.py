@@ -11,7 +11,7 @@ from recops.serving.schemas import array, item, obj
 
 def handle(call: Call) -> dict[str, Any]:
     release = call.release
-    found = similar(release, call.body)
+    found = similar(release, call.body, call.state.settings.rules)
     if found is None:
         raise Problem(404, "the served release has no such item", field="item_id")
     return {**found, "release": release.id, "request_id": call.request_id}
@@ -21,7 +21,7 @@ OPERATIONS = (
     Operation(
         "POST",
         "/similar",
-        "The items nearest to one item; 404 for an item the release does not know",
+        "The items nearest to one item that the filters let through; 404 for an item the release does not know",
         handle,
         Similar,
         obj(

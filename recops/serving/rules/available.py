@@ -1,15 +1,17 @@
-"""Rule `filters.available`: only items whose `available` is this value. An item where it is unknown is not shown."""
+"""Rule `available`: only items whose `available` is this value. An item where it is unknown is not shown."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
+from recops.serving.occasion import Occasion
+
 
 class Available:
-    where: ClassVar[str] = "filters"
+    step: ClassVar[str] = "filter"
+    where: ClassVar[tuple[str, ...]] = ("filters", "file")
+    is_lasting: ClassVar[bool] = True
     Value = bool
 
-    def allowed(self, request: Any, release: Any) -> np.ndarray | None:
-        if request.filters is None or request.filters.available is None:
-            return None
-        return release.columns.available == int(request.filters.available)
+    def hidden(self, value: bool, occasion: Occasion) -> np.ndarray | None:
+        return occasion.release.columns.available != int(value)

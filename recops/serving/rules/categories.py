@@ -1,21 +1,22 @@
-"""Rule `filters.categories`: only items in any of these categories. An item without categories is not shown."""
+"""Rule `categories`: only items in any of these categories. An item without categories is not shown."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from recops.serving.fields import Text
+from recops.serving.occasion import Occasion
 
 
 class Categories:
-    where: ClassVar[str] = "filters"
+    step: ClassVar[str] = "filter"
+    where: ClassVar[tuple[str, ...]] = ("filters", "file")
+    is_lasting: ClassVar[bool] = True
     Value = Annotated[list[Text], Field(min_length=1, max_length=100, description="Any of these.")]
 
-    def allowed(self, request: Any, release: Any) -> np.ndarray | None:
-        if request.filters is None or request.filters.categories is None:
-            return None
-        mask = np.zeros(release.bundle.num_items + 1, bool)
-        for category in request.filters.categories:
-            mask[release.columns.rows_by_category.get(category, [])] = True
+    def hidden(self, value: list[str], occasion: Occasion) -> np.ndarray | None:
+        mask = np.ones(occasion.release.bundle.num_items + 1, bool)
+        for category in value:
+            mask[occasion.release.columns.rows_by_category.get(category, [])] = False
         return mask

@@ -1,20 +1,19 @@
-"""Rule `exclude`: items the caller names are not shown. Unknown ids are ignored."""
+"""Rule `exclude`: items that are named are not shown. Unknown ids are ignored."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from recops.serving.fields import ItemId
+from recops.serving.occasion import Occasion
 
 
 class Exclude:
-    where: ClassVar[str] = "request"
+    step: ClassVar[str] = "filter"
+    where: ClassVar[tuple[str, ...]] = ("request", "file")
+    is_lasting: ClassVar[bool] = True
     Value = Annotated[list[ItemId], Field(max_length=10_000, description="Item ids that must not be shown.")]
 
-    def allowed(self, request: Any, release: Any) -> np.ndarray | None:
-        if not request.exclude:
-            return None
-        mask = np.ones(release.bundle.num_items + 1, bool)
-        mask[release.bundle.rows(request.exclude)] = False
-        return mask
+    def hidden(self, value: list[str], occasion: Occasion) -> np.ndarray | None:
+        return occasion.having(occasion.release.bundle.rows(value))

@@ -1,11 +1,12 @@
-"""Rule `filters.price`: only items with `min` <= price <= `max`. An item without a price is not shown."""
+"""Rule `price`: only items with `min` <= price <= `max`. An item without a price is not shown."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from recops.serving.fields import Strict
+from recops.serving.occasion import Occasion
 
 
 class PriceRange(Strict):
@@ -22,16 +23,16 @@ class PriceRange(Strict):
 
 
 class Price:
-    where: ClassVar[str] = "filters"
+    step: ClassVar[str] = "filter"
+    where: ClassVar[tuple[str, ...]] = ("filters", "file")
+    is_lasting: ClassVar[bool] = True
     Value = PriceRange
 
-    def allowed(self, request: Any, release: Any) -> np.ndarray | None:
-        if request.filters is None or request.filters.price is None:
-            return None
-        price, limits = release.columns.price, request.filters.price
-        mask = ~np.isnan(price)
-        if limits.min is not None:
-            mask &= price >= limits.min
-        if limits.max is not None:
-            mask &= price <= limits.max
+    def hidden(self, value: PriceRange, occasion: Occasion) -> np.ndarray | None:
+        price = occasion.release.columns.price
+        mask = np.isnan(price)
+        if value.min is not None:
+            mask |= price < value.min
+        if value.max is not None:
+            mask |= price > value.max
         return mask

@@ -1,17 +1,18 @@
-"""Rule `filters.published_after`: only items published later than this moment. An item without a date is not shown."""
+"""Rule `published_after`: only items published later than this moment. An item without a date is not shown."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from recops.serving.fields import Moment
+from recops.serving.occasion import Occasion
 
 
 class PublishedAfter:
-    where: ClassVar[str] = "filters"
+    step: ClassVar[str] = "filter"
+    where: ClassVar[tuple[str, ...]] = ("filters", "file")
+    is_lasting: ClassVar[bool] = True
     Value = Moment
 
-    def allowed(self, request: Any, release: Any) -> np.ndarray | None:
-        if request.filters is None or request.filters.published_after is None:
-            return None
-        return release.columns.published_at > request.filters.published_after
+    def hidden(self, value: int, occasion: Occasion) -> np.ndarray | None:
+        return occasion.release.columns.published_at <= value
