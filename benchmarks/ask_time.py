@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.questions import Asked
-from benchmarks.serving import ONE_THREAD, connect, free_port, server
+from benchmarks.serving.servers import ONE_THREAD, connect, free_port, server
 from recops import bundle, language_model
 from recops.errors import CallError
 from recops.serving.assistant import phrasing

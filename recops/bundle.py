@@ -8,6 +8,7 @@ may hold a signature of the manifest (recops/signing.py). Free of torch.
 import fcntl
 import hashlib
 import json
+import logging
 import os
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -20,10 +21,13 @@ from recops import signing
 from recops.calibration import Fusion
 from recops.errors import BundleError, RefusedError
 from recops.histories import Histories
+from recops.index import EXTRA, Index, is_available, read_index
 from recops.links import Links
 from recops.nearest import Nearness
 from recops.reranking import ItemFacts, Reranker
 from recops.runtime import OnnxNetwork, RatingScale, Scorer
+
+logger = logging.getLogger("recops.bundle")
 
 # 2: several models in one bundle, tables of users, and ratings; 3: with a reranker; 4: with the content of the items;
 # 5: with what encodes items that come later, or with vectors of users beside a network, for those without a history.
@@ -43,6 +47,7 @@ ENCODER_FOLDER = "encoders"  # holds a folder of each encoder, as `recops/encode
 RERANKER_SETTINGS = ("features", "members", "candidates", "remove_seen", "content_window", "trend_days")
 ITEM_FACTS = {f.name: f"rerank_{f.name}.npy" for f in fields(ItemFacts)}
 ITEMS, FALLBACK, PROFILE = "items.json", "fallback.json", "profile.json"
+INDEX = "items.faiss"  # candidates among many items (recops/index.py), asked as the manifest's entry `index` says
 WORDS = "words.sqlite"  # what is searched by words (recops/words.py); bundles made before it was known lack it
 
 
@@ -135,7 +140,8 @@ class Bundle:
     `items` maps the columns item_id, title, categories, price, available, published_at to lists in row order
     (entry 0 is row 1). `fallback` is float32 [N+1]: what is shown to someone nothing is known about. `user_ids` are
     those of the model's table of users, empty where it has none. `content` are the vectors of the items by encoder,
-    float16 [N+1, D]; `scorer.with_items` adds items of which such vectors are given.
+    float16 [N+1, D]; `scorer.with_items` adds items of which such vectors are given. `index` finds candidates among the
+    items that the bundle was made with; None: every item is scored.
     """
 
     folder: Path
@@ -146,6 +152,7 @@ class Bundle:
     fallback: np.ndarray
     user_ids: list[str] = field(default_factory=list)
     content: dict[str, np.ndarray] = field(default_factory=dict)
+    index: Index | None = None
 
     @property
     def encoders(self) -> list[dict[str, Any]]:
@@ -225,6 +232,7 @@ def load_bundle(folder: Path, threads: int = 1, key: Path | None = None) -> Bund
             entry["name"]: np.load(folder / entry["file"], mmap_mode="r", allow_pickle=False)
             for entry in scoring.get(CONTENT, [])
         }
+        index = _index(folder, manifest, scorer)
     except BundleError:
         raise
     except Exception as error:
@@ -249,7 +257,7 @@ def load_bundle(folder: Path, threads: int = 1, key: Path | None = None) -> Bund
         raise BundleError(f"{folder}: cannot score: {error}") from None
     if not np.isfinite(tried[:, 1:]).all():
         raise BundleError(f"{folder}: scores are not finite")
-    return Bundle(folder, sha256_file(folder / MANIFEST), manifest, items, scorer, fallback, user_ids, content)
+    return Bundle(folder, sha256_file(folder / MANIFEST), manifest, items, scorer, fallback, user_ids, content, index)
 
 
 def _json(path: Path) -> Any:
@@ -309,6 +317,18 @@ def _scorer(
         nearness=nearness,
         content=tuple(scoring.get(ENCODERS, ())),
     )
+
+
+def _index(folder: Path, manifest: dict[str, Any], scorer: Scorer) -> Index | None:
+    if INDEX not in manifest["files"]:
+        return None
+    if not is_available():
+        logger.warning("%s: its index needs faiss (%s); every item is scored instead", folder, EXTRA)
+        return None
+    index = read_index(folder / INDEX, manifest["index"])
+    if not scorer.is_product or index.num_items != scorer.num_items:
+        raise BundleError(f"{folder / INDEX}: {index.num_items} items, which are not those of the model")
+    return index
 
 
 def _reranker(folder: Path, settings: dict[str, Any], threads: int) -> Reranker:

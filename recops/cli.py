@@ -333,6 +333,24 @@ def recommend(
     print_table(f"release {answer['release'][:12]}, source {answer['source']}", columns, rows)
 
 
+@app.command("score-all", epilog="Example: recops score-all --out lists.parquet -k 50")
+def score_all(
+    out: Annotated[Path, typer.Option(help="The Parquet file to write: user_id, item_id [], score [], source.")],
+    folder: Folder = HERE,
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Length of each list.")] = 100,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a core.")] = None,
+) -> None:
+    """Write the list of every user the promoted release knows, as POST /recommend gives it.
+
+    A call after a kill goes on with the users that are missing.
+    """
+    from recops.stages.score_all import score_all as score
+
+    found = score(opened(folder), out, k, workers)
+    print(f"Release  {found.release[:12]}")
+    print(f"Wrote    {out}: {found.num_users:,} users ({found.kept:,} scored by an earlier call)")
+
+
 def listed(text: str | None) -> list[str]:
     """Ids between commas."""
     return [part.strip() for part in (text or "").split(",") if part.strip()]

@@ -232,6 +232,11 @@ class ExportParams(Group):
     max_links: int = Field(300, ge=1, description="strongest neighbours kept for each item")
     parity_users: int = Field(1000, ge=0)
     sign_key: str | None = Field(None, description="file of the key that signs the bundle; RECOPS_SIGN_KEY wins")
+    index: Literal["auto", "none", "ivf", "scan", "hnsw"] = Field(
+        "auto", description="how many items are searched (extra ann); auto takes what finds enough, else none"
+    )
+    exact_up_to: int = Field(100_000, ge=0, description="items; so many are all scored, without an index")
+    index_recall: float = Field(0.98, gt=0, le=1, description="of the exact best 50, which an index must find")
 
 
 class GateParams(Group):

@@ -279,7 +279,8 @@ class Filter(Rule, Protocol):
     is_lasting: ClassVar[bool]
 
     def hidden(self, value: Any, occasion: Any) -> np.ndarray | None:
-        """bool [N+1] of items that may not be shown. Only a rule that always holds may give None: it hides nothing."""
+        """Items that may not be shown: bool [N+1], or int64 rows where they are few and named. Only a rule that always
+        holds may give None: it hides nothing."""
         ...
 
 

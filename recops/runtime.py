@@ -22,6 +22,7 @@ from recops.reranking import Reranker
 # item_idx int64 [B, L] and, where the model uses time, age_s int64 [B, L] -> user_vector float32 [B, D]
 Encode = Callable[..., np.ndarray]
 ENCODED_AT_ONCE = 128  # histories
+EVENTS_AT_ONCE = 1600  # of an ONNX network: more leave the cache (32 histories of 50 cost half as much so as 128)
 RANKED_AT_ONCE = 100_000  # items, for one user
 PROJECTED_AT_ONCE = 1024  # items: a projection may compare each with thousands of others
 Project = Callable[[np.ndarray], np.ndarray]  # content float32 [M, C] -> item_vectors float32 [M, D]
@@ -83,6 +84,11 @@ class Scorer:
     def asks_time(self) -> bool:
         """Whether it matters when a request is made, and when its events were."""
         return self.reranker is not None or any(part.uses_time for part in self.parts)
+
+    @property
+    def is_product(self) -> bool:
+        """Whether a score is the product of a user's and an item's vector, and nothing else."""
+        return self.item_vectors is not None and self.rank is self.links is self.item_scores is None
 
     @cached_property
     def linked(self) -> Links | None:
@@ -160,10 +166,15 @@ class Scorer:
         if self.encode is None:
             return None if self.user_table is None else self.user_table[self._table_rows(asked)]
         asked = asked.up_to(self.num_known)
+        if len(asked) == 1 and self.user_table is None:
+            return self._encode(asked)
         # Few at a time, since the attention of a long history is the largest array there is; those of about the same
         # length together, so that little is padding.
-        order = np.argsort([len(history) for history in asked], kind="stable")
-        chunks = [order[i : i + ENCODED_AT_ONCE] for i in range(0, max(len(order), 1), ENCODED_AT_ONCE)]
+        lengths = np.array([len(history) for history in asked], np.int64)
+        order, size = np.argsort(lengths, kind="stable"), ENCODED_AT_ONCE
+        if isinstance(self.encode, OnnxNetwork):
+            size = max(1, min(size, EVENTS_AT_ONCE // max(1, min(self.max_history, lengths.max(initial=1)))))
+        chunks = [order[i : i + size] for i in range(0, max(len(order), 1), size)]
         vectors = np.concatenate([self._encode(asked[chunk]) for chunk in chunks])
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
@@ -347,13 +358,15 @@ class Scorer:
 
     def _own(self, asked: Histories, rows: np.ndarray | None) -> np.ndarray:
         num_rows = self.num_items + 1
-        total = np.zeros((len(asked), num_rows if rows is None else len(rows)), np.float32)
+        # A product alone fills every place; zeroing so many first would cost a tenth of it.
+        make = np.empty if self.is_product and len(asked) else np.zeros
+        total = make((len(asked), num_rows if rows is None else len(rows)), np.float32)
         if self.item_vectors is not None and len(asked):
             vectors = self.item_vectors if rows is None else self.item_vectors[rows]
             users = self.user_vectors(asked)
             assert users is not None, "item_vectors need an encoder or a table of users"
             if self.rank is None:
-                total += users @ vectors.T
+                np.matmul(users, vectors.T, out=total, casting="same_kind")
             else:
                 # A ranker holds a hidden layer for every pair of user and item.
                 for start in range(0, len(vectors), RANKED_AT_ONCE):

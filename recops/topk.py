@@ -1,6 +1,14 @@
-"""The best k of many scores, exactly. Knows nothing about what was scored."""
+"""The best k of many scores, exactly. Knows nothing about what was scored.
+
+Shapes: B batch, D width, N items (row 0 is padding), K list length.
+"""
+
+from collections.abc import Sequence
 
 import numpy as np
+
+TILE, BLOCK = 4096, 4  # items whose products stay in the cache; items that are told apart only where one is good
+COARSE = 16  # maxima of which one is looked at for the bound
 
 
 def widened(scores_BN: np.ndarray, num_items: int) -> np.ndarray:
@@ -46,3 +54,47 @@ def _bound(scores: np.ndarray, k: int) -> float:
     maxima = np.fmax.reduce(scores[: num_blocks * width].reshape(num_blocks, width), axis=1)
     maxima[np.isnan(maxima)] = -np.inf
     return float(np.partition(maxima, num_blocks - k)[num_blocks - k])
+
+
+def largest_products(users_BD: np.ndarray, items_ND: np.ndarray, nums: Sequence[int]) -> list[np.ndarray]:
+    """For each user rows, rising, that hold those of the `nums` largest products, and not many more; row 0 is none of
+    them. Ties at the edge are all there.
+
+    Only the maxima of blocks are kept, while their products are in the cache: cheaper than to write all products and to
+    read them again.
+
+    >>> items = np.array([[0.0], [1.0], [3.0], [2.0]], np.float32)
+    >>> largest_products(np.ones((1, 1), np.float32), items, [2])[0].tolist()
+    [1, 2, 3]
+    """
+    num_rows, num_blocks = len(items_ND), len(items_ND) // BLOCK
+    maxima_BM = np.empty((len(users_BD), num_blocks), np.float32)
+    products = np.empty(len(users_BD) * TILE, np.float32)
+    for start in range(0, num_blocks * BLOCK, TILE):
+        width = min(TILE, num_blocks * BLOCK - start)
+        tile_BT = products[: len(users_BD) * width].reshape(-1, width)
+        np.matmul(users_BD, items_ND[start : start + width].T, out=tile_BT)
+        some = slice(start // BLOCK, (start + width) // BLOCK)
+        # Items of a block lie apart, so that the maximum goes along rows.
+        np.maximum.reduce(tile_BT.reshape(len(users_BD), BLOCK, -1), axis=1, out=maxima_BM[:, some])
+    tail = np.arange(max(num_blocks * BLOCK, 1), num_rows)
+    found = []
+    for maxima, num in zip(maxima_BM, nums, strict=True):
+        blocks = np.flatnonzero(maxima >= _reached_by(maxima, num + 1))
+        tiles = blocks * BLOCK // TILE * TILE
+        apart = np.minimum(TILE, num_blocks * BLOCK - tiles) // BLOCK
+        first = tiles + blocks - tiles // BLOCK
+        rows = np.sort((first[:, None] + apart[:, None] * np.arange(BLOCK)).ravel())
+        found.append(np.concatenate([rows[rows > 0], tail]))
+    return found
+
+
+def _reached_by(maxima: np.ndarray, num: int) -> float:
+    """A bound that at least `num` of the maxima reach; a little lower, since sums in another order differ in the last
+    bits."""
+    if num >= len(maxima):
+        return -np.inf
+    groups = len(maxima) // COARSE
+    coarse = maxima[: groups * COARSE].reshape(COARSE, groups).max(0) if groups >= 2 * num else maxima
+    bound = np.partition(coarse, len(coarse) - num)[len(coarse) - num]
+    return float(bound - 1e-5 * abs(bound) - 1e-12)

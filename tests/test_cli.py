@@ -36,6 +36,7 @@ SURFACE = {
     "tune": "--budget --model --trials --write -C",
     "serve": "-C --host --port --workers",
     "recommend": "--explain --history --request-id --user -C -k",
+    "score-all": "--out --workers -C -k",
     "explain": "--exclude --filters --history --item --json --request-id --user -C -k",
     "add-items": "FILE -C",
     "ask": "QUESTION --history --json --user -C -k",

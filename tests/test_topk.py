@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from recops.topk import top_k
+from recops.topk import largest_products, top_k
 
 
 def sorted_whole(scores: np.ndarray, k: int) -> list[int]:
@@ -50,3 +50,33 @@ def test_top_k_of_a_large_catalogue_with_ties(num_values, k):
 def test_top_k_of_no_users():
     rows_BK, best_BK = top_k(np.zeros((0, 5), np.float32), 3)
     assert rows_BK.shape == best_BK.shape == (0, 3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    num_items=st.sampled_from([1, 7, 8, 9, 100, 4095, 4096, 4097, 9001]),
+    num=st.integers(1, 60),
+    dim=st.integers(1, 3),
+    seed=st.integers(0, 1000),
+)
+def test_the_largest_products_are_among_those_proposed(num_items: int, num: int, dim: int, seed: int) -> None:
+    """With whole numbers, so that there are many ties: all that tie with the last are there."""
+    rng = np.random.default_rng(seed)
+    items = rng.integers(-5, 6, (num_items + 1, dim)).astype(np.float32)
+    items[0] = 0
+    users = rng.integers(-5, 6, (3, dim)).astype(np.float32)
+    nums = [num, 1, num]
+    for user, wanted, rows in zip(users, nums, largest_products(users, items, nums), strict=True):
+        scores = items @ user
+        scores[0] = -np.inf
+        edge = np.sort(scores)[::-1][min(wanted, num_items) - 1]
+        assert set(np.flatnonzero(scores >= edge)) - {0} <= set(rows.tolist())
+        assert (np.diff(rows) > 0).all() and 0 not in rows and rows[-1] <= num_items
+
+
+def test_few_more_than_the_largest_are_proposed() -> None:
+    rng = np.random.default_rng(0)
+    (rows,) = largest_products(
+        rng.standard_normal((1, 8)).astype(np.float32), rng.standard_normal((50_000, 8)).astype(np.float32), [50]
+    )
+    assert 50 <= len(rows) <= 50 * 16

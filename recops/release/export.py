@@ -23,6 +23,7 @@ from recops.data.content import ItemContent
 from recops.errors import RefusedError
 from recops.links import Links
 from recops.protocols import ServingParts
+from recops.release.index_choice import Wanted, choose_index
 from recops.release.onnx_graph import Dims, save_graph, to_onnx
 from recops.reranking import Reranker, num_columns
 from recops.runtime import RatingScale, Scorer
@@ -98,6 +99,7 @@ def export_bundle(
     facts: dict[str, Any],
     opset: int,
     max_links: int,
+    index: Wanted | None = None,
     check: Callable[[files.Bundle], dict[str, Any]] | None = None,
     sign_key: Path | None = None,
 ) -> str:
@@ -109,7 +111,8 @@ def export_bundle(
     a model whose scores are ratings, with the same users; `content` is needed where a model takes any; from `encoded`,
     the folder of the stage encode, comes what encodes items that are added later; with `texts`, of the items in their
     order, the bundle can be searched by words; `facts` are the manifest's entries
-    named in FACTS and any more. `scoring`, `opset` and `signature` are added here. `check` (such as
+    named in FACTS and any more; `index` says whether one of the items is made. `scoring`, `opset` and `signature` are
+    added here. `check` (such as
     `parity.check_parity`) judges the finished bundle, its figures become the manifest's `parity`; when it raises,
     nothing is written. `sign_key` is the file of a private key that signs the manifest. Raises RefusedError for weights
     that are not finite, CallError for a file that is no such key.
@@ -139,6 +142,11 @@ def export_bundle(
         (temporary / files.PROFILE).write_text(files.canonical_json(profile), encoding="utf-8")
         if content is not None:
             scoring[files.CONTENT] = _write_content(content, num_items, encoded, temporary)
+        if index is not None:
+            built, entry = choose_index(parts, index)
+            facts = {**facts, "index": entry}
+            if built is not None:
+                built.write(temporary / files.INDEX)
         scoring["max_links"] = max_links
         facts = {**facts, "scoring": scoring, "num_items": num_items, "opset": opset, "signature": signature}
         release = files.write_manifest(temporary, facts)

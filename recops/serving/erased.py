@@ -3,7 +3,8 @@
 Ids are compared by keyed hash, as the store's list has them. Knows nothing about HTTP.
 """
 
-from recops.store import Store, user_hash
+from recops.store import Store
+from recops.user_hash import user_hash
 
 
 class ErasedUsers:

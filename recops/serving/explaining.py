@@ -53,7 +53,7 @@ def explain(
     account = Account(release.bundle.scorer, someone.asked)
     occasion = occasion_of(release, someone, stored)
     masks = rules.hidden(request, occasion)
-    removed_by = [name for name, mask in masks.items() if mask[row]]
+    removed_by = [name for name, rows in masks.items() if (rows[row] if rows.dtype == bool else row in rows)]
     shown = account.scores.copy()
     for mask in masks.values():
         shown[mask] = -np.inf

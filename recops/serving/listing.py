@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from recops.protocols import Preference
+from recops.serving.best import of_scores
 from recops.serving.occasion import Occasion
 from recops.serving.ruleset import MOVERS
-from recops.topk import top_k
 
 CANDIDATES_PER_RANK, LEAST_CANDIDATES, MOST_CANDIDATES = 10, 100, 2000  # that orderings choose from
 
@@ -83,11 +83,7 @@ def listed(scores: np.ndarray, k: int, movers: Movers, occasion: Occasion, reque
 
 def best(keys: np.ndarray, num: int) -> np.ndarray:
     """int64 rows of the best `num`, best first, ties by lower row; rows of -inf are left out. `keys`: [N+1]."""
-    num = min(num, len(keys) - 1)
-    if num <= 0:
-        return np.zeros(0, np.int64)
-    rows = top_k(keys[None], num)[0][0]
-    return rows if rows[-1] else rows[rows > 0]  # where there are fewer the last is 0
+    return of_scores(keys, (), num)[0]
 
 
 def _chance(request_id: str) -> np.random.Generator:

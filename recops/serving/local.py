@@ -20,7 +20,7 @@ from recops.serving.requests import Ask, Recommend, parse
 from recops.serving.retrieval import Stored, recommend
 from recops.serving.ruleset import NO_RULES, Rules
 from recops.serving.state import load_release, stored_of
-from recops.store import open_store
+from recops.store import Store, open_store
 
 
 def recommend_once(
@@ -110,15 +110,21 @@ def _opened(
     pointer = read_pointer(releases)
     if pointer is None:
         raise RefusedError(f"{releases}: no release has been promoted yet; `recops run` or `recops promote` does it")
-    erased = ErasedUsers()
-    release = load_release(release_folder(releases, pointer.release), pointer.release, source=source, erased=erased)
     store = open_store(store_url)
     try:
-        erased.refresh(store)
-        items = OnlineItems(store)
-        items.refresh()
-        release = items.applied(release)
+        release, _ = as_served(releases, pointer.release, store, source)
         stored = None if user_id is None else stored_of(store, release, user_id)
     finally:
         store.close()
     yield release, stored
+
+
+def as_served(releases: Path, release: str, store: Store, source: Path | None) -> tuple[Release, int]:
+    """A release with what was told of items, and the last change of these; erased users are nobody to it. Raises
+    BundleError for one that does not load."""
+    erased = ErasedUsers()
+    loaded = load_release(release_folder(releases, release), release, source=source, erased=erased)
+    erased.refresh(store)
+    items = OnlineItems(store)
+    items.refresh()
+    return items.applied(loaded), items.change

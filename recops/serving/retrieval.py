@@ -7,8 +7,8 @@ usable: most popular, or what a model that needs no history says).
 """
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,8 @@ import numpy as np
 
 from recops.attribution import Account
 from recops.histories import Histories
-from recops.serving.listing import best, listed, moved
+from recops.serving.best import best, of_scores
+from recops.serving.listing import listed, moved
 from recops.serving.occasion import Occasion
 from recops.serving.reasons import Reasons
 from recops.serving.release import Release
@@ -55,8 +56,8 @@ def person(release: Release, who: Who, stored: Stored | None) -> Person:
     user = release.user_row(who.user_id)
     known = [] if stored is None else stored.item_ids
     ids, times = who.history_events()
-    rows = [get(item_id, 0) for item_id in (*known, *ids)]
-    kept = [place for place, row in enumerate(rows) if row]
+    rows = np.array([get(item_id, 0) for item_id in (*known, *ids)], np.int64)
+    kept = np.flatnonzero(rows)
     ages = asked_at = None
     if release.uses_time:
         now = time.time_ns() // 1000
@@ -64,18 +65,32 @@ def person(release: Release, who: Who, stored: Stored | None) -> Person:
         at = [now if t is None else t for t in (*before, *times)]
         ages = [np.array([max(now - at[place], 0) // 1_000_000 for place in kept], np.int64)]
         asked_at = np.array([now])
-    asked = Histories([np.array([rows[place] for place in kept], np.int64)], ages, np.array([user]), asked_at)
+    asked = Histories([rows[kept]], ages, np.array([user]), asked_at)
     tables = [part.user_table for part in scorer.parts if part.user_table is not None and part.encode is None]
     in_table = user > 0 and any(user < len(table) for table in tables)  # others may know more users, by attributes
-    is_known = any(rows[: len(known)]) or in_table or (stored is not None and not scorer.needs_history)
+    is_known = bool(rows[: len(known)].any()) or in_table or (stored is not None and not scorer.needs_history)
     if not scorer.answers(asked)[0]:
         return Person(asked, "fallback")
-    return Person(asked, "model" if is_known else "cold-start" if kept or scorer.needs_history else "fallback")
+    return Person(asked, "model" if is_known else "cold-start" if len(kept) or scorer.needs_history else "fallback")
 
 
 def occasion_of(release: Release, someone: Person, stored: Stored | None) -> Occasion:
     """What the rules are told of a list for `someone`."""
     return Occasion(release, someone.history, tuple(stored.refused) if stored is not None else ())
+
+
+@dataclass(frozen=True, slots=True)
+class List:
+    """`rows` int64 [K] and `scores` float32 [K], best first; `propensities` float64 [K]: how probable it was that each
+    item stands at its rank, None where no chance is at work. `account` and `moves`, what the rules moved, where reasons
+    are asked for."""
+
+    someone: Person
+    rows: np.ndarray
+    scores: np.ndarray
+    propensities: np.ndarray | None = None
+    account: Account | None = None
+    moves: list[list[dict[str, Any]]] | None = None
 
 
 def recommend(
@@ -85,46 +100,89 @@ def recommend(
     rules: Rules = NO_RULES,
     request_id: str | None = None,
 ) -> dict[str, Any]:
-    """`items`, best first (fewer than k where the catalogue or the rules leave fewer), and `source`.
+    """`items`, best first (fewer than k where the catalogue or the rules leave fewer), `source`, and `propensities`.
 
-    `propensities`: how probable it was that each item stands at its rank, None where no chance is at work. Without a
-    `request_id`, which decides what chance does, there is none.
+    `request_id` decides what chance does; without one there is none.
     """
-    someone = person(release, request, stored)
+    return next(recommend_many(release, [(request, stored)], rules, [request_id]))
+
+
+def recommend_many(
+    release: Release,
+    requests: Sequence[tuple[Recommend, Stored | None]],
+    rules: Rules = NO_RULES,
+    request_ids: Sequence[str | None] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """`recommend` of each in turn; the model is asked once for as many of them as it takes."""
+    for found in lists(release, requests, rules, request_ids):
+        items = shown(release, found.rows, found.scores)
+        if found.account is not None:
+            reasons = Reasons(release, found.account, found.rows)
+            items = [{**item, "reasons": reasons.of(place)} for place, item in enumerate(items)]
+        if found.moves is not None:
+            items = [{**one, "moved": moves} if moves else one for one, moves in zip(items, found.moves, strict=True)]
+        propensities = None if found.propensities is None else found.propensities.tolist()
+        yield {"items": items, "source": found.someone.source, "propensities": propensities}
+
+
+def lists(
+    release: Release,
+    requests: Sequence[tuple[Recommend, Stored | None]],
+    rules: Rules = NO_RULES,
+    request_ids: Sequence[str | None] | None = None,
+) -> Iterator[List]:
+    """For each request its list. Those that no rule moves and that need no reasons are looked for together; for the
+    others the whole catalogue is scored."""
+    people = [person(release, *one) for one in requests]
+    asking = [
+        (request, someone, occasion_of(release, someone, stored), rules.moving(request))
+        for (request, stored), someone in zip(requests, people, strict=True)
+    ]
+    is_plain = [not request.explain and not movers for request, _, _, movers in asking]
+    plain = [someone.asked for someone, plainly in zip(people, is_plain, strict=True) if plainly]
+    # One after the other, since the masks of rules are as long as the catalogue.
+    wanted = (
+        (list(rules.hidden(request, occasion).values()), request.k)
+        for (request, _, occasion, _), plainly in zip(asking, is_plain, strict=True)
+        if plainly
+    )
+    found = best(release, Histories.joined(plain), wanted)
+    ratings = release.bundle.scorer.ratings
+    for place, (request, someone, occasion, movers) in enumerate(asking):
+        if is_plain[place]:
+            rows, scores = next(found)
+            made = List(someone, rows, scores)
+        else:
+            request_id = None if request_ids is None else request_ids[place]
+            made = _moved(release, request, someone, occasion, rules, request_id)
+        # Clipped only here, so that what lies above the scale keeps its order.
+        yield made if ratings is None else replace(made, scores=ratings.clipped(made.scores))
+
+
+def _moved(
+    release: Release, request: Recommend, someone: Person, occasion: Occasion, rules: Rules, request_id: str | None
+) -> List:
+    """A list that rules move, or whose reasons are asked for."""
     account = Account(release.bundle.scorer, someone.asked) if request.explain else None
     scores = release.bundle.scorer.scores(someone.asked)[0] if account is None else account.scores.copy()
-    occasion = occasion_of(release, someone, stored)
-    for is_hidden in rules.hidden(request, occasion).values():
-        scores[is_hidden] = -np.inf
-    movers, propensities = rules.moving(request), None
-    if movers:
-        found = listed(scores, request.k, movers, occasion, request_id)
-        rows, propensities = found.rows, found.propensities
-    else:
-        rows = best(scores, request.k)
-    items = shown(release, rows, scores)
-    if (ratings := release.bundle.scorer.ratings) is not None:
-        # Clipped only here, so that what lies above the scale keeps its order.
-        clipped = ratings.clipped(scores[rows]).tolist()
-        items = [{**item, "score": value} for item, value in zip(items, clipped, strict=True)]
+    for hidden in rules.hidden(request, occasion).values():
+        scores[hidden] = -np.inf
+    movers = rules.moving(request)
+    if not movers:
+        return List(someone, *of_scores(scores, (), request.k), account=account)
+    found = listed(scores, request.k, movers, occasion, request_id)
+    moves = None
     if account is not None:
-        reasons = Reasons(release, account, rows)
-        items = [{**item, "reasons": reasons.of(place)} for place, item in enumerate(items)]
-        moves = moved(scores, request.k, movers, occasion, request_id, rows.tolist())
-        items = [{**item, "moved": moves_of} if moves_of else item for item, moves_of in zip(items, moves, strict=True)]
-    return {
-        "items": items,
-        "source": someone.source,
-        "propensities": None if propensities is None else propensities.tolist(),
-    }
+        moves = moved(scores, request.k, movers, occasion, request_id, found.rows.tolist())
+    return List(someone, found.rows, scores[found.rows], found.propensities, account, moves)
 
 
 def shown(release: Release, rows: np.ndarray, scores: np.ndarray) -> list[dict[str, Any]]:
-    """A list as answers show it."""
+    """Rows and scores as answers show them, in their order."""
     ids, titles = release.ids, release.titles
     return [
         {"item_id": ids[row - 1], "rank": rank, "score": score, "title": titles[row - 1]}
-        for rank, (row, score) in enumerate(zip(rows.tolist(), scores.take(rows).tolist(), strict=True), start=1)
+        for rank, (row, score) in enumerate(zip(rows.tolist(), scores.tolist(), strict=True), start=1)
     ]
 
 
@@ -134,11 +192,15 @@ def score(release: Release, request: Score, stored: Stored | None) -> dict[str, 
     Of a model of ratings the score is a predicted rating.
     """
     someone = person(release, request, stored)
-    scorer, rows = release.bundle.scorer, release.bundle.rows(request.item_ids)
+    scorer, get = release.bundle.scorer, release.row_of.get
+    rows = [get(item_id, 0) for item_id in request.item_ids]
+    known = np.array([row for row in rows if row], np.int64)
     answer = scorer.score_items if scorer.ratings is None else scorer.predictions
-    values = iter(answer(someone.asked, rows)[0].tolist())
-    known = release.row_of
-    scores = [{"item_id": i, "score": next(values) if i in known else None} for i in request.item_ids]
+    values = answer(someone.asked, known)[0].tolist()
+    if len(values) < len(rows):
+        found = iter(values)
+        values = [next(found) if row else None for row in rows]
+    scores = [{"item_id": i, "score": value} for i, value in zip(request.item_ids, values, strict=True)]
     return {"scores": scores, "source": someone.source}
 
 
@@ -152,14 +214,11 @@ def similar(release: Release, request: Similar, rules: Rules = NO_RULES) -> dict
     row = release.row_of.get(request.item_id)
     if row is None:
         return None
-    is_hidden = np.zeros(release.bundle.num_items + 1, bool)
-    is_hidden[[0, row]] = True
-    for mask in rules.hidden(request, Occasion(release)).values():
-        is_hidden |= mask
+    hidden = [np.array([0, row]), *rules.hidden(request, Occasion(release)).values()]
     for source, near in NEARNESS:
         if (found := near(release, row)) is not None:
-            scores = np.where(is_hidden, -np.inf, found)
-            if len(rows := best(scores, request.k)):
+            rows, scores = of_scores(found, hidden, request.k)
+            if len(rows):
                 return {"items": shown(release, rows, scores), "source": source}
     return {"items": [], "source": "categories"}
 

@@ -57,8 +57,8 @@ class Rules:
     )
 
     def hidden(self, request: Any, occasion: Occasion) -> dict[str, np.ndarray]:
-        """Items that are not shown, bool [N+1], by what keeps them away: `seen`, `disliked`, the field of `request`
-        (`exclude`, `filters.price`), or the key of the rules file (`rules.available`)."""
+        """Items that are not shown, bool [N+1] or int64 rows, by what keeps them away: `seen`, `disliked`, the field of
+        `request` (`exclude`, `filters.price`), or the key of the rules file (`rules.available`)."""
         found = dict(self._standing(occasion)) if self.filters else {}
         for name, rule in _ALWAYS:
             if (mask := rule.hidden(True, occasion)) is not None:

@@ -16,8 +16,11 @@ from recops.encoders.content import GUESSED
 from recops.histories import Histories
 from recops.monitoring.features import Scoring
 from recops.monitoring.profile import reference_profile
+from recops.params import Params
 from recops.release.export import export_bundle, torch_scorer
+from recops.release.index_choice import Wanted
 from recops.release.parity import check_parity
+from recops.runtime import Scorer
 from recops.serving.attributes import usable
 from recops.stages.project import Project
 from recops.stages.refit import refit
@@ -32,6 +35,7 @@ NOT_OF_THE_MODEL: Any = {
     "retrain": True,
     "export": {"sign_key"},
 }
+INDEX_USERS = 500  # to choose an index by, and as many to state its recall on
 FITTED_ON = ("train.parquet", "valid.parquet")  # the second steers early stopping and the choice of the model
 
 
@@ -95,6 +99,7 @@ def export(project: Project) -> dict[str, Any]:
         facts=facts,
         opset=params.export.opset,
         max_links=params.export.max_links,
+        index=wanted_index(params, scorer, interactions),
         check=lambda bundle: check_parity(parts, bundle, sample, k=50, remove_seen=remove_seen),
         sign_key=sign_key,
     )
@@ -109,6 +114,20 @@ def signing_key(project: Project) -> Path | None:
     path = project.root / Path(named).expanduser()
     signing.load_private(path)  # now, and not after the fit
     return path
+
+
+def wanted_index(params: Params, scorer: Scorer, interactions: Interactions) -> Wanted:
+    """What params.yaml says of an index, and users to choose one by and others to state its recall on. They ask with
+    their whole histories, as they will when served."""
+    chosen_by, stated_on = np.empty((2, 0, 0), np.float32)
+    settings = params.export
+    if settings.index != "none" and scorer.num_items > settings.exact_up_to and scorer.is_product:
+        asked = someone(interactions, 2 * INDEX_USERS, params.evaluate.seed + 1)
+        vectors = scorer.user_vectors(asked[np.flatnonzero(scorer.answers(asked))])
+        assert vectors is not None, "a product needs vectors of users"
+        # By turns, since `someone` gives users in the order of their rows.
+        chosen_by, stated_on = vectors[::2], vectors[1::2]
+    return Wanted(settings.index, settings.exact_up_to, settings.index_recall, chosen_by, stated_on)
 
 
 def newest(split: Mapping[str, Any], *parts: str) -> str | None:

@@ -85,6 +85,10 @@ class Store(Protocol):
         """Every user's history, ordered by user id, read as it stood at the first row; empty for an unknown release."""
         ...
 
+    def users_told_of(self, release: str) -> Iterator[str]:
+        """Users of whom events were told that the histories of the release do not hold, in the order of the first."""
+        ...
+
     def drop_release(self, release: str) -> None:
         """Removes a release's histories; answers given with it stay."""
         ...

@@ -125,6 +125,15 @@ class SqlStore(ABC):
         for user_id, item_ids in self._stream(query, (self.tenant, release)):
             yield user_id, json.loads(item_ids)
 
+    def users_told_of(self, release: str) -> Iterator[str]:
+        query = (
+            "SELECT user_id FROM events WHERE tenant = ? AND place > coalesce("
+            "(SELECT events_until FROM history_sets WHERE tenant = ? AND release = ?), 0) "
+            "GROUP BY user_id ORDER BY min(place)"
+        )
+        for (user_id,) in self._stream(query, (self.tenant, self.tenant, release)):
+            yield user_id
+
     def drop_release(self, release: str) -> None:
         with self._transaction() as con:
             for table in ("histories", "history_sets"):

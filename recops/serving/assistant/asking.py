@@ -132,15 +132,15 @@ def _answered(
     as_list = Recommend.model_construct(user_id=request.user_id, history=history, k=request.k)
     masks = rules.hidden(as_list, occasion_of(release, someone, stored))
     offered = np.ones(release.bundle.num_items + 1, bool)
-    for name, is_hidden in masks.items():
+    for name, hidden in masks.items():
         if name.startswith(OF_FILE):
-            offered &= ~is_hidden
+            offered[hidden] = False
     if wishes.why is not None:  # what was shown may well be in the history by now
         wishes = replace(wishes, why=tuple(row for row in wishes.why if offered[row]))
         return _why(catalogue, wishes, conversation, account, someone.source, now_us)
     mask = allowed(catalogue, wishes)
-    for is_hidden in masks.values():
-        mask &= ~is_hidden
+    for hidden in masks.values():
+        mask[hidden] = False
     ranking = rank(catalogue, wishes, mask, account.scores, min(request.k, wishes.count or request.k))
     reasons = fits.reasons(catalogue, wishes, ranking, account)
     rows = ranking.rows.tolist()

@@ -16,4 +16,4 @@ class Disliked:
     def hidden(self, value: bool, occasion: Occasion) -> np.ndarray | None:
         if not occasion.refused:
             return None
-        return occasion.having(occasion.release.bundle.rows(list(occasion.refused)))
+        return occasion.release.bundle.rows(list(occasion.refused))

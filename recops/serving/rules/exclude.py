@@ -16,4 +16,4 @@ class Exclude:
     Value = Annotated[list[ItemId], Field(max_length=10_000, description="Item ids that must not be shown.")]
 
     def hidden(self, value: list[str], occasion: Occasion) -> np.ndarray | None:
-        return occasion.having(occasion.release.bundle.rows(value))
+        return occasion.release.bundle.rows(value)

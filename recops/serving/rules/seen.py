@@ -16,4 +16,4 @@ class Seen:
     def hidden(self, value: bool, occasion: Occasion) -> np.ndarray | None:
         if not occasion.release.remove_seen or not len(occasion.history):
             return None
-        return occasion.having(occasion.history)
+        return occasion.history
