@@ -23,7 +23,6 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from recops import plugins
 from recops.serving.fields import EPOCH, Attribute, ItemId, LongText, Moment, Strict, Text, UserId, moment
 from recops.serving.problems import Problem
 from recops.serving.ruleset import fields

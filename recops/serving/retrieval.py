@@ -148,7 +148,7 @@ def lists(
     )
     found = best(release, Histories.joined(plain), wanted)
     ratings = release.bundle.scorer.ratings
-    for place, (request, someone, occasion, movers) in enumerate(asking):
+    for place, (request, someone, occasion, _) in enumerate(asking):
         if is_plain[place]:
             rows, scores = next(found)
             made = List(someone, rows, scores)

@@ -3,7 +3,7 @@
 In: a project with a release, whose store holds the histories. Out: a file of SCHEMA, users in the order of their ids.
 Users are scored some thousands at a time by several processes; each part is on disk before it counts, so that a call
 after a kill goes on with what is missing. Memory does not grow with the number of users. Events count that were told
-before the part of their user was made; filters of the rules file hold, its other rules move items, chance is not at work.
+before the part of their user was made. The rules file holds, but for chance.
 """
 
 import fcntl
@@ -168,8 +168,8 @@ def _score_parts(
 
 
 def user_ids(release: Release, store: Store) -> Iterator[str]:
-    """All that the release knows: those with a history in the store, by id, then those that its model knows beside, then
-    those of whom events were told since, in the order of the first."""
+    """All that the release knows: those with a history in the store, by id, then those of its model, then those of
+    whom events were told since, in the order of the first."""
     others = {user_id for user_id in release.bundle.user_ids if release.user_row(user_id)}
     told = dict.fromkeys(store.users_told_of(release.id))
     for user_id, _ in store.history_rows(release.id):
@@ -195,9 +195,7 @@ def _start_worker(project: Project, release: str, change: int) -> None:
 def _score_part(path: Path, ids: list[str], k: int) -> None:
     """Writes the lists of these users, whole or not at all."""
     release, store = _worker["release"], _worker["store"]
-    asked = [
-        (Recommend.model_construct(user_id=user_id, k=k), stored_of(store, release, user_id)) for user_id in ids
-    ]
+    asked = [(Recommend.model_construct(user_id=user_id, k=k), stored_of(store, release, user_id)) for user_id in ids]
     rows, scores, sources = [], [], []
     for one in lists(release, asked, _worker["rules"]):
         rows.append(one.rows)

@@ -15,8 +15,8 @@ from typing import Any
 from recops.errors import CallError
 from recops.schema import EVENTS
 from recops.store import Erasure, HistoryRow, Known, LiveEvent, Moment, refused_in
-from recops.user_hash import user_hash
 from recops.store.migrations import MIGRATIONS
+from recops.user_hash import user_hash
 
 ANSWER_COLUMNS = ("request_id", "time", "user_id", "items", "release", "variant", "source")
 EVENT_COLUMNS = tuple(EVENTS)

@@ -13,9 +13,9 @@ import pytest
 
 from recops.errors import CallError
 from recops.store import Known, open_store
-from recops.user_hash import user_hash
 from recops.store.migrations import MIGRATIONS
 from recops.store.sql import micros
+from recops.user_hash import user_hash
 
 ROWS = [("u2", ["b"], None), ("u1", ["a", "b", "a"], [1, 2, 3]), ("ü3", [], None)]
 
