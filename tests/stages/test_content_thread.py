@@ -33,7 +33,7 @@ train:
   models:
     fusion: {{members: [two_tower, ease], edges: []}}
     two_tower:
-      {{content: [attributes], id_dropout: 0.3, embedding_dim: 8, epochs: 6, batch_size: 128, learning_rate: 0.02,
+      {{content: [attributes], id_dropout: 0.3, embedding_dim: 8, epochs: 6, batch_size: 16, learning_rate: 0.02,
        user_attributes: true, history_dropout: 0.3}}
     content_knn: {{content: [attributes], num_neighbors: 5}}
 encode: {{encoders: [attributes], users: true}}
