@@ -130,8 +130,8 @@ def test_an_item_told_later_is_found(scan: Release, indexed: Release) -> None:
 def test_many_at_once_get_what_each_gets_alone(indexed: Release) -> None:
     body = b'{"requests": [{"user_id": "u1"}, {"user_id": "nobody"}, {"user_id": "u2", "k": 3, "exclude": ["i0001"]}]}'
     requests = parse(RecommendBatch, body).requests
-    together = [rows.tolist() for _, _, (rows, _) in lists(indexed, [(request, None) for request in requests])]
-    alone = [next(lists(indexed, [(request, None)]))[2][0].tolist() for request in requests]
+    together = [one.rows.tolist() for one in lists(indexed, [(request, None) for request in requests])]
+    alone = [next(lists(indexed, [(request, None)])).rows.tolist() for request in requests]
     assert together == alone and [len(rows) for rows in together] == [10, 10, 3]
 
 
@@ -157,7 +157,7 @@ def test_the_largest_products_are_sought_together_and_give_each_the_list_of_the_
 def test_a_filter_among_many_is_exact(scan: Release) -> None:
     requests = [(Recommend.model_validate({"user_id": f"u{n % 40}"}), None) for n in range(99)]
     requests[50] = (Recommend.model_validate({"user_id": "u3", "filters": {"categories": ["few"]}}), None)
-    found = [rows.tolist() for _, _, (rows, _) in lists(scan, requests)]
+    found = [one.rows.tolist() for one in lists(scan, requests)]
     assert all(row % 10 == 0 for row in found[50]) and found[43] == found[3]
 
 
