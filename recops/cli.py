@@ -13,9 +13,10 @@ from typing import Annotated, Any
 import typer
 
 from recops import __version__
+from recops.commands import keys, traffic
+from recops.commands.common import HERE, Folder, opened
 from recops.errors import CallError, RecopsError, RefusedError
-from recops.stages.pipeline import refresh_code
-from recops.stages.project import Project, open_project
+from recops.stages.project import Project
 from recops.terminal import console, print_error, print_table
 
 app = typer.Typer(
@@ -24,8 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="From an interaction log to a recommender that runs in production and stays good.",
 )
-Folder = Annotated[Path, typer.Option("-C", help="The project's folder.", metavar="DIR")]
-HERE = Path(".")
+app.add_typer(keys.app, name="keys")
+app.add_typer(traffic.app, name="traffic")
 REPEATED = "Repeat the exploration of this answer; without one there is none."
 
 
@@ -44,13 +45,6 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def opened(folder: Path) -> Project:
-    """The project in `folder`, its record of recops' own code up to date."""
-    project = open_project(folder)
-    refresh_code(project)
-    return project
 
 
 def show_failed_rules(project: Project) -> None:
@@ -233,66 +227,6 @@ def serve(
     from recops.stages.serve import serve as serve_release
 
     raise typer.Exit(serve_release(opened(folder), host, port, workers))
-
-
-keys = typer.Typer(no_args_is_help=True, help="Keys of those who may call the service, and of what it may serve.")
-app.add_typer(keys, name="keys")
-KeysFile = Annotated[
-    Path | None, typer.Option("--file", help="The file of keys. Default: the project's, which recops serve reads.")
-]
-
-
-def keys_file(folder: Path, file: Path | None) -> Path:
-    """The file of keys that a command is about."""
-    return file or open_project(folder).keys_file
-
-
-@keys.command("add", epilog="Example: recops keys add shop-front --role read --rate 50")
-def add_key(
-    name: Annotated[str, typer.Argument(help="A name to know the key by.")],
-    role: Annotated[str, typer.Option(help="read; write: also adds and changes; admin: also what is served to whom.")],
-    tenant: Annotated[str, typer.Option(help="Whose service the key opens.")] = "main",
-    rate: Annotated[float, typer.Option(min=0, help="Calls a second of all workers together; 0: any number.")] = 50.0,
-    folder: Folder = HERE,
-    file: KeysFile = None,
-) -> None:
-    """Make a key and show it once: only its digest is kept. A service that runs with the file takes it at once."""
-    from recops.serving import keys as known
-
-    if role not in known.ROLES:
-        raise CallError(f"--role: expected {', '.join(known.ROLES)}, found {role}")
-    print(known.add_key(keys_file(folder, file), name, role, tenant, rate))
-
-
-@keys.command("list", epilog="Example: recops keys list")
-def list_keys(folder: Folder = HERE, file: KeysFile = None) -> None:
-    """Which keys there are; the keys themselves are not known."""
-    from recops.serving.keys import read_keys
-
-    columns = ["name", "role", "tenant", "rate", "created_at"]
-    rows = [[getattr(key, column) for column in columns] for key in read_keys(keys_file(folder, file))]
-    print_table("Keys", columns, rows)
-
-
-@keys.command("revoke", epilog="Example: recops keys revoke shop-front")
-def revoke_key(
-    name: Annotated[str, typer.Argument(help="The name of the key.")], folder: Folder = HERE, file: KeysFile = None
-) -> None:
-    """Take a key out; every worker of a running service refuses it within a second."""
-    from recops.serving.keys import revoke_key as revoke
-
-    revoke(keys_file(folder, file), name)
-    print(f"Revoked {name}")
-
-
-@keys.command("sign-key", epilog="Example: recops keys sign-key ~/keys/recops.pem")
-def sign_key(path: Annotated[Path, typer.Argument(help="The new file of the private key.", metavar="FILE")]) -> None:
-    """Make a pair of keys: the private one signs bundles at export, the public one lets a service take no others."""
-    from recops.signing import make_keys
-
-    public = make_keys(path)
-    print(f"Private  {path}: export.sign_key in params.yaml, or RECOPS_SIGN_KEY")
-    print(f"Public   {public}: serve.verify_key in params.yaml, or RECOPS_VERIFY_KEY")
 
 
 @app.command(epilog="Example: recops recommend --history 318,527 -k 5")

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from recops.errors import CallError
-from recops.schema import EVENT_SIGNALS
+from recops.schema import EVENT_SIGNALS, duration_us
 
 M = TypeVar("M", bound=BaseModel)
 RATING_METRICS = ("rmse", "mae")  # of `train.task: rating`; the first is the default
@@ -255,6 +255,7 @@ class ServeParams(Group):
     max_concurrency: int = Field(64, ge=1)
     max_lag_s: float = Field(0.05, ge=0.001, description="a worker that far behind turns new calls away")
     max_body_bytes: int = Field(1_048_576, ge=1)
+    guardrails_s: float = Field(30.0, ge=0.1, description="between two looks at the guardrails of canaries")
     store: str | None = Field(
         None, description="postgresql://HOST/DATABASE instead of a file; RECOPS_STORE takes precedence, for passwords"
     )
@@ -297,6 +298,20 @@ class AskParams(Group):
         return self
 
 
+class FeedbackParams(Group):
+    window: str = Field("1d", description="what follows an answer within this time is put down to it: 30m, 12h, 7d")
+
+    @property
+    def window_us(self) -> int:
+        return duration_us(self.window)
+
+    @field_validator("window")
+    @classmethod
+    def _is_time(cls, value: str) -> str:
+        duration_us(value)
+        return value
+
+
 class DriftParams(Group):
     psi: float = Field(0.2, gt=0, description="population stability index that counts as drift")
     effect: float = Field(0.1, gt=0, description="KS distance or Cramer's V that counts as drift")
@@ -327,6 +342,7 @@ class Params(Group):
     gate: GateParams = GateParams()
     serve: ServeParams = ServeParams()
     ask: AskParams = AskParams()
+    feedback: FeedbackParams = FeedbackParams()
     drift: DriftParams = DriftParams()
     retrain: RetrainParams = RetrainParams()
 

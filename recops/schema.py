@@ -4,6 +4,9 @@ Types are names: `str`, `float32`, `int32`, `bool`, `time` (microseconds, UTC), 
 JSON value). `data/tables.py` maps them to the dataframe library, `store/` to SQL.
 """
 
+import re
+from typing import Any
+
 EVENTS = {
     "event_id": "str",
     "user_id": "str",
@@ -33,6 +36,18 @@ USERS = {"user_id": "str", "attributes": "json"}
 REJECTED = {"table": "str", "file": "str", "line": "int64", "reason": "str", "raw": "str"}
 
 TABLES = {"events": EVENTS, "items": ITEMS, "users": USERS, "rejected": REJECTED}
+
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+LONGEST_S = 100 * 366 * SECONDS["d"]
+
+
+def duration_us(value: Any) -> int:
+    """Microseconds of a time as settings write it: `30d`, `12h`, `2w`. Raises ValueError for anything else."""
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)([smhdw])", value) if isinstance(value, str) else None
+    if found is None or not 0 < (seconds := float(found[1]) * SECONDS[found[2]]) <= LONGEST_S:
+        raise ValueError("expected a time such as 30d, 12h or 2w (s, m, h, d, w; at most 100 years)")
+    return round(seconds * 1_000_000)
+
 
 # Kinds of event that sources may deliver, and what each one means where `ingest.events` in params.yaml does not say it:
 # an impression was shown, which is neither for an item nor against it.

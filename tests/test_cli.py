@@ -50,6 +50,11 @@ SURFACE = {
     "keys list": "--file -C",
     "keys revoke": "NAME --file -C",
     "keys sign-key": "FILE",
+    "traffic shadow": "RELEASE --name --share -C",
+    "traffic canary": "RELEASE --guardrail --name --share -C",
+    "traffic ab": "RELEASE --name --share -C",
+    "traffic off": "NAME -C",
+    "traffic report": "--json -C",
     "doctor": "-C",
 }
 

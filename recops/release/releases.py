@@ -34,6 +34,26 @@ ENTRY = ("release", "state", "model", "metric", "promoted_at", "data_watermark",
 _COPYING = ".copying"
 
 
+def keep(
+    bundle: Path,
+    releases: Path,
+    store: Store,
+    histories: Iterable[HistoryRow],
+    *,
+    refused: Iterable[HistoryRow] = (),
+    events_until: int = 0,
+    record: dict[str, Any],
+    tenant: str = "main",
+) -> str:
+    """Makes `bundle` a release that can be served, or challenge the one that is, and returns its id; what is served
+    stays. Arguments and errors as of `promote`."""
+    verify(bundle)
+    release = bundle_id(bundle)
+    with _one_promotion(releases, tenant):
+        _keep(bundle, releases, store, histories, refused, events_until, record, tenant)
+    return release
+
+
 def promote(
     bundle: Path,
     releases: Path,
@@ -61,14 +81,27 @@ def promote(
     release = bundle_id(bundle)
     with _one_promotion(releases, tenant):
         pointer = _served_as(expected, releases, tenant)
-        _copy(bundle, release_folder(releases, release, tenant))
-        load_bundle(release_folder(releases, release, tenant))
-        record = {**record, "release": release, "promoted_at": now}
-        write_atomically(_record_file(releases, release, tenant), canonical_json(record))
-        store.put_histories(refused_in(release), refused)
-        store.put_histories(release, histories, events_until)
+        _keep(bundle, releases, store, histories, refused, events_until, {**record, "promoted_at": now}, tenant)
         _move_pointer(releases, release, pointer, tenant)
     return release
+
+
+def _keep(
+    bundle: Path,
+    releases: Path,
+    store: Store,
+    histories: Iterable[HistoryRow],
+    refused: Iterable[HistoryRow],
+    events_until: int,
+    record: dict[str, Any],
+    tenant: str,
+) -> None:
+    release = bundle_id(bundle)
+    _copy(bundle, release_folder(releases, release, tenant))
+    load_bundle(release_folder(releases, release, tenant))
+    write_atomically(_record_file(releases, release, tenant), canonical_json({**record, "release": release}))
+    store.put_histories(refused_in(release), refused)
+    store.put_histories(release, histories, events_until)
 
 
 def point_to(releases: Path, prefix: str, *, expected: str | None, tenant: str = "main") -> Pointer:

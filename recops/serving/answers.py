@@ -36,6 +36,15 @@ class AnswerLog:
         else:
             self._queue.put(answer)
 
+    def add_list(
+        self, answer: dict[str, Any], propensities: list[float] | None, time: int, user_id: str | None
+    ) -> None:
+        """What was answered, with how probable it was that each item stood at its rank; None: no chance was at work."""
+        items = answer["items"]
+        if propensities is not None:
+            items = [{**one, "propensity": p} for one, p in zip(items, propensities, strict=True)]
+        self.add({**answer, "items": items, "time": time, "user_id": user_id})
+
     def close(self) -> None:
         self._closing.set()
         self._thread.join()

@@ -30,6 +30,8 @@ ITEM_CHANGE = Gauge(
     multiprocess_mode="livemin",
 )
 ANSWERS = Counter("recops_answers", "Answers for the log, by outcome.", ("outcome",), registry=REGISTRY)
+SHADOWS = Counter("recops_shadows", "Calls put to challengers in shadow, by outcome.", ("outcome",), registry=REGISTRY)
+ARM_ERRORS = Counter("recops_challenger_errors", "Answers of challengers that failed.", ("variant",), registry=REGISTRY)
 EVENTS = Counter("recops_events", "Events told, by outcome.", ("outcome",), registry=REGISTRY)
 ERASURES = Counter("recops_erasures", "Users erased.", registry=REGISTRY)
 PHRASED = Counter("recops_language_model", "Calls of a language model, by outcome.", ("outcome",), registry=REGISTRY)

@@ -37,6 +37,10 @@ class OnlineItems:
                 made.pop(item["item_id"], None)
         return True
 
+    def forget_all_but(self, encoders: Collection[str]) -> None:
+        """Of the vectors in use, those of other encoders than these (their digests)."""
+        self._made = {encoder: made for encoder, made in self._made.items() if encoder in encoders}
+
     def applied(self, base: Release, encodes: bool = True) -> Release:
         """`base`, as it was loaded, with all that was told: items that it has are changed, others added where a model
         of it knows content and an encoder can read any of theirs. Raises CallError where a server that encodes does not
@@ -60,7 +64,7 @@ class OnlineItems:
         """float16 [M, D] of each encoder of the release; zeros where it is not at hand, or says nothing."""
         encoders = {facts["name"]: release.encoder(facts["name"]) for facts in release.bundle.encoders}
         made = {encoder.sha256: self._made.get(encoder.sha256, {}) for encoder in encoders.values() if encoder}
-        self._made = made
+        self._made.update(made)
         found = {}
         for facts in release.bundle.encoders:
             encoder = encoders[facts["name"]]

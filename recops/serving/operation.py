@@ -35,8 +35,16 @@ class Call:
 
     @property
     def release(self) -> Release:
-        """The release to answer from; take it once a call. Raises Problem 503 while there is none."""
-        release = self.state.release
+        """The served release; take it once a call. Raises Problem 503 while there is none."""
+        return self._there(self.state.release)
+
+    def answering(self, user_id: str | None) -> tuple[Release, str]:
+        """The release that answers a user, and the name of the variant; take it once a call and user. Raises Problem
+        503 while there is none."""
+        release, variant = self.state.answering(user_id)
+        return self._there(release), variant
+
+    def _there(self, release: Release | None) -> Release:
         if release is None:
             raise Problem(503, self.state.reason, headers={"Retry-After": "5"})
         return release

@@ -18,7 +18,9 @@ class Settings:
     `keys` (KEY or ROLE:KEY) empty and no `keys_file`: the service answers on loopback only. `verify_key`: file of a
     public key, only bundles signed for it are served. `grace_s`: told to end, the service answers so long. `tenant`:
     whose the service is; no other tenant's key is let in. `max_clock_skew_s`: how far ahead of our clock an event may
-    lie. `ask_url`: an OpenAI-compatible server that phrases answers to questions. `rules`: what holds in every answer.
+    lie. `feedback_window_us`: how long after an answer what follows is put down to it. `guardrails_s`: between two
+    looks at them. `ask_url`: an OpenAI-compatible server that phrases answers to questions. `rules`: what holds in
+    every answer.
 
     Secrets stand in no representation of it, so that none gets into a log."""
 
@@ -39,6 +41,8 @@ class Settings:
     tenant: str = "main"
     poll_s: float = 0.5
     max_clock_skew_s: float = 300.0
+    feedback_window_us: int = 86_400_000_000
+    guardrails_s: float = 30.0
     ask_url: str | None = None
     ask_model: str = ""
     ask_key: str | None = field(default=None, repr=False)
@@ -97,6 +101,8 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         max_lag_s=number("MAX_LAG_S", 0.05, 0.001),
         max_body_bytes=int(number("MAX_BODY_BYTES", 1_048_576, 1)),
         max_clock_skew_s=number("MAX_CLOCK_SKEW_S", 300.0, 0),
+        feedback_window_us=round(number("FEEDBACK_WINDOW_S", 86_400.0, 1) * 1e6),
+        guardrails_s=number("GUARDRAILS_S", 30.0, 0.1),
         ask_url=value("ASK_URL"),
         ask_model=value("ASK_MODEL") or "",
         ask_key=value("ASK_KEY"),

@@ -1,6 +1,7 @@
-"""What one worker serves now: loads the release the pointer names, swaps in a new one, keeps the old one if that fails.
+"""What one worker serves now: loads the release the pointer names and those of challengers, swaps in new ones, keeps
+the old one if that fails.
 
-In: Settings. Out: `State`, whose `release` is replaced as a whole, so that a request sees one release from start to
+In: Settings. Out: `State`, whose releases are replaced as a whole, so that a request sees one release from start to
 end. A thread polls the pointer, so that a promotion holds in every worker within a second. Knows nothing about HTTP.
 """
 
@@ -27,31 +28,51 @@ from recops.serving.release import Encoders, Release
 from recops.serving.requests import Recommend, Similar
 from recops.serving.retrieval import Stored, recommend, similar
 from recops.serving.settings import Settings
-from recops.store import Store, open_store
+from recops.serving.traffic import control
+from recops.serving.traffic.arms import DEFAULT, Arm, Traffic
+from recops.serving.traffic.shadow import Asked, Shadows
+from recops.serving.traffic.watch import Watch
+from recops.store import OF_SHADOW, Store, open_store
 
 logger = logging.getLogger("recops.serving")
 
 RETRY_S = 30.0
 
 
+class Slot:
+    """A release in memory: `base` as it was loaded, `release` with what was told of items since, up to `change`."""
+
+    def __init__(self, base: Release) -> None:
+        self.base = self.release = base
+        self.kinds = Kinds.of(base.bundle.manifest)
+        self.change = 0
+
+    def take(self, release: Release, change: int | None = None) -> None:
+        """Answers from `release` from now on; `change`: it holds all that was told up to there."""
+        warm_up(release)  # here, what a release works out at its first call costs no call any time
+        self.release = release
+        self.change = self.change if change is None else change
+
+
 class State:
-    """`release` is None until one is loaded and warmed up; `reason` then says why."""
+    """`release` is None until one is loaded and warmed up; `reason` then says why. `traffic`: who else answers whom."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.release: Release | None = None
         self.reason = "the release is being loaded"
         self.is_draining = False  # the process has been told to end, and still answers
         self.store: Store | None = None
         self.answers: AnswerLog | None = None
         self.events: EventLog | None = None
+        self.traffic = Traffic()
+        self.watch: Watch | None = None
+        self.shadows: Shadows | None = None
         self._erased = ErasedUsers()
-        self._kinds: tuple[str, Kinds] | None = None  # and the release they are of
         self.bundle = settings.bundle
-        self._base: Release | None = None  # as it was loaded
+        self._served: Slot | None = None
+        self._slots: dict[str, Slot] = {}  # by release, the served one among them
         self._items: OnlineItems | None = None
-        self._refused: tuple[str | None, float] | None = None
-        self._has_items = False  # whether `release` has all that was read of items told since
+        self._refused: dict[str | None, float] = {}  # releases that were refused, and when each is tried again
         self._retry_items_at = 0.0
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -71,6 +92,11 @@ class State:
             self.answers = AnswerLog(self.store)
             self.events = EventLog(self.store)
             self._items = OnlineItems(self.store)
+            self.watch = Watch(
+                *(self.store, lambda: self.traffic, lambda: self.kinds, self.refresh_traffic),
+                *(self.settings.guardrails_s, self.settings.feedback_window_us),
+            )
+            self.shadows = Shadows(self._answer_in_shadow)
         self._thread = threading.Thread(target=self._run, args=(each_poll,), name="release-poll", daemon=True)
         self._thread.start()
 
@@ -79,11 +105,29 @@ class State:
         if self._thread is not None:
             self._thread.join()
         self._applying.shutdown(cancel_futures=True)
-        for log in (self.events, self.answers):
-            if log is not None:
-                log.close()
+        for part in (self.watch, self.shadows, self.events, self.answers):
+            if part is not None:
+                part.close()
         if self.store is not None:
             self.store.close()
+
+    @property
+    def release(self) -> Release | None:
+        """The served one."""
+        return None if self._served is None else self._served.release
+
+    def challenger(self, arm: Arm) -> Release | None:
+        """Its release; None while that is not loaded."""
+        slot = self._slots.get(arm.release)
+        return None if slot is None else slot.release
+
+    def answering(self, user_id: str | None) -> tuple[Release | None, str]:
+        """Who answers a user: a release and the name of the variant. A challenger that is not loaded, here or at all,
+        leaves its users to the served release."""
+        arm = self.traffic.arm_of(user_id) if self.traffic.arms else None
+        if arm is not None and (release := self.challenger(arm)) is not None:
+            return release, arm.name
+        return self.release, DEFAULT
 
     def history(self, release: Release, user_id: str | None) -> Stored | None:
         """The stored history of a user at a release; None for a user it does not know, or without a store.
@@ -99,29 +143,52 @@ class State:
             counters.STORE_ERRORS.inc()
             return None
 
+    def _answer_in_shadow(self, asked: Asked) -> None:
+        release, request = self.challenger(asked.arm), asked.request.model_copy(update={"explain": False})
+        if release is None or self.answers is None:
+            return
+        stored = self.history(release, request.user_id)
+        found = recommend(release, request, stored, self.settings.rules, asked.request_id)
+        answer = {
+            "items": found["items"],
+            "release": release.id,
+            "variant": asked.arm.variant,
+            "request_id": f"{asked.request_id}{OF_SHADOW}{asked.arm.name}",
+            "source": found["source"],
+        }
+        self.answers.add_list(answer, found["propensities"], asked.time, request.user_id)
+
     @property
     def kinds(self) -> Kinds:
         """What kinds of event mean to the release that is served, or as usual before there is one."""
-        return Kinds.of({}) if self.release is None else self._kinds_of(self.release)
+        return Kinds.of({}) if self._served is None else self._served.kinds
 
     def _kinds_of(self, release: Release) -> Kinds:
-        if self._kinds is None or self._kinds[0] != release.id:
-            self._kinds = release.id, Kinds.of(release.bundle.manifest)
-        return self._kinds[1]
+        slot = self._slots.get(release.id)
+        return Kinds.of(release.bundle.manifest) if slot is None else slot.kinds
 
     def refresh_erasures(self) -> None:
         """Reads who was erased since; called by whoever erases, and at each poll."""
         if self.store is not None:
             self._erased.refresh(self.store)
 
+    def refresh_traffic(self) -> None:
+        """Reads who answers whom; called by whoever changes it, and at each poll."""
+        if self.store is not None:
+            self.traffic = control.read(self.store)
+
     def poll(self) -> None:
-        """One look at the pointer, at the items told and the users erased since: what is new is served from then on.
-        Never raises."""
-        try:
-            self.refresh_erasures()
-        except Exception:
-            logger.exception("the list of erased users could not be read")
-            counters.STORE_ERRORS.inc()
+        """One look at the pointer, at the items told, the users erased and the traffic set since: what is new is served
+        from then on. Never raises."""
+        for refresh, what in (
+            (self.refresh_erasures, "the list of erased users"),
+            (self.refresh_traffic, "who answers whom"),
+        ):
+            try:
+                refresh()
+            except Exception:
+                logger.exception("%s could not be read", what)
+                counters.STORE_ERRORS.inc()
         with self._lock:
             self._load()
             self._apply()
@@ -137,89 +204,104 @@ class State:
             self._soon = self._applying.submit(self.apply_items)
         return self._soon
 
-    def _apply(self, at_once: bool = False) -> bool:
-        """`at_once`: also where it failed less than RETRY_S ago."""
-        items, base = self._items, self._base
-        if items is None or base is None or (time.monotonic() < self._retry_items_at and not at_once):
+    def _apply(self, at_once: bool = False, more: Slot | None = None) -> bool:
+        """What was told of items, to every release in memory and one `more`. `at_once`: also where it failed less than
+        RETRY_S ago."""
+        items = self._items
+        slots = [*self._slots.values(), *([more] if more else [])]
+        if items is None or not slots or (time.monotonic() < self._retry_items_at and not at_once):
             return False
         try:
-            if items.refresh():
-                self._has_items = False
-            if not self._has_items:
-                self._take(items.applied(base))
-                self._has_items = True
-                counters.ITEM_CHANGE.set(items.change)
+            items.refresh()
+            for slot in slots:
+                if slot.change != items.change:
+                    slot.take(items.applied(slot.base), items.change)
+            items.forget_all_but({facts["sha256"] for slot in slots for facts in slot.base.bundle.encoders})
+            counters.ITEM_CHANGE.set(items.change)
         except Exception as error:
             if not isinstance(error, RecopsError):
                 logger.exception("items could not be taken into use")
             logger.error("items not in use yet: %s", error)
             counters.STORE_ERRORS.inc()
             self._retry_items_at = time.monotonic() + RETRY_S
-            self._apply_what_is_encoded(items, base)
+            self._apply_what_is_encoded(items, slots)
             return False
         self._retry_items_at = 0.0
         return True
 
-    def _apply_what_is_encoded(self, items: OnlineItems, base: Release) -> None:
+    def _apply_what_is_encoded(self, items: OnlineItems, slots: list[Slot]) -> None:
         """What an item costs, and whether there is any, waits for no encoder."""
         try:
-            self._take(items.applied(base, encodes=False))
+            for slot in slots:
+                if slot.change != items.change:
+                    slot.take(items.applied(slot.base, encodes=False))
         except Exception:
             logger.exception("changed items could not be taken into use")
 
-    def _take(self, release: Release) -> None:
-        warm_up(release)  # here, what a release works out at its first call costs no call any time
-        self.release = release
-
     def _load(self) -> None:
-        """Loads what the pointer names unless that is served already.
+        """Loads what the pointer names and the releases of challengers, unless they are in memory already, and lets go
+        of the others. What serves already goes on serving while another one is refused."""
+        if (slot := self._wanted()) is not None and slot is not self._served:
+            self._served = slot
+            counters.READY.set(1)
+            logger.info("serving release %s", slot.base.id)
+        releases, arms = self.settings.releases, [arm for arm in self.traffic.arms if arm.halted is None]
+        if releases is not None:
+            for arm in arms:
+                self._loaded(arm.release, lambda arm=arm: release_folder(releases, arm.release))  # type: ignore[misc]
+        kept = {self._served.base.id if self._served else None, *(arm.release for arm in arms)}
+        self._slots = {release: slot for release, slot in self._slots.items() if release in kept}
 
-        A release that was refused is tried again every RETRY_S, and refused again while it is broken; what serves
-        already goes on serving.
-        """
-        wanted: str | None = None
+    def _wanted(self) -> Slot | None:
+        """What should be served, None where it cannot be, or is nothing; the pointer decides."""
+        settings = self.settings
         try:
-            wanted, folder = self._wanted()
-            if folder is None:
-                self.reason = "no release has been promoted yet: `recops run` or `recops promote` does it"
-                return
-            if self.release is not None and wanted in (None, self.release.id):
-                return
-            if self._was_refused(wanted):
-                return
+            pointer = None if settings.releases is None else read_pointer(settings.releases)
+        except Exception as error:
+            self._refuse(None, error)
+            return None
+        if pointer is not None and settings.releases is not None:
+            wanted, folder = pointer.release, release_folder(settings.releases, pointer.release)
+            return self._loaded(wanted, lambda: folder)
+        if self.bundle is None:
+            self.reason = "no release has been promoted yet: `recops run` or `recops promote` does it"
+            return None
+        own = self.bundle
+        return self._served or self._loaded(None, lambda: own)
+
+    def _loaded(self, wanted: str | None, folder: Callable[[], Path]) -> Slot | None:
+        """The release in memory, with what was told of items. One that was refused is tried again every RETRY_S, and
+        refused again while it is broken."""
+        if wanted in self._slots:
+            return self._slots[wanted]
+        if time.monotonic() < self._refused.get(wanted, 0.0):
+            return None
+        settings = self.settings
+        try:
             release = load_release(
-                folder, wanted, self.settings.threads, self.settings.source, self.settings.verify_key, self._erased
+                folder(), wanted, settings.threads, settings.source, settings.verify_key, self._erased
             )
             if self.release is not None and was_asked(self.release):
                 catalogue_of(release)  # here, so that no question waits for it; who never asks has no use for it
         except Exception as error:
-            if self._was_refused(wanted):
-                return
-            if not isinstance(error, RecopsError):
-                logger.exception("a release could not be loaded")
-            self._refused = (wanted, time.monotonic() + RETRY_S)
-            self.reason = "the promoted release could not be loaded; the service's log says why"
-            counters.LOADS.labels("failed").inc()
-            logger.error("release refused: %s", error)
-            return
-        self._base, self._refused, self._has_items = release, None, False
-        if not self._apply(at_once=True) and (self.release is None or self.release.id != release.id):
-            self.release = release
+            self._refuse(wanted, error)
+            return None
+        self._refused.pop(wanted, None)
+        slot = Slot(release)
+        self._apply(at_once=True, more=slot)
+        self._slots = {**self._slots, release.id: slot}
         counters.LOADS.labels("loaded").inc()
-        counters.READY.set(1)
-        logger.info("serving release %s", release.id)
+        return slot
 
-    def _was_refused(self, wanted: str | None) -> bool:
-        """Whether this was tried, and refused, less than RETRY_S ago."""
-        return self._refused is not None and self._refused[0] == wanted and time.monotonic() < self._refused[1]
-
-    def _wanted(self) -> tuple[str | None, Path | None]:
-        """Release id (None: whatever the bundle is) and folder of what should be served; the pointer decides."""
-        settings = self.settings
-        pointer = None if settings.releases is None else read_pointer(settings.releases)
-        if pointer is not None and settings.releases is not None:
-            return pointer.release, release_folder(settings.releases, pointer.release)
-        return None, self.bundle
+    def _refuse(self, wanted: str | None, error: Exception) -> None:
+        if time.monotonic() < self._refused.get(wanted, 0.0):
+            return
+        if not isinstance(error, RecopsError):
+            logger.exception("a release could not be loaded", exc_info=error)
+        self._refused[wanted] = time.monotonic() + RETRY_S
+        self.reason = "the promoted release could not be loaded; the service's log says why"
+        counters.LOADS.labels("failed").inc()
+        logger.error("release refused: %s", error)
 
     def _run(self, each_poll: Callable[[], None] | None) -> None:
         while not self._closing.is_set():

@@ -31,6 +31,7 @@ NOT_OF_THE_MODEL: Any = {
     "serve": True,
     "ask": True,
     "gate": True,
+    "feedback": True,
     "drift": True,
     "retrain": True,
     "export": {"sign_key"},

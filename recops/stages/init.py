@@ -51,6 +51,7 @@ ABOUT = {
     "gate": "When a new model may replace the one that is served.",
     "serve": "The service.",
     "ask": "Who phrases the answers to questions in words.",
+    "feedback": "Within what time what follows an answer is put down to it.",
     "drift": "When a window of events counts as drifted.",
     "retrain": "When the model is trained anew.",
 }

@@ -68,6 +68,8 @@ def _serve(
             "RECOPS_MAX_CONCURRENCY": str(settings.max_concurrency),
             "RECOPS_MAX_LAG_S": str(settings.max_lag_s),
             "RECOPS_MAX_BODY_BYTES": str(settings.max_body_bytes),
+            "RECOPS_FEEDBACK_WINDOW_S": str(project.params.feedback.window_us / 1e6),
+            "RECOPS_GUARDRAILS_S": str(settings.guardrails_s),
             "RECOPS_RULES": str(project.rules_file or ""),
             **environment,
         },

@@ -5,12 +5,16 @@ In: a URL. Out: a `Store`, the one interface whatever database lies behind it. K
 is free of dataframe libraries, since the service imports it. A `tenant` (default `main`) stands in every table.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
 from recops.errors import CallError
+
+# What a challenger in shadow answered is logged as `shadow:NAME`, under `REQUEST_ID~NAME` and the time of what was
+# shown.
+SHADOW, OF_SHADOW = "shadow:", "~"
 
 HistoryRow = tuple[str, Sequence[str], Sequence[int] | None]  # user_id, item_ids oldest first, timestamps in µs UTC
 Moment = int | str | datetime  # µs since the epoch in UTC, or ISO 8601 text, or a datetime, both with a zone
@@ -106,7 +110,7 @@ class Store(Protocol):
         ...
 
     def answers(self, since: Moment | None = None, until: Moment | None = None) -> Iterator[dict[str, Any]]:
-        """Answers with since <= time < until, by time and then request id."""
+        """Answers that were shown with since <= time < until, by time and then request id."""
         ...
 
     def put_events(self, events: Sequence[Mapping[str, Any]]) -> list[bool]:
@@ -159,10 +163,11 @@ class Store(Protocol):
         ...
 
     def answers_with_events(
-        self, since: Moment, until: Moment, window_us: int
+        self, since: Moment, until: Moment, window_us: int, shadows: bool = False
     ) -> Iterator[tuple[dict[str, Any], list[LiveEvent]]]:
         """Answers with since <= time < until, by time, each with the events that name its `request_id` and lie at most
-        `window_us` after it, in order of arrival. What arrives late is there the next time."""
+        `window_us` after it, in order of arrival. What arrives late is there the next time. `shadows`: also what nobody
+        was shown, with the events of what was shown instead."""
         ...
 
     def put_items(self, items: Iterable[Mapping[str, Any]]) -> int:
@@ -191,6 +196,11 @@ class Store(Protocol):
 
     def put_report(self, kind: str, body: Any) -> None:
         """Keeps `body` (JSON) as the latest report of a kind, such as `drift` or `validation`."""
+        ...
+
+    def change_report(self, kind: str, change: Callable[[Any | None], Any], what: str, facts: Mapping[str, Any]) -> Any:
+        """Puts what `change` makes of a report (None: there is none), with nobody changing it meanwhile, and returns
+        it. Where that is another one, `what` and `facts` stand in the audit log. What it raises changes nothing."""
         ...
 
     def report(self, kind: str) -> Any | None:

@@ -7,14 +7,14 @@ import json
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from recops.errors import CallError
 from recops.schema import EVENTS
-from recops.store import Erasure, HistoryRow, Known, LiveEvent, Moment, refused_in
+from recops.store import OF_SHADOW, SHADOW, Erasure, HistoryRow, Known, LiveEvent, Moment, refused_in
 from recops.store.migrations import MIGRATIONS
 from recops.user_hash import user_hash
 
@@ -22,6 +22,9 @@ ANSWER_COLUMNS = ("request_id", "time", "user_id", "items", "release", "variant"
 EVENT_COLUMNS = tuple(EVENTS)
 _STORED = (*EVENT_COLUMNS, "is_made")  # of an event, beside tenant and place
 _SELECT_ANSWERS = f"SELECT {', '.join(ANSWER_COLUMNS)} FROM answers WHERE tenant = ?"
+# Without per cent signs, which one of the databases takes for places of values.
+_IS_SHADOW = f"substr(coalesce({{0}}, ''), 1, {len(SHADOW)}) = '{SHADOW}'"
+_SHOWN = f" AND NOT {_IS_SHADOW}"
 _SELECT_EVENTS = f"SELECT place, {', '.join(_STORED)} FROM events WHERE tenant = ?"
 _NEXT = "(SELECT coalesce(max(place), 0) + 1 FROM {} WHERE tenant = ?)"
 _AT_ONCE = 500  # rows of one statement
@@ -171,7 +174,7 @@ class SqlStore(ABC):
         return None if found is None else _answer(found)
 
     def answers(self, since: Moment | None = None, until: Moment | None = None) -> Iterator[dict[str, Any]]:
-        query = _SELECT_ANSWERS
+        query = _SELECT_ANSWERS + _SHOWN.format("variant")
         values: list[str | int] = [self.tenant]
         for bound, comparison in ((since, ">="), (until, "<")):
             if bound is not None:
@@ -181,17 +184,33 @@ class SqlStore(ABC):
             yield _answer(row)
 
     def answers_with_events(
-        self, since: Moment, until: Moment, window_us: int
+        self, since: Moment, until: Moment, window_us: int, shadows: bool = False
+    ) -> Iterator[tuple[dict[str, Any], list[LiveEvent]]]:
+        shown: dict[
+            str, list[LiveEvent]
+        ] = {}  # events of what was shown at one moment, which is that of its shadows too
+        at = None
+        for answer, events in self._with_events(micros(since), micros(until), window_us, shadows):
+            if not str(answer["variant"]).startswith(SHADOW):
+                shown, at = {} if at != answer["time"] else shown, answer["time"]
+                shown[answer["request_id"]] = events
+            else:
+                events = shown.get(answer["request_id"].partition(OF_SHADOW)[0], [])
+            yield answer, events
+
+    def _with_events(
+        self, since: int, until: int, window_us: int, shadows: bool
     ) -> Iterator[tuple[dict[str, Any], list[LiveEvent]]]:
         query = (
             f"SELECT {', '.join(f'a.{column}' for column in ANSWER_COLUMNS)}, e.item_id, e.event, e.value, e.timestamp "
             "FROM answers a LEFT JOIN events e ON e.tenant = a.tenant AND e.request_id = a.request_id "
-            "AND e.timestamp <= a.time + ? WHERE a.tenant = ? AND a.time >= ? AND a.time < ? "
-            "ORDER BY a.time, a.request_id, e.place"
+            f"AND e.timestamp <= a.time + ? WHERE a.tenant = ? AND a.time >= ? AND a.time < ?"
+            f"{'' if shadows else _SHOWN.format('a.variant')} "
+            f"ORDER BY a.time, {_IS_SHADOW.format('a.variant')}, a.request_id, e.place"
         )
         answer: dict[str, Any] | None = None
         events: list[LiveEvent] = []
-        for row in self._stream(query, (window_us, self.tenant, micros(since), micros(until))):
+        for row in self._stream(query, (window_us, self.tenant, since, until)):
             num = len(ANSWER_COLUMNS)
             if answer is None or row[0] != answer["request_id"]:
                 if answer is not None:
@@ -371,8 +390,24 @@ class SqlStore(ABC):
 
     def put_report(self, kind: str, body: Any) -> None:
         with self._transaction() as con:
-            query = "INSERT INTO reports VALUES (?, ?, ?) ON CONFLICT (tenant, kind) DO UPDATE SET body = excluded.body"
-            con.execute(query, (self.tenant, kind, _json(body)))
+            self._put_report(con, kind, body)
+
+    def change_report(self, kind: str, change: Callable[[Any | None], Any], what: str, facts: Mapping[str, Any]) -> Any:
+        at = time.time_ns() // 1000
+        with self._transaction() as con:
+            self._take_turn(con)
+            query = "SELECT body FROM reports WHERE tenant = ? AND kind = ?"
+            found = con.execute(query, (self.tenant, kind)).fetchone()
+            before = None if found is None else json.loads(found[0])
+            body = change(before)
+            if body != before:
+                self._put_report(con, kind, body)
+                self._log_decision(con, what, facts, at)
+        return body
+
+    def _put_report(self, con: Any, kind: str, body: Any) -> None:
+        query = "INSERT INTO reports VALUES (?, ?, ?) ON CONFLICT (tenant, kind) DO UPDATE SET body = excluded.body"
+        con.execute(query, (self.tenant, kind, _json(body)))
 
     def report(self, kind: str) -> Any | None:
         found = self._first("SELECT body FROM reports WHERE tenant = ? AND kind = ?", (self.tenant, kind))

@@ -13,6 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, save
 
 from recops import bundle
+from recops.bundle import Pointer, release_folder, write_pointer
 from recops.nearest import Nearness
 from recops.serving.app import build_app
 from recops.serving.settings import Settings
@@ -201,3 +202,25 @@ def connect() -> type[Client]:
 @pytest.fixture(scope="session")
 def make_bundle() -> Callable[..., str]:
     return write_bundle
+
+
+@pytest.fixture
+def releases(tmp_path, make_bundle):
+    """A folder with two releases, `first` promoted; the ids as attributes."""
+
+    class Releases:
+        folder = tmp_path / "releases"
+
+        def add(self, **options):
+            release = make_bundle(tmp_path / "new", **options)
+            release_folder(self.folder, release).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "new").rename(release_folder(self.folder, release))
+            return release
+
+        def point(self, release, expected):
+            write_pointer(self.folder, Pointer(release), expected=expected)
+
+    found = Releases()
+    found.first, found.second = found.add(), found.add(remove_seen=False)
+    found.point(found.first, None)
+    return found

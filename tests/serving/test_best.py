@@ -145,12 +145,12 @@ def test_the_largest_products_are_sought_together_and_give_each_the_list_of_the_
         for n in range(170)
     ]
     alone = [next(lists(scan, [one])) for one in requests]
-    assert {someone.source for someone, _, _ in alone} == {"model", "fallback"}
+    assert {one.someone.source for one in alone} == {"model", "fallback"}
     sought = []
     monkeypatch.setattr(searching, "largest_products", lambda *a: sought.append(len(a[0])) or largest_products(*a))
-    for (someone, _, best), (expected, _, (rows, scores)) in zip(lists(scan, requests), alone, strict=True):
-        assert someone.source == expected.source and best[0].tolist() == rows.tolist()
-        assert best[1] == pytest.approx(scores, abs=1e-5)
+    for found, expected in zip(lists(scan, requests), alone, strict=True):
+        assert found.someone.source == expected.someone.source and found.rows.tolist() == expected.rows.tolist()
+        assert found.scores == pytest.approx(expected.scores, abs=1e-5)
     assert sought == [90, 80]
 
 

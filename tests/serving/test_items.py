@@ -195,7 +195,7 @@ def test_a_vector_is_made_once_for_all_workers(serve, tmp_path, monkeypatch) -> 
     store = open_store(served.state.settings.store)
     with sqlite3.connect(tmp_path / "store.sqlite") as con:
         assert con.execute("SELECT count(*) FROM item_vectors WHERE encoder = 'made'").fetchone() == (1,)
-    other, release = OnlineItems(store), served.state._base
+    other, release = OnlineItems(store), served.state._served.base
     assert other.refresh() and not other.refresh()
     store.put_item_vectors = None  # nothing is made again
     assert other.applied(release).ids[-1] == "new"

@@ -264,6 +264,33 @@ def test_rules_hold_in_every_worker_and_wrong_ones_start_nothing(tmp_path, make_
     assert "Traceback" not in done.stderr
 
 
+def test_a_canary_is_set_seen_and_taken_back_while_the_service_runs(server):
+    """Two workers: each user is answered by the same release by both, within a second of the call that sets it."""
+    url, users = server.client.base_url, [f"v{n}" for n in range(40)]
+
+    def answered() -> dict[str, set[tuple[str, str]]]:
+        found: dict[str, set[tuple[str, str]]] = {}
+        for _ in range(3):  # each on a connection of its own, so that any worker may answer
+            for user in users:
+                body = {"user_id": user, "k": 1}
+                answer = httpx.post(f"{url}/recommend", json=body, timeout=20, trust_env=False).json()
+                found.setdefault(user, set()).add((answer["variant"], answer["release"]))
+        return found
+
+    served = server.client.get("/release").json()["release"]
+    other = next(release for release in server.ids if release != served)
+    arm = {"name": "canary", "release": other, "mode": "canary", "share": 0.5, "guardrails": [{"metric": "hit_rate"}]}
+    assert server.client.post("/admin/traffic", json={"arms": [arm]}).status_code == 200
+    time.sleep(1)
+    found = answered()
+    assert all(len(of_user) == 1 for of_user in found.values())
+    assert set.union(*found.values()) == {("default", served), ("canary", other)}
+    assert server.fresh("/release")["traffic"][0]["loaded"]
+    assert server.client.post("/admin/traffic", json={"arms": []}).status_code == 200
+    time.sleep(1)
+    assert set.union(*answered().values()) == {("default", served)}
+
+
 def test_the_processes_load_nothing_of_training(server, make_bundle):
     encoder = server.add(make_bundle, encoder=True)
     server.point(encoder, server.ids[0])

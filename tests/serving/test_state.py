@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from recops.bundle import Pointer, release_folder, write_pointer
+from recops.bundle import release_folder
 from recops.errors import RefusedError
 from recops.serving import counters, state
 from recops.serving.app import build_app
@@ -17,28 +17,6 @@ from recops.store import open_store
 
 def loads(outcome: str) -> float:
     return counters.REGISTRY.get_sample_value("recops_release_loads_total", {"outcome": outcome}) or 0.0
-
-
-@pytest.fixture
-def releases(tmp_path, make_bundle):
-    """A folder with two releases, `first` promoted; the ids as attributes."""
-
-    class Releases:
-        folder = tmp_path / "releases"
-
-        def add(self, **options):
-            release = make_bundle(tmp_path / "new", **options)
-            release_folder(self.folder, release).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / "new").rename(release_folder(self.folder, release))
-            return release
-
-        def point(self, release, expected):
-            write_pointer(self.folder, Pointer(release), expected=expected)
-
-    found = Releases()
-    found.first, found.second = found.add(), found.add(remove_seen=False)
-    found.point(found.first, None)
-    return found
 
 
 def test_a_promotion_is_taken_up_and_undone(releases):
@@ -94,7 +72,7 @@ def test_a_broken_release_does_not_replace_the_one_that_serves(releases, monkeyp
     assert worker.release.id == releases.first
     assert loads("failed") == failed + 1  # not tried again at every poll
     monkeypatch.setattr(state, "RETRY_S", 0.0)
-    worker._refused = None
+    worker._refused = {}
     worker.poll()
     worker.poll()
     assert loads("failed") == failed + 3  # and refused each time it is

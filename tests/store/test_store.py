@@ -409,3 +409,37 @@ def test_who_has_seen_an_event_has_seen_all_before_it(url):
         assert [process.exitcode for process in processes] == [0] * 4
         assert seen == list(store.events())
         assert len({e["event_id"] for e in seen}) == len(seen) == 150
+
+
+def test_what_nobody_was_shown_is_read_only_where_it_is_asked_for(store) -> None:
+    items = [{"item_id": "a", "rank": 1, "score": 1.0, "propensity": 1.0}]
+    facts = {"user_id": "u1", "items": items, "release": "r", "source": "model", "time": 10}
+    store.log_answers(
+        [
+            {**facts, "request_id": "q2~b", "variant": "shadow:b"},
+            {**facts, "request_id": "q1~b", "variant": "shadow:b"},
+            {**facts, "request_id": "q2", "variant": None},
+            {**facts, "request_id": "q1", "variant": "default"},
+            {**facts, "request_id": "q3~b", "variant": "shadow:b", "time": 11},
+        ]
+    )
+    event = {"user_id": "u1", "item_id": "a", "timestamp": 12, "event": "click"}
+    rest = dict.fromkeys(("value", "rank", "session_id", "context"))
+    store.put_events([{**event, **rest, "event_id": "e1", "request_id": "q1"}])
+    assert [a["request_id"] for a in store.answers()] == ["q1", "q2"]
+    assert [a["request_id"] for a, _ in store.answers_with_events(0, 99, 99)] == ["q1", "q2"]
+    found = {a["request_id"]: [e.item_id for e in events] for a, events in store.answers_with_events(0, 99, 99, True)}
+    assert found == {"q1": ["a"], "q2": [], "q1~b": ["a"], "q2~b": [], "q3~b": []}
+
+
+def test_a_report_is_changed_by_one_at_a_time_and_the_change_is_told(store) -> None:
+    assert store.change_report("t", lambda before: {"was": before}, "set", {"by": "x"}) == {"was": None}
+    assert store.change_report("t", lambda before: before, "set", {"by": "y"}) == {"was": None}
+
+    def refuse(before):
+        raise CallError("no")
+
+    with pytest.raises(CallError, match="no"):
+        store.change_report("t", refuse, "set", {})
+    assert store.report("t") == {"was": None}
+    assert [(d["what"], d["facts"]) for d in store.decisions()] == [("set", {"by": "x"})]

@@ -6,7 +6,6 @@ from typing import Any
 
 from recops.serving import counters
 from recops.serving.assistant.asking import Found, ask, told
-from recops.serving.endpoints.recommend import VARIANT
 from recops.serving.operation import Call, Operation
 from recops.serving.problems import Problem
 from recops.serving.requests import Ask
@@ -15,7 +14,8 @@ from recops.serving.schemas import array, nullable, obj
 
 async def handle(call: Call) -> dict[str, Any]:
     """On a thread, so that other requests do not wait for it."""
-    release, request = call.release, call.body
+    request = call.body
+    release, variant = call.answering(request.user_id)
     stored = call.state.history(release, request.user_id)
 
     def answered() -> Found:
@@ -34,7 +34,7 @@ async def handle(call: Call) -> dict[str, Any]:
             {
                 "items": shown,
                 "release": release.id,
-                "variant": VARIANT,
+                "variant": variant,
                 "request_id": call.request_id,
                 "source": found.source,
                 "time": time_ns() // 1000,

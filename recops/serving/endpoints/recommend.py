@@ -1,6 +1,8 @@
 """POST /recommend and /recommend/batch: lists for users, logged for `recops trace`."""
 
 import asyncio
+import logging
+from collections.abc import Iterator
 from itertools import islice
 from time import time_ns
 from typing import Any
@@ -13,8 +15,11 @@ from recops.serving.request_ids import new_request_id
 from recops.serving.requests import Recommend, RecommendBatch
 from recops.serving.retrieval import recommend, recommend_many
 from recops.serving.schemas import array, item, obj
+from recops.serving.traffic.arms import DEFAULT
+from recops.serving.traffic.shadow import Asked
 
-VARIANT = "default"
+logger = logging.getLogger("recops.serving")
+
 CHECKED_AT_ONCE = 16  # lists of a batch between two looks at the clock
 ANSWER = obj(
     items=array(item(reasons=True)),
@@ -26,46 +31,86 @@ ANSWER = obj(
 
 
 def handle(call: Call) -> dict[str, Any]:
-    release, request = call.release, call.body
+    request = call.body
+    release, variant = call.answering(request.user_id)
+    try:
+        found = _found(call, release, request, call.request_id)
+    except Exception:
+        if variant == DEFAULT:
+            raise
+        release, variant = _instead(call, variant)
+        found = _found(call, release, request, call.request_id)
+    return given(call, release, variant, request, found, call.request_id)
+
+
+def _found(call: Call, release: Release, request: Recommend, request_id: str) -> dict[str, Any]:
     stored = call.state.history(release, request.user_id)
-    found = recommend(release, request, stored, call.state.settings.rules, call.request_id)
-    return given(call, release, request, found, call.request_id)
+    return recommend(release, request, stored, call.state.settings.rules, request_id)
+
+
+def _instead(call: Call, variant: str) -> tuple[Release, str]:
+    """The served release for a challenger that cannot answer."""
+    logger.exception("challenger %s could not answer", variant)
+    counters.ARM_ERRORS.labels(variant).inc()
+    if call.state.watch is not None:
+        call.state.watch.failed(variant)
+    return call.release, DEFAULT
 
 
 async def handle_batch(call: Call) -> dict[str, Any]:
-    """One answer a request, in order; all from one release, each with a request id of its own. Lists are made on a
-    thread, so that other requests do not wait for many."""
-    release, requests = call.release, call.body.requests
+    """One answer a request, in order, each with a request id of its own; those of a variant from one release. Lists are
+    made on a thread, so that other requests do not wait for many."""
+    requests = call.body.requests
     ids = [new_request_id() for _ in requests]
-    asked = [(one, call.state.history(release, one.user_id)) for one in requests]
-    found = recommend_many(release, asked, call.state.settings.rules, ids)
-    responses: list[dict[str, Any]] = []
-    while len(responses) < len(requests):
-        try:
-            call.check_deadline()
-        except Problem as problem:
-            raise Problem(504, f"{problem.message}: {len(responses)} of {len(requests)} lists were made") from None
-        made = await asyncio.to_thread(lambda: list(islice(found, CHECKED_AT_ONCE)))
-        for one in made:
-            responses.append(given(call, release, requests[len(responses)], one, ids[len(responses)]))
+    responses: list[dict[str, Any] | None] = [None] * len(requests)
+    places: dict[tuple[Release, str], list[int]] = {}
+    for place, one in enumerate(requests):
+        places.setdefault(call.answering(one.user_id), []).append(place)
+    work = list(places.items())
+    while work:
+        (release, variant), some = work.pop()
+        asked = [(requests[place], call.state.history(release, requests[place].user_id)) for place in some]
+        found = recommend_many(release, asked, call.state.settings.rules, [ids[place] for place in some])
+        for start in range(0, len(some), CHECKED_AT_ONCE):
+            try:
+                call.check_deadline()
+            except Problem as problem:
+                num = sum(response is not None for response in responses)
+                raise Problem(504, f"{problem.message}: {num} of {len(requests)} lists were made") from None
+            try:
+                made = await asyncio.to_thread(_next, found)
+            except Exception:
+                if variant == DEFAULT:
+                    raise
+                work.append((_instead(call, variant), some[start:]))
+                break
+            for place, one in zip(some[start:], made, strict=False):
+                responses[place] = given(call, release, variant, requests[place], one, ids[place])
     return {"responses": responses}
 
 
-def given(call: Call, release: Release, request: Recommend, found: dict[str, Any], request_id: str) -> dict[str, Any]:
-    """The answer of what was found, counted and logged."""
+def _next(found: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+    return list(islice(found, CHECKED_AT_ONCE))
+
+
+def given(
+    call: Call, release: Release, variant: str, request: Recommend, found: dict[str, Any], request_id: str
+) -> dict[str, Any]:
+    """The answer of what was found, counted and logged; challengers in shadow are asked the same."""
     answer = {
         "items": found["items"],
         "release": release.id,
-        "variant": VARIANT,
+        "variant": variant,
         "request_id": request_id,
         "source": found["source"],
     }
     counters.LISTS.labels(found["source"]).inc()
     if call.state.answers is not None:
-        items = answer["items"]
-        if (propensities := found["propensities"]) is not None:
-            items = [{**one, "propensity": p} for one, p in zip(items, propensities, strict=True)]
-        call.state.answers.add({**answer, "items": items, "time": time_ns() // 1000, "user_id": request.user_id})
+        now = time_ns() // 1000
+        call.state.answers.add_list(answer, found["propensities"], now, request.user_id)
+        for arm in call.state.traffic.shadows:
+            if call.state.shadows is not None and arm.asks(request_id):
+                call.state.shadows.ask(Asked(arm, request, request_id, now))
     return answer
 
 

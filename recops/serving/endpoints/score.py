@@ -9,7 +9,7 @@ from recops.serving.schemas import array, nullable, obj
 
 
 def handle(call: Call) -> dict[str, Any]:
-    release = call.release
+    release, _ = call.answering(call.body.user_id)
     found = score(release, call.body, call.state.history(release, call.body.user_id))
     return {**found, "release": release.id, "request_id": call.request_id}
 

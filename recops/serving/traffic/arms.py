@@ -3,7 +3,6 @@
 In: what `recops traffic` has set, as the store keeps it. Out: the arm of a user, always the same one. Knows no HTTP.
 """
 
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Annotated, Any, Literal
 
@@ -11,9 +10,11 @@ from pydantic import Field, StringConstraints, ValidationError, field_validator,
 
 from recops.errors import CallError
 from recops.serving.fields import Strict, Text
+from recops.store import SHADOW
 
 REPORT = "traffic"  # under which the store keeps it
 DEFAULT = "default"  # the variant of the served release
+EPSILON = 1e-9  # of shares, which are sums of decimal fractions
 
 
 class Guardrail(Strict):
@@ -31,6 +32,9 @@ class Arm(Strict):
     release: Text
     mode: Literal["shadow", "canary", "ab"]
     share: float = Field(1.0, ge=0, le=1)
+    at: float | None = Field(
+        None, ge=0, lt=1, description="Where its share of users begins; none: where there is room."
+    )
     since: int = Field(0, ge=0, description="Microseconds since 1970: what was answered before is of no concern.")
     guardrails: list[Guardrail] = Field(default_factory=list, max_length=10)
     halted: str | None = Field(None, description="Why it is no longer shown.")
@@ -46,20 +50,67 @@ class Arm(Strict):
     def is_shown(self) -> bool:
         return self.mode != "shadow" and self.halted is None
 
+    @property
+    def variant(self) -> str:
+        """What its answers are logged as."""
+        return SHADOW + self.name if self.mode == "shadow" else self.name
+
+    def asks(self, request_id: str) -> bool:
+        """Whether a shadow answers this call too."""
+        return self.share >= 1 or _between_0_and_1(f"{self.name} {request_id}") < self.share
+
 
 class Traffic(Strict):
-    """All challengers, in the order in which they take their shares of users."""
+    """All challengers. `salt`: what decides which users are whose; a new one deals them anew."""
 
     arms: list[Arm] = Field(default_factory=list, max_length=10)
+    salt: str = Field("", max_length=64)
 
     @model_validator(mode="after")
     def _fits(self) -> "Traffic":
         names = [arm.name for arm in self.arms]
         if len(set(names)) < len(names):
             raise ValueError(f"a name stands twice: {', '.join(names)}")
-        if (total := sum(arm.share for arm in self.arms if arm.mode != "shadow")) > 1 + 1e-9:
+        if (total := sum(arm.share for arm in self.arms if arm.mode != "shadow")) > 1 + EPSILON:
             raise ValueError(f"the shares of users add up to {total:g}, which is more than all")
+        for arm in self.arms:
+            if arm.mode != "shadow" and arm.at is not None and not self._is_free(arm.at, arm):
+                raise ValueError(f"{arm.name}: its users, from {arm.at:g}, are another one's too")
+        for arm in self.arms:
+            if arm.mode != "shadow" and arm.at is None:
+                arm.at = self._room(arm)
         return self
+
+    def _is_free(self, at: float, arm: Arm) -> bool:
+        end = at + arm.share
+        others = [one for one in self.arms if one is not arm and one.mode != "shadow" and one.at is not None]
+        return end <= 1 + EPSILON and all(
+            end <= one.at + EPSILON or one.at + one.share <= at + EPSILON for one in others if one.at is not None
+        )
+
+    def _room(self, arm: Arm) -> float:
+        ends = [one.at + one.share for one in self.arms if one.mode != "shadow" and one.at is not None]
+        for at in sorted([0.0, *ends]):
+            if at < 1 and self._is_free(at, arm):
+                return at
+        raise ValueError(f"{arm.name}: no {arm.share:g} of the users in one piece; take another share away first")
+
+    def with_arm(self, arm: Arm) -> "Traffic":
+        """With this challenger, in the place of one of its name; users of the others stay theirs, and its own where
+        its share grows or shrinks in place. Raises CallError where there is no room."""
+        others = [one for one in self.arms if one.name != arm.name]
+        before = next((one for one in self.arms if one.name == arm.name and one.mode != "shadow"), None)
+        if before is not None and arm.mode != "shadow":
+            kept = arm.model_copy(update={"at": before.at})
+            if Traffic(arms=others)._is_free(before.at or 0.0, kept):
+                arm = kept
+        return Traffic.read({**self.model_dump(), "arms": [one.model_dump() for one in (*others, arm)]})
+
+    def without(self, name: str) -> "Traffic":
+        """Raises CallError for a name there is not."""
+        if all(arm.name != name for arm in self.arms):
+            raise CallError(f"no challenger {name!r}: there are {', '.join(a.name for a in self.arms) or 'none'}")
+        return Traffic(arms=[arm for arm in self.arms if arm.name != name], salt=self.salt)
 
     @classmethod
     def read(cls, value: Any) -> "Traffic":
@@ -78,13 +129,10 @@ class Traffic(Strict):
         """
         if user_id is None:
             return None
-        place, start = position(user_id), 0.0
+        place = position(user_id, self.salt)
         for arm in self.arms:
-            if arm.mode == "shadow":
-                continue
-            if start <= place < start + arm.share:
+            if arm.mode != "shadow" and arm.at is not None and arm.at <= place < arm.at + arm.share:
                 return arm if arm.is_shown else None
-            start += arm.share
         return None
 
     @property
@@ -92,15 +140,11 @@ class Traffic(Strict):
         return [arm for arm in self.arms if arm.mode == "shadow" and arm.halted is None]
 
 
-def position(user_id: str) -> float:
+def position(user_id: str, salt: str = "") -> float:
     """Where a user stands between 0 and 1, by a hash of the id: the same in every worker, for good. A share that grows
     keeps those it had."""
-    return int.from_bytes(sha256(f"traffic {user_id}".encode("utf-8", "surrogatepass")).digest()[:8]) / 2**64
+    return _between_0_and_1(f"traffic {salt} {user_id}")
 
 
-@dataclass(frozen=True)
-class Variant:
-    """A challenger in memory."""
-
-    arm: Arm
-    release: Any  # serving.release.Release
+def _between_0_and_1(text: str) -> float:
+    return int.from_bytes(sha256(text.encode("utf-8", "surrogatepass")).digest()[:8]) / 2**64

@@ -12,7 +12,7 @@ from typing import Any
 
 from recops.serving.live import Kinds
 from recops.serving.traffic.sequential import Difference, Moments, difference
-from recops.store import LiveEvent
+from recops.store import OF_SHADOW, SHADOW, LiveEvent
 
 # Figures of one user, each the mean over the user's answers.
 METRICS = {
@@ -33,11 +33,19 @@ class Outcome:
     """Sums of one variant over its users."""
 
     answers: int = 0
+    anonymous: int = 0  # answers to calls that name nobody: of the served release alone, so that no figure counts them
     events: int = 0  # that named an answer
+    releases: set[str] = field(default_factory=set)
+    _overlaps: list[float] = field(default_factory=lambda: [0.0, 0.0])
     _users: dict[str, list[float]] = field(default_factory=lambda: defaultdict(lambda: [0.0] * (len(METRICS) + 1)))
 
     def add(self, answer: dict[str, Any], events: list[LiveEvent], kinds: Kinds) -> None:
-        """Somebody without an id counts as a user of one answer."""
+        self.answers += 1
+        self.events += len(events)
+        self.releases.add(answer["release"])
+        if not answer["user_id"]:
+            self.anonymous += 1
+            return
         ranks = {item["item_id"]: item["rank"] for item in answer["items"]}
         chosen = {e.item_id for e in events if e.item_id in ranks and kinds.is_positive(e.event, e.value)}
         bought = any(e.item_id in ranks and e.event == BOUGHT for e in events)
@@ -48,11 +56,21 @@ class Outcome:
             float(answer["source"] == "fallback"),
             float(not ranks),
         )
-        sums = self._users[f"user {answer['user_id']}" if answer["user_id"] else f"call {answer['request_id']}"]
+        sums = self._users[answer["user_id"]]
         for place, value in enumerate((*figures, 1.0)):
             sums[place] += value
-        self.answers += 1
-        self.events += len(events)
+
+    def add_overlap(self, items: set[str], shown: set[str]) -> None:
+        """Of a shadow's answer: the share of its items that were shown."""
+        if items:
+            self._overlaps[0] += len(items & shown) / len(items)
+            self._overlaps[1] += 1
+
+    @property
+    def overlap(self) -> float | None:
+        """Mean share of a shadow's items that were shown; None of what is no shadow."""
+        total, num = self._overlaps
+        return total / num if num else None
 
     @property
     def users(self) -> int:
@@ -76,13 +94,23 @@ def ndcg(ranks: list[int]) -> float:
 
 
 def outcomes(answers: Iterable[tuple[dict[str, Any], list[LiveEvent]]], kinds: Kinds) -> dict[str, Outcome]:
-    """By variant."""
+    """By variant; `answers` by time, shadows after what was shown."""
     found: dict[str, Outcome] = defaultdict(Outcome)
+    shown: dict[str, set[str]] = {}  # of one moment, which is that of its shadows too
+    at = None
     for answer, events in answers:
-        found[answer["variant"]].add(answer, events, kinds)
+        outcome, items = found[answer["variant"]], {item["item_id"] for item in answer["items"]}
+        outcome.add(answer, events, kinds)
+        if not str(answer["variant"]).startswith(SHADOW):
+            shown, at = {} if at != answer["time"] else shown, answer["time"]
+            shown[answer["request_id"]] = items
+        elif (seen := shown.get(answer["request_id"].partition(OF_SHADOW)[0])) is not None:
+            outcome.add_overlap(items, seen)
     return dict(found)
 
 
-def compared(control: Outcome, challenger: Outcome) -> dict[str, Difference]:
-    """By metric: challenger - control, to be looked at as often as one likes."""
-    return {metric: difference(control.moments(metric), challenger.moments(metric), SCALE) for metric in METRICS}
+def compared(control: Outcome, challenger: Outcome, num: int = 1) -> dict[str, Difference]:
+    """By metric: challenger - control, to be looked at as often as one likes; `num` of them, together at 95 %."""
+    return {
+        metric: difference(control.moments(metric), challenger.moments(metric), SCALE, 0.05 / num) for metric in METRICS
+    }

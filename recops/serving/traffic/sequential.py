@@ -36,6 +36,11 @@ class Difference:
     high: float
 
     @property
+    def is_bounded(self) -> bool:
+        """Whether anything is said yet."""
+        return math.isfinite(self.low)
+
+    @property
     def is_proven(self) -> bool:
         return self.low > 0 or self.high < 0
 
@@ -46,17 +51,23 @@ LEAST_USERS = 30
 
 def difference(control: Moments, challenger: Moments, scale: float, alpha: float = 0.05) -> Difference:
     """The difference of two means. `scale`: the size of differences that are expected, in units of the figure: it
-    decides when the interval is shortest, not whether it is valid. The whole line while a side has under 30 users, or
-    does not vary.
+    decides when the interval is shortest, not whether it is valid. The whole line while a side has under 30 users. The
+    figures lie between 0 and 1; where those of a side are all the same, their variance is taken for that of a share of
+    one more user each way.
     """
     if not 0 < alpha < 1 or scale <= 0:
         raise CallError(f"alpha must lie between 0 and 1 and scale above 0; found {alpha:g} and {scale:g}")
     value = challenger.mean - control.mean
-    variance = sum(side.variance / side.num for side in (control, challenger) if side.num)
-    if min(control.num, challenger.num) < LEAST_USERS or variance == 0:
+    if min(control.num, challenger.num) < LEAST_USERS:
         return Difference(value, -math.inf, math.inf)
+    variance = sum((side.variance or _of_a_share(side)) / side.num for side in (control, challenger))
     mixing = scale * scale
     half = math.sqrt(
         (2 * math.log(1 / alpha) + math.log1p(mixing / variance)) * variance * (variance + mixing) / mixing
     )
     return Difference(value, value - half, value + half)
+
+
+def _of_a_share(side: Moments) -> float:
+    share = (side.mean * side.num + 1) / (side.num + 2)
+    return share * (1 - share)

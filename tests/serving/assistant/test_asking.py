@@ -535,7 +535,7 @@ def test_a_release_that_is_replaced_is_forgotten(ask_service):
     served = ask_service()
     served.post("/ask", question="a comedy")
     release = weakref.ref(served.state.release)
-    served.state.release = served.state._base = None
+    served.state._served, served.state._slots = None, {}
     gc.collect()
     assert release() is None
 

@@ -14,7 +14,8 @@ KINDS = Kinds.of({})
 
 def answer(request_id: str, user_id: str | None, items: str = "abc", variant: str = "default", source: str = "model"):
     shown = [{"item_id": item, "rank": rank, "score": 1.0} for rank, item in enumerate(items, start=1)]
-    return {"request_id": request_id, "user_id": user_id, "items": shown, "variant": variant, "source": source}
+    facts = {"request_id": request_id, "user_id": user_id, "items": shown, "variant": variant, "source": source}
+    return {**facts, "release": "r", "time": 0}
 
 
 def told(item_id: str, event: str = "click") -> LiveEvent:
@@ -35,11 +36,23 @@ def test_each_user_counts_once():
     assert found.moments("fallback_share").mean == 0.25 and found.moments("empty_share").mean == 0.5
 
 
-def test_calls_that_name_nobody_are_users_of_their_own():
+def test_calls_that_name_nobody_are_in_no_figure():
+    """Challengers answer only users, so that what nobody is answered says nothing about them."""
     found = Outcome()
     for n in range(3):
         found.add(answer(f"q{n}", None), [told("c", "purchase")] * (n == 0), KINDS)
-    assert found.users == 3 and found.moments("conversion_rate").mean == pytest.approx(1 / 3)
+    assert (found.users, found.answers, found.anonymous, found.events) == (0, 3, 3, 1)
+    assert found.moments("conversion_rate").num == 0
+
+
+def test_a_shadow_is_held_against_what_was_shown():
+    """Of two shadow answers one shares 2 of 3 items with what was shown, the other none; one has lost its like."""
+    shown = [(answer("q1", "u1"), [told("b")]), (answer("q2", "u2"), [])]
+    of_shadow = [("q1~s", "u1", "bcd"), ("q2~s", "u2", "xyz"), ("gone~s", "u3", "abc")]
+    rows = [*shown, *((answer(q, u, items, "shadow:s"), [told("b")]) for q, u, items in of_shadow)]
+    found = outcomes(rows, KINDS)
+    assert found["default"].overlap is None and found["shadow:s"].overlap == pytest.approx((2 / 3 + 0) / 2)
+    assert found["shadow:s"].moments("hit_rate").mean == pytest.approx(2 / 3)
 
 
 def test_ndcg_of_what_followed():
@@ -55,7 +68,8 @@ def test_variants_are_compared_by_every_metric():
     found = compared(*sides)
     assert set(found) == set(METRICS)
     assert found["hit_rate"].value == pytest.approx(0.1) and found["hit_rate"].low > 0
-    assert found["empty_share"].low == -math.inf  # never differs, so nothing is known of how much it varies
+    assert found["empty_share"].value == 0 and -0.01 < found["empty_share"].low < 0 < found["empty_share"].high < 0.01
+    assert found["hit_rate"].low > compared(*sides, num=3)["hit_rate"].low  # three at once are surer, and wider
 
 
 def test_answers_and_the_events_that_name_them(tmp_path):

@@ -27,13 +27,20 @@ def test_an_interval_by_hand():
     ("one", "other"),
     [
         (Moments(LEAST_USERS - 1, 0, 1), Moments(900, 1, 1)),
-        (Moments(900, 0, 0), Moments(900, 1, 0)),
         (Moments(0, 0, 0),) * 2,
     ],
 )
 def test_too_little_says_nothing(one, other):
     found = difference(one, other, 0.1)
     assert (found.low, found.high) == (-math.inf, math.inf) and not found.is_proven
+
+
+def test_sides_that_never_vary_differ_all_the_same():
+    """All of 30 and none of 30: of a share (31/32)(1/32) = .0303 each, V = 2 * .0303 / 30."""
+    found = difference(Moments(30, 0, 0), Moments(30, 1, 0), 0.5)
+    variance = 2 * 31 / 32 / 32 / 30
+    half = math.sqrt((2 * math.log(20) + math.log(1 + 0.25 / variance)) * variance * (variance + 0.25) / 0.25)
+    assert (found.value, found.low) == (1, pytest.approx(1 - half)) and found.is_proven
 
 
 def test_what_cannot_be_asked():

@@ -1,0 +1,162 @@
+"""Sets who answers whom, halts what does worse, and says what came of it: the one place where the traffic in the store
+is changed, for the command, the HTTP call and the service itself.
+
+In: the store. Out: the new `Traffic`, with a line in the audit log. Knows no HTTP.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from recops.errors import CallError
+from recops.serving.live import Kinds
+from recops.serving.traffic.arms import DEFAULT, REPORT, Arm, Traffic
+from recops.serving.traffic.outcomes import LOWER_IS_BETTER, METRICS, Outcome, compared, outcomes
+from recops.store import Store
+
+
+def read(store: Store) -> Traffic:
+    return Traffic.read(store.report(REPORT))
+
+
+def put(store: Store, arm: Arm, by: str) -> Traffic:
+    """Adds a challenger, or changes the one of its name. What it is asked to be judged by begins anew with another
+    release or mode. Raises CallError where there is no room for its share."""
+    return _change(store, lambda found: found.with_arm(_since(found, arm)), "traffic", {**arm.model_dump(), "by": by})
+
+
+def put_all(store: Store, arms: list[Arm], by: str) -> Traffic:
+    """These challengers and no others. Raises CallError where they do not go together."""
+
+    def change(found: Traffic) -> Traffic:
+        kept = {"salt": found.salt, "arms": [_since(found, arm).model_dump() for arm in arms]}
+        return Traffic.read(kept)
+
+    return _change(store, change, "traffic", {"arms": [arm.model_dump() for arm in arms], "by": by})
+
+
+def remove(store: Store, name: str, by: str) -> Traffic:
+    """Takes a challenger away: its users get the served release. Raises CallError for a name there is not."""
+    return _change(store, lambda found: found.without(name), "traffic", {"off": name, "by": by})
+
+
+def halt(store: Store, name: str, why: str) -> Traffic:
+    """A challenger that is there and not halted is no longer shown; others stay as they are."""
+
+    def change(found: Traffic) -> Traffic:
+        arms = [{**a.model_dump(), "halted": why if a.name == name and not a.halted else a.halted} for a in found.arms]
+        return Traffic.read({**found.model_dump(), "arms": arms})
+
+    return _change(store, change, "halted", {"name": name, "why": why})
+
+
+def _change(store: Store, change: Callable[[Traffic], Traffic], what: str, facts: dict[str, Any]) -> Traffic:
+    def changed(body: Any) -> Any:
+        before = Traffic.read(body)
+        after = change(before)
+        if after.arms and not before.arms:  # who was in the last experiment says nothing about who is in this one
+            after = after.model_copy(update={"salt": f"{_now_us():x}"})
+        return body if after == before else after.model_dump()
+
+    return Traffic.read(store.change_report(REPORT, changed, what, facts))
+
+
+def _since(found: Traffic, arm: Arm) -> Arm:
+    for before in found.arms:
+        if (before.name, before.release, before.mode) == (arm.name, arm.release, arm.mode):
+            return arm.model_copy(update={"since": before.since})
+    return arm.model_copy(update={"since": _now_us()})
+
+
+def failing(store: Store, traffic: Traffic, kinds: Kinds, window_us: int) -> dict[str, str]:
+    """Challengers that their guardrails halt, and why. May be asked as often as one likes (sequential.py); several
+    guardrails share the probability of a false alarm."""
+    canaries = [arm for arm in traffic.arms if arm.is_shown and arm.guardrails]
+    found = {}
+    for since, figures in _by_start(store, canaries, kinds, window_us).items():
+        for arm in canaries:
+            if arm.since == since and (why := _worse(arm, figures)) is not None:
+                found[arm.name] = why
+    return found
+
+
+def _by_start(store: Store, arms: list[Arm], kinds: Kinds, window_us: int) -> dict[int, dict[str, Outcome]]:
+    """Figures of all variants, from the start of each arm on: challenger and others are compared by the same days."""
+    until = _now_us() + 1
+    return {
+        since: outcomes(store.answers_with_events(since, until, window_us, shadows=True), kinds)
+        for since in sorted({arm.since for arm in arms})
+    }
+
+
+def _worse(arm: Arm, figures: dict[str, Outcome]) -> str | None:
+    control, challenger = figures.get(DEFAULT), figures.get(arm.variant)
+    if control is None or challenger is None:
+        return None
+    found = compared(control, challenger, len(arm.guardrails))
+    for rail in arm.guardrails:
+        before, after = control.moments(rail.metric).mean, challenger.moments(rail.metric).mean
+        difference, allowed = found[rail.metric], rail.margin * before
+        is_lower_better = rail.metric in LOWER_IS_BETTER
+        if difference.low > allowed if is_lower_better else difference.high < -allowed:
+            return (
+                f"{rail.metric} {after:.4f} against {before:.4f} of the served release: "
+                f"{difference.value:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
+            )
+    return None
+
+
+def report(store: Store, traffic: Traffic, kinds: Kinds, window_us: int) -> list[dict[str, Any]]:
+    """One entry a challenger: `name`, `release`, `mode`, `share`, `since`, `halted`, and `variants`, two entries (the
+    served release over the same time, and the challenger): `variant`, `releases`, `users`, `answers`, `anonymous`
+    (answers to calls that name nobody, which are in no figure), `events`, a mean of each metric, `overlap` of a shadow
+    with what was shown. `differences` (challenger - served) by metric: `value`, `low`, `high`; these None where nothing
+    can be said yet. Of a shadow what follows was chosen from another list, and its figures lean towards that list."""
+    found = []
+    by_start = _by_start(store, traffic.arms, kinds, window_us)
+    for arm in traffic.arms:
+        control = by_start[arm.since].get(DEFAULT, Outcome())
+        challenger = by_start[arm.since].get(arm.variant, Outcome())
+        differences = {
+            metric: {
+                "value": d.value,
+                **({"low": d.low, "high": d.high} if d.is_bounded else {"low": None, "high": None}),
+            }
+            for metric, d in compared(control, challenger).items()
+        }
+        found.append(
+            {
+                **arm.model_dump(exclude={"at", "guardrails"}),
+                "variants": [_figures(DEFAULT, control), _figures(arm.variant, challenger)],
+                "differences": differences,
+            }
+        )
+    return found
+
+
+def _figures(variant: str, outcome: Outcome) -> dict[str, Any]:
+    return {
+        "variant": variant,
+        "releases": sorted(outcome.releases),
+        "users": outcome.users,
+        "answers": outcome.answers,
+        "anonymous": outcome.anonymous,
+        "events": outcome.events,
+        **{metric: outcome.moments(metric).mean for metric in METRICS},
+        "overlap": outcome.overlap,
+    }
+
+
+def arm_of(values: dict[str, Any]) -> Arm:
+    """Raises CallError naming the key that is wrong."""
+    (arm,) = Traffic.read({"arms": [values]}).arms
+    return arm.model_copy(update={"at": None})
+
+
+def check_name_of_metric(name: str) -> None:
+    if name not in METRICS:
+        raise CallError(f"no such metric {name!r}: {', '.join(METRICS)}")
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
