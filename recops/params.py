@@ -255,6 +255,9 @@ class ServeParams(Group):
     max_concurrency: int = Field(64, ge=1)
     max_lag_s: float = Field(0.05, ge=0.001, description="a worker that far behind turns new calls away")
     max_body_bytes: int = Field(1_048_576, ge=1)
+    tenants: dict[str, str] = Field(
+        {}, description="folders of other projects by tenant, whose keys get what those have released"
+    )
     guardrails_s: float = Field(30.0, ge=0.1, description="between two looks at the guardrails of canaries")
     store: str | None = Field(
         None, description="postgresql://HOST/DATABASE instead of a file; RECOPS_STORE takes precedence, for passwords"

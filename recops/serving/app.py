@@ -48,7 +48,8 @@ class Endpoint:
         try:
             caller = self._allowed(scope)
             parameters = self._parameters(scope)
-            call = Call(self.state, request_id, self._parsed(scope), scope[guard.DEADLINE], caller, parameters)
+            state = self.state.tenants[caller.tenant]
+            call = Call(state, request_id, self._parsed(scope), scope[guard.DEADLINE], caller, parameters)
             call.check_deadline()
             answer = self.operation.handle(call)
             if inspect.isawaitable(answer):
@@ -79,7 +80,7 @@ class Endpoint:
         caller, needed = scope[guard.CALLER], self.operation.role
         if not caller.may(needed):
             raise Problem(403, f"this call needs a key of the role {needed}, and the key given is of {caller.role}")
-        if caller is guard.ANYBODY and needed != "read" and guard.is_foreign(scope["headers"]):
+        if caller.name == guard.ANYBODY and needed != "read" and guard.is_foreign(scope["headers"]):
             raise Problem(403, "this service has no keys, so no page of another host may write")
         return caller
 

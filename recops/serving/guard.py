@@ -7,6 +7,7 @@ Knows nothing about the endpoints but which paths are probes.
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping
 from ipaddress import ip_address
 from time import monotonic
@@ -26,10 +27,9 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 REQUEST_ID, BODY, DEADLINE, PATH = "recops.request_id", "recops.body", "recops.deadline", "recops.path"
 CALLER = "recops.caller"
-ANYBODY = Caller("anybody", "admin", "main")  # whoever is on this machine, where there are no keys
+ANYBODY = "anybody"  # whoever is on this machine, where there are no keys
 FEW = 4  # so many calls at once are taken however long they keep each other waiting
 NEWEST, FORGET_S = 0.2, 2.0  # what the last call counts in what was seen lately; when half of that is forgotten
-PROBE = Caller("probe", "read", "main")
 
 # For answers that do not say otherwise themselves.
 HEADERS = {
@@ -77,9 +77,12 @@ class Guard:
         self.app, self.state = app, state
         self.settings = settings = state.settings
         self.probes = frozenset(probes)
+        self.anybody = Caller(ANYBODY, "admin", settings.tenant)
+        self.probe = Caller("probe", "read", settings.tenant)
         self.ring = KeyRing(settings.keys_file, settings.keys, settings.workers)
         self.limit = max(1, -(-settings.max_concurrency // settings.workers))
         self.num_in_flight = 0
+        self.in_flight: Counter[str] = Counter()  # by tenant
         # Seconds that each call in flight keeps a new one waiting, as seen lately. A limit of calls alone does not hold
         # the time of an answer: 64 short lists are done in a moment, 64 batches in a minute.
         self.turn_s, self.turn_at = 0.0, monotonic()
@@ -105,15 +108,17 @@ class Guard:
                     given.append((b"connection", b"close"))  # the next call goes to whoever is ready
             await send(message)
 
-        is_probe = scope["path"] in self.probes
-        scope[CALLER] = PROBE
+        is_probe, tenant = scope["path"] in self.probes, None
+        scope[CALLER] = self.probe
         if not is_probe:
             self.num_in_flight += 1
             counters.IN_FLIGHT.set(self.num_in_flight)
         try:
             if not is_probe:
-                scope[CALLER] = self._caller(scope)
-                self._check_load()
+                scope[CALLER] = caller = self._caller(scope)
+                tenant = caller.tenant
+                self.in_flight[tenant] += 1
+                self._check_load(tenant)
             scope[BODY] = await self._read_body(scope, receive)
             if not is_probe:
                 before = monotonic()
@@ -125,6 +130,8 @@ class Guard:
         except ConnectionError:
             status = 499  # the caller has gone; there is nobody to answer
         finally:
+            if tenant is not None:
+                self.in_flight[tenant] -= 1
             if not is_probe:
                 self.num_in_flight -= 1
                 counters.IN_FLIGHT.set(self.num_in_flight)
@@ -140,23 +147,26 @@ class Guard:
                 raise Problem(403, "this service has no keys, so it answers on loopback only (`recops keys add`)")
             if not names_this_machine(scope["headers"]):
                 raise Problem(403, "this service has no keys, so it answers only to the names of this machine", "Host")
-            return ANYBODY
+            return self.anybody
         given = next((v for name, v in scope["headers"] if name == b"authorization"), b"")
         key = self.ring.caller(given)
         if key is None:
             raise Problem(401, "a key is needed: Authorization: Bearer KEY", headers={"WWW-Authenticate": "Bearer"})
-        if key.tenant != self.settings.tenant:
+        if key.tenant not in self.state.tenants:
             raise Problem(403, "this key is of another tenant")
         if (wait_s := self.ring.wait_s(key)) > 0:
             later = {"Retry-After": str(math.ceil(wait_s))}
             raise Problem(429, f"more than {key.rate:g} calls a second with this key", headers=later)
         return Caller(key.name, key.role, key.tenant)
 
-    def _check_load(self) -> None:
-        """Raises Problem 429 where too many calls are being answered, or those make a new one wait too long."""
+    def _check_load(self, tenant: str) -> None:
+        """Raises Problem 429 where too many calls are being answered, of all or of this tenant, or those make a new one
+        wait too long."""
         later = {"Retry-After": "1"}
         if self.num_in_flight > self.limit:
             raise Problem(429, f"more than {self.limit} requests at once in this worker", headers=later)
+        if self.in_flight[tenant] > (limit := -(-self.limit // len(self.state.tenants))):
+            raise Problem(429, f"more than {limit} requests of this tenant at once in this worker", headers=later)
         if self.num_in_flight > FEW and self.num_in_flight * self._turn_now_s() > self.settings.max_lag_s:
             raise Problem(429, "this worker is busy with the calls that it has", headers=later)
 

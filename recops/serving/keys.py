@@ -29,6 +29,7 @@ logger = logging.getLogger("recops.serving")
 
 Role = Literal["read", "write", "admin"]
 ROLES: tuple[Role, ...] = ("read", "write", "admin")  # each may do what those before it may
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"  # of a key, or of a tenant
 PREFIX = "rk_"  # so that a key is known for one where it was left lying about
 LOOK_S = 0.2  # how old what a worker knows of the file may be
 
@@ -38,9 +39,9 @@ class Key(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    name: Annotated[str, Field(pattern=f"^{NAME}$")]
     role: Role
-    tenant: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = "main"
+    tenant: Annotated[str, Field(pattern=f"^{NAME}$")] = "main"
     rate: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = 0.0
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     created_at: str

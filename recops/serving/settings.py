@@ -1,14 +1,19 @@
 """What the service is told by its environment; the only reader of `RECOPS_*` variables in the service."""
 
+import json
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from recops.errors import CallError
 from recops.serving.assistant.language_model import LanguageModel
+from recops.serving.keys import NAME
 from recops.serving.ruleset import NO_RULES, Rules, read_rules
+
+OWN = ("releases", "store", "source", "rules", "feedback_window_s")  # of each tenant beside the first
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,8 @@ class Settings:
     whose the service is; no other tenant's key is let in. `max_clock_skew_s`: how far ahead of our clock an event may
     lie. `feedback_window_us`: how long after an answer what follows is put down to it. `guardrails_s`: between two
     looks at them. `ask_url`: an OpenAI-compatible server that phrases answers to questions. `rules`: what holds in
-    every answer.
+    every answer. `others`: those of other tenants of the same service, each with its own releases, store, source, rules
+    and window; all else is as here.
 
     Secrets stand in no representation of it, so that none gets into a log."""
 
@@ -51,6 +57,7 @@ class Settings:
     ask_max_concurrency: int = 2
     ask_understands: bool = False
     rules: Rules = NO_RULES
+    others: tuple["Settings", ...] = ()
 
     @cached_property
     def language_model(self) -> LanguageModel | None:
@@ -89,7 +96,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         text = value(name)
         return Path(text) if text else None
 
-    return Settings(
+    settings = Settings(
         releases=path("RELEASES"),
         bundle=path("BUNDLE"),
         store=value("STORE"),
@@ -116,3 +123,40 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         rules=read_rules(path("RULES")),
         keys=tuple(k.strip() for k in (value("API_KEYS") or "").split(",") if k.strip()),
     )
+    return replace(settings, others=_others(settings, value("TENANTS")))
+
+
+def _others(main: Settings, text: str | None) -> tuple[Settings, ...]:
+    """Settings of other tenants from JSON: an object of tenants, each an object of OWN."""
+    try:
+        named = json.loads(text or "{}")
+    except ValueError as error:
+        raise CallError(f"RECOPS_TENANTS: not JSON ({error})") from None
+    if not isinstance(named, dict) or not all(isinstance(own, dict) for own in named.values()):
+        raise CallError('RECOPS_TENANTS: expected {"NAME": {"releases": FOLDER, "store": URL}}')
+    found = []
+    for tenant, own in named.items():
+        where = f"RECOPS_TENANTS: {tenant}"
+        if not re.fullmatch(NAME, tenant) or tenant == main.tenant:
+            raise CallError(f"{where}: no name for another tenant")
+        if unknown := sorted(set(own) - set(OWN)):
+            raise CallError(f"{where}: unknown key {unknown[0]}; there are {', '.join(OWN)}")
+        if not isinstance(own.get("releases"), str):
+            raise CallError(f"{where}: releases: expected a folder")
+        found.append(
+            replace(
+                main,
+                tenant=tenant,
+                bundle=None,
+                releases=Path(own["releases"]),
+                store=own.get("store"),
+                source=Path(own["source"]) if own.get("source") else None,
+                rules=read_rules(Path(own["rules"]) if own.get("rules") else None),
+                feedback_window_us=round(own.get("feedback_window_s", main.feedback_window_us / 1e6) * 1e6),
+            )
+        )
+    for what in ("store", "releases"):
+        values = [value for one in (main, *found) if (value := getattr(one, what)) is not None]
+        if len(set(values)) < len(values):
+            raise CallError(f"RECOPS_TENANTS: two tenants have the same {what}; each needs its own")
+    return tuple(found)

@@ -37,6 +37,7 @@ from recops.store import OF_SHADOW, Store, open_store
 logger = logging.getLogger("recops.serving")
 
 RETRY_S = 30.0
+NOTHING_YET = "no release has been promoted yet: `recops run` or `recops promote` does it"
 
 
 class Slot:
@@ -55,7 +56,8 @@ class Slot:
 
 
 class State:
-    """`release` is None until one is loaded and warmed up; `reason` then says why. `traffic`: who else answers whom."""
+    """`release` is None until one is loaded and warmed up; `reason` then says why. `traffic`: who else answers whom.
+    `tenants`: the states of all tenants of the service by name, this one among them."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -67,6 +69,7 @@ class State:
         self.traffic = Traffic()
         self.watch: Watch | None = None
         self.shadows: Shadows | None = None
+        self.tenants: dict[str, State] = {settings.tenant: self, **{s.tenant: State(s) for s in settings.others}}
         self._erased = ErasedUsers()
         self.bundle = settings.bundle
         self._served: Slot | None = None
@@ -99,8 +102,15 @@ class State:
             self.shadows = Shadows(self._answer_in_shadow)
         self._thread = threading.Thread(target=self._run, args=(each_poll,), name="release-poll", daemon=True)
         self._thread.start()
+        for other in self._others():
+            other.start()
+
+    def _others(self) -> "list[State]":
+        return [other for other in self.tenants.values() if other is not self]
 
     def close(self) -> None:
+        for other in self._others():
+            other.close()
         self._closing.set()
         if self._thread is not None:
             self._thread.join()
@@ -110,6 +120,15 @@ class State:
                 part.close()
         if self.store is not None:
             self.store.close()
+
+    @property
+    def not_ready(self) -> str | None:
+        """Why not every tenant can be answered; one whose first release is still to come keeps nobody waiting."""
+        waiting = [self] if self.release is None else [other for other in self._others() if other._is_late()]
+        return waiting[0].reason if waiting else None
+
+    def _is_late(self) -> bool:
+        return self.release is None and self.reason != NOTHING_YET
 
     @property
     def release(self) -> Release | None:
@@ -264,7 +283,7 @@ class State:
             wanted, folder = pointer.release, release_folder(settings.releases, pointer.release)
             return self._loaded(wanted, lambda: folder)
         if self.bundle is None:
-            self.reason = "no release has been promoted yet: `recops run` or `recops promote` does it"
+            self.reason = NOTHING_YET
             return None
         own = self.bundle
         return self._served or self._loaded(None, lambda: own)

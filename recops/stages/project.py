@@ -132,7 +132,11 @@ class Project:
     @property
     def store_url(self) -> str:
         """RECOPS_STORE or `serve.store`, such as postgresql://HOST/DATABASE; else an SQLite file in the project."""
-        return os.environ.get("RECOPS_STORE") or self.params.serve.store or f"sqlite:///{self.state / 'store.sqlite'}"
+        return self.store_url_by("RECOPS_STORE")
+
+    def store_url_by(self, variable: str) -> str:
+        """`store_url` where another variable of the environment holds the URL."""
+        return os.environ.get(variable) or self.params.serve.store or f"sqlite:///{self.state / 'store.sqlite'}"
 
     @property
     def keys_file(self) -> Path:

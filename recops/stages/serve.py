@@ -3,14 +3,16 @@
 In: a project. Out: this process becomes the server (recops/serving/launch.py). Knows nothing of what it answers.
 """
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from recops.bundle import read_pointer
 from recops.errors import CallError
 from recops.serving.launch import serve as become_service
 from recops.stages.ask import for_service
-from recops.stages.project import Project
+from recops.stages.project import Project, open_project
 
 
 def serve(project: Project, host: str | None = None, port: int | None = None, workers: int | None = None) -> int:
@@ -39,6 +41,22 @@ def serve_for_a_look(project: Project, port: int) -> int:
     for name in ("RECOPS_KEYS_FILE", "RECOPS_API_KEYS"):
         os.environ.pop(name, None)
     return _serve(project, {"RECOPS_GRACE_S": "0"}, "127.0.0.1", port, 1)
+
+
+def _tenants(project: Project) -> dict[str, dict[str, Any]]:
+    """What the service has to know of the projects of other tenants. RECOPS_STORE_NAME may hold the URL of a store."""
+    found = {}
+    for tenant, folder in project.params.serve.tenants.items():
+        other = open_project(project.root / Path(folder).expanduser())
+        rules = other.params.serve.rules
+        found[tenant] = {
+            "releases": str(other.releases),
+            "store": other.store_url_by(f"RECOPS_STORE_{tenant.upper()}"),
+            "source": str(other.source_folder),
+            "rules": str(other.root / rules) if rules else None,
+            "feedback_window_s": other.params.feedback.window_us / 1e6,
+        }
+    return found
 
 
 def _serve(
@@ -70,6 +88,7 @@ def _serve(
             "RECOPS_MAX_BODY_BYTES": str(settings.max_body_bytes),
             "RECOPS_FEEDBACK_WINDOW_S": str(project.params.feedback.window_us / 1e6),
             "RECOPS_GUARDRAILS_S": str(settings.guardrails_s),
+            "RECOPS_TENANTS": json.dumps(_tenants(project)),
             "RECOPS_RULES": str(project.rules_file or ""),
             **environment,
         },

@@ -92,16 +92,19 @@ def write_bundle(
     arrays: dict[str, np.ndarray] | None = None,
     encoder: bool = False,
     scoring: dict[str, Any] | None = None,
+    prefix: str = "",
     **facts: Any,
 ) -> str:
-    """A bundle of ITEMS that scores by LINKS, by `arrays`, by CONTENT, or by an encoder and VECTORS; its release id."""
+    """A bundle of ITEMS, with a `prefix` to their ids, that scores by LINKS, by `arrays`, by CONTENT, or by an encoder
+    and VECTORS; its release id."""
     folder.mkdir(parents=True, exist_ok=True)
     if content:
         arrays, scoring = write_content(folder)
     if encoder:
         write_encoder(folder / bundle.ENCODER)
         arrays = {bundle.VECTORS: VECTORS}
-    (folder / bundle.ITEMS).write_text(json.dumps(ITEMS), encoding="utf-8")
+    items = {**ITEMS, "item_id": [prefix + item_id for item_id in ITEMS["item_id"]]}
+    (folder / bundle.ITEMS).write_text(json.dumps(items), encoding="utf-8")
     (folder / bundle.FALLBACK).write_text(json.dumps({"scores": [6.0, 5.0, 4.0, 3.0, 2.0, 1.0]}), encoding="utf-8")
     (folder / bundle.PROFILE).write_text("{}", encoding="utf-8")
     if arrays is None:

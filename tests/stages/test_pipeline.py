@@ -106,6 +106,31 @@ def test_an_experiment_trains_another_model(shop: Shop) -> None:
     shop.done("dvc", "exp", "run", "-S", "train.model=recent_popular")
     metrics = json.loads((shop.folder / "reports" / "metrics.json").read_text())
     assert set(metrics["models"]) == {"recent_popular", "most_popular"}
+    a_candidate_challenges_what_is_served(shop)
+
+
+def a_candidate_challenges_what_is_served(shop: Shop) -> None:
+    """The bundle that is left becomes a release beside the one that is served, which stays what it is."""
+    before = shop.done("recops", "releases")
+    wrong = shop.call("recops", "traffic", "canary", "candidate", "--share", "0.1", "--guardrail", "luck")
+    assert wrong.returncode == 2 and "guardrails.0.metric" in wrong.stderr and "Traceback" not in wrong.stderr
+    assert shop.done("recops", "releases") == before
+    told = shop.done("recops", "traffic", "canary", "candidate", "--share", "0.1", "--guardrail", "hit_rate:0.02")
+    release = told.split()[2].rstrip(",")
+    assert told == f"Canary canary: {release}, 0.1 of the users\n" and release not in before
+    assert "never served" in shop.done("recops", "releases") and release in shop.done("recops", "releases")
+    full = shop.call("recops", "traffic", "ab", release, "--share", "0.95")
+    assert full.returncode == 2 and "more than all" in full.stderr
+    served = json.loads((shop.folder / "releases" / "main" / "current.json").read_text())["release"]
+    itself = shop.call("recops", "traffic", "shadow", served)
+    assert itself.returncode == 2 and "cannot challenge itself" in itself.stderr
+    (found,) = json.loads(shop.done("recops", "traffic", "report", "--json"))
+    assert (found["name"], found["release"][:12], found["halted"]) == ("canary", release, None)
+    assert "too few users" in shop.done("recops", "traffic", "report")
+    assert shop.done("recops", "traffic", "off", "canary") == "Off: canary\n"
+    assert "No challenger" in shop.done("recops", "traffic", "report")
+    assert shop.call("recops", "traffic", "off", "canary").returncode == 2
+    assert f"Serving {release}" in shop.done("recops", "promote", release)
 
 
 @pytest.mark.process

@@ -14,6 +14,8 @@ def live(call: Call) -> dict[str, Any]:
 
 def ready(call: Call) -> dict[str, Any]:
     release = call.release
+    if (reason := call.state.not_ready) is not None:
+        raise Problem(503, reason, headers={"Retry-After": "5"})
     if call.state.is_draining:
         raise Problem(503, "this process has been told to end", headers={"Retry-After": "5"})
     return {"ready": True, "release": release.id}
