@@ -28,11 +28,12 @@ Movers = Sequence[tuple[str, Any]]
 
 @dataclass(frozen=True)
 class Listed:
-    """`rows` int64 [K], best first; `propensities` float64 [K], None without chance; `keys` [N+1], what it was ordered
-    by."""
+    """`rows` int64 [K], best first; `propensities` float64 [K] and the rows that chance `drew_from`, int64, both None
+    without chance; `keys` [N+1], what it was ordered by."""
 
     rows: np.ndarray
     propensities: np.ndarray | None
+    drew_from: np.ndarray | None
     keys: np.ndarray = field(repr=False)
 
     def rank(self, row: int) -> int:
@@ -67,10 +68,10 @@ def listed(scores: np.ndarray, k: int, movers: Movers, occasion: Occasion, reque
     num_asked = max([num_shown, *(rule.num_candidates(value) for rule, value in exploring)])
     rows = _filled(free, num_shown, num_asked, list(pinned.values()), steps.get("order", ()), occasion)
     num_shown = min(num_shown, len(rows))
-    propensities = None
+    propensities = drew_from = None
     for rule, value in exploring:
         assert request_id is not None
-        utilities = -np.sort(-free[rows].astype(np.float64))
+        drew_from, utilities = rows, -np.sort(-free[rows].astype(np.float64))
         places, propensities = rule.explored(value, utilities, num_shown, _chance(request_id))
         rows = rows[places]
     rows = rows[:num_shown]
@@ -78,7 +79,7 @@ def listed(scores: np.ndarray, k: int, movers: Movers, occasion: Occasion, reque
         place = min(rank - 1, len(rows))
         rows = np.insert(rows, place, pinned[rank])
         propensities = None if propensities is None else np.insert(propensities, place, 1.0)
-    return Listed(rows, propensities, keys)
+    return Listed(rows, propensities, drew_from, keys)
 
 
 def best(keys: np.ndarray, num: int) -> np.ndarray:

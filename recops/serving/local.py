@@ -122,8 +122,13 @@ def _opened(
 def as_served(releases: Path, release: str, store: Store, source: Path | None) -> tuple[Release, int]:
     """A release with what was told of items, and the last change of these; erased users are nobody to it. Raises
     BundleError for one that does not load."""
+    return bundle_as_served(release_folder(releases, release), release, store, source)
+
+
+def bundle_as_served(folder: Path, release: str, store: Store, source: Path | None) -> tuple[Release, int]:
+    """`as_served` of a bundle wherever it lies."""
     erased = ErasedUsers()
-    loaded = load_release(release_folder(releases, release), release, source=source, erased=erased)
+    loaded = load_release(folder, release, source=source, erased=erased)
     erased.refresh(store)
     items = OnlineItems(store)
     items.refresh()

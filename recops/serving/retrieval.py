@@ -6,7 +6,6 @@ In: a Release, a parsed request, the stored history of its user and the rules of
 usable: most popular, or what a model that needs no history says).
 """
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,7 +17,7 @@ from recops.attribution import Account
 from recops.histories import Histories
 from recops.serving.best import best, of_scores
 from recops.serving.listing import listed, moved
-from recops.serving.occasion import Occasion
+from recops.serving.occasion import Occasion, now_us
 from recops.serving.reasons import Reasons
 from recops.serving.release import Release
 from recops.serving.requests import Recommend, Score, Similar, Who
@@ -47,10 +46,10 @@ class Person:
         return self.asked.items[0]
 
 
-def person(release: Release, who: Who, stored: Stored | None) -> Person:
-    """`stored` is None for a user that the store does not know.
+def person(release: Release, who: Who, stored: Stored | None, moment: int | None = None) -> Person:
+    """`stored` is None for a user that the store does not know. `moment`: of the call, in µs; None: now.
 
-    An event without a time counts as of now: those of the call are what has just happened.
+    An event without a time counts as of then: those of the call are what has just happened.
     """
     get, scorer = release.row_of.get, release.bundle.scorer
     user = release.user_row(who.user_id)
@@ -60,7 +59,7 @@ def person(release: Release, who: Who, stored: Stored | None) -> Person:
     kept = np.flatnonzero(rows)
     ages = asked_at = None
     if release.uses_time:
-        now = time.time_ns() // 1000
+        now = now_us() if moment is None else moment
         before = [None] * len(known) if stored is None or stored.times is None else stored.times
         at = [now if t is None else t for t in (*before, *times)]
         ages = [np.array([max(now - at[place], 0) // 1_000_000 for place in kept], np.int64)]
@@ -74,16 +73,17 @@ def person(release: Release, who: Who, stored: Stored | None) -> Person:
     return Person(asked, "model" if is_known else "cold-start" if len(kept) or scorer.needs_history else "fallback")
 
 
-def occasion_of(release: Release, someone: Person, stored: Stored | None) -> Occasion:
+def occasion_of(release: Release, someone: Person, stored: Stored | None, moment: int | None = None) -> Occasion:
     """What the rules are told of a list for `someone`."""
-    return Occasion(release, someone.history, tuple(stored.refused) if stored is not None else ())
+    refused = tuple(stored.refused) if stored is not None else ()
+    return Occasion(release, someone.history, refused, now_us() if moment is None else moment)
 
 
 @dataclass(frozen=True, slots=True)
 class List:
     """`rows` int64 [K] and `scores` float32 [K], best first; `propensities` float64 [K]: how probable it was that each
-    item stands at its rank, None where no chance is at work. `account` and `moves`, what the rules moved, where reasons
-    are asked for."""
+    item stands at its rank, and `drew_from` int64, the rows that chance could have put there; None where no chance is
+    at work. `account` and `moves`, what the rules moved, where reasons are asked for."""
 
     someone: Person
     rows: np.ndarray
@@ -91,6 +91,7 @@ class List:
     propensities: np.ndarray | None = None
     account: Account | None = None
     moves: list[list[dict[str, Any]]] | None = None
+    drew_from: np.ndarray | None = None
 
 
 def recommend(
@@ -130,13 +131,15 @@ def lists(
     requests: Sequence[tuple[Recommend, Stored | None]],
     rules: Rules = NO_RULES,
     request_ids: Sequence[str | None] | None = None,
+    moments: Sequence[int] | None = None,
 ) -> Iterator[List]:
-    """For each request its list. Those that no rule moves and that need no reasons are looked for together; for the
-    others the whole catalogue is scored."""
-    people = [person(release, *one) for one in requests]
+    """For each request its list, as of its moment (µs) where one is given. Those that no rule moves and that need no
+    reasons are looked for together; for the others the whole catalogue is scored."""
+    at = [None] * len(requests) if moments is None else moments
+    people = [person(release, *one, moment) for one, moment in zip(requests, at, strict=True)]
     asking = [
-        (request, someone, occasion_of(release, someone, stored), rules.moving(request))
-        for (request, stored), someone in zip(requests, people, strict=True)
+        (request, someone, occasion_of(release, someone, stored, moment), rules.moving(request))
+        for (request, stored), someone, moment in zip(requests, people, at, strict=True)
     ]
     is_plain = [not request.explain and not movers for request, _, _, movers in asking]
     plain = [someone.asked for someone, plainly in zip(people, is_plain, strict=True) if plainly]
@@ -174,7 +177,7 @@ def _moved(
     moves = None
     if account is not None:
         moves = moved(scores, request.k, movers, occasion, request_id, found.rows.tolist())
-    return List(someone, found.rows, scores[found.rows], found.propensities, account, moves)
+    return List(someone, found.rows, scores[found.rows], found.propensities, account, moves, found.drew_from)
 
 
 def shown(release: Release, rows: np.ndarray, scores: np.ndarray) -> list[dict[str, Any]]:
