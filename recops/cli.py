@@ -491,6 +491,30 @@ def drift(
     print(f"Report   {project.reports / 'drift' / 'index.html'}")
 
 
+@app.command("off-policy", epilog="Example: recops off-policy --candidate 3f2a90c1 --days 14")
+def off_policy(
+    candidate: Annotated[
+        str, typer.Option(help="A release id (or its beginning), or `candidate`: the bundle/ here.", metavar="RELEASE")
+    ] = "candidate",
+    days: Annotated[float, typer.Option(min=0.01, help="Answers of the last so many days.")] = 30.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    folder: Folder = HERE,
+) -> None:
+    """What a release would have earned in the lists that were shown with exploration, before anybody sees its own.
+
+    Judged without chance in its lists: name the served release to see the same of it.
+    """
+    from recops.stages.off_policy import off_policy as judge
+    from recops.stages.tables import off_policy_tables
+
+    found = judge(opened(folder), candidate, days, now=int(datetime.now(UTC).timestamp() * 1_000_000))
+    if as_json:
+        console.print_json(data=found)
+        return
+    for table in off_policy_tables(found):
+        print_table(*table)
+
+
 @app.command(epilog="Example: recops doctor")
 def doctor(folder: Folder = HERE) -> None:
     """Versions, disk, memory and what works here."""

@@ -46,6 +46,7 @@ SURFACE = {
     "trace": "ID -C",
     "erase": "--collect --user --verify -C",
     "drift": "--since --until -C",
+    "off-policy": "--candidate --days --json -C",
     "keys add": "NAME --file --rate --role --tenant -C",
     "keys list": "--file -C",
     "keys revoke": "NAME --file -C",
@@ -165,6 +166,7 @@ def test_an_unknown_source_is_told_with_those_there_are(call, folder: Path) -> N
         ("explain", "--user", "a", "--item", "b"),
         ("serve",),
         ("drift", "--since", "2020-01-01"),
+        ("off-policy",),
     ],
 )
 def test_what_needs_a_release_says_so_before_the_first(call, folder: Path, words: tuple[str, ...]) -> None:

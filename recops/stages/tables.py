@@ -104,6 +104,31 @@ def account_tables(account: dict[str, Any]) -> list[Table]:
     ]
 
 
+def off_policy_tables(found: dict[str, Any]) -> list[Table]:
+    """What `recops off-policy` shows of `stages.off_policy.off_policy`; the last where ranks could be compared."""
+    policies = [("logged policy", found["logged"], None)]
+    policies += [(f"candidate, {name.upper()}", value, found["gains"][name]) for name, value in found["values"].items()]
+    uncovered = "not known" if found["uncovered"] is None else f"{found['uncovered']:.1%}"
+    facts = [
+        ["answers", f"{found['num_lists']} of {found['num_users']} users"],
+        ["effective sample", f"{found['effective']:.0f} answers"],
+        ["clip", "none" if found["clip"] is None else f"{found['clip']:g}, {found['num_clipped']} weights cut down"],
+        ["largest weight", f"{found['max_weight']:.1f}"],
+        ["mean weight", f"{found['mean_weight']:.3f} (1 is expected)"],
+        ["could not have been shown", uncovered],
+        ["made again as logged", f"{found['made_again']:.1%}"],
+        *(["left out", f"{count} {reason}"] for reason, count in found["left_out"].items()),
+    ]
+    columns = ["policy", "chosen items an answer", "more than logged"]
+    rows = [[name, figure(value), "" if gain is None else figure(gain)] for name, value, gain in policies]
+    ranks = [[one["rank"], figure(one["relative"]), f"{one['effective']:.0f}"] for one in found["examination"]]
+    tables: list[Table] = [
+        (f"Release {found['candidate'][:12]} off policy (95 % intervals)", columns, rows),
+        ("What it rests on", ["what", "found"], facts),
+    ]
+    return tables + [("Looked at, against rank 1", ["rank", "share", "effective sample"], ranks)] * bool(ranks)
+
+
 def move(moved: dict[str, Any]) -> dict[str, str]:
     """What a rule did to an item's rank, as a reason."""
     return {"text": f"Rule {moved['rule']}: from rank {moved['from']} to {moved['to']}"}
