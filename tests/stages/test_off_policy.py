@@ -241,7 +241,7 @@ def test_what_the_log_cannot_tell_is_refused(copy: Shop) -> None:
 
 
 def test_the_command_shows_it(shop: Shop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its clock is that of the machine: the answers of the last so many days, from whenever these tests run."""
+    """The machine's clock is put to five days after the first answers."""
     monkeypatch.setattr("recops.cli.datetime", _Clock)
     code, out, err = recops(monkeypatch, capsys, "off-policy", "-C", str(shop.project.root))
     assert (code, err) == (0, "")
