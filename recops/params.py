@@ -324,10 +324,6 @@ class DriftParams(Group):
     min_features: int = Field(1, ge=1, description="features that must drift before the verdict is drift")
 
 
-class FeedbackParams(Group):
-    window_days: float = Field(1.0, gt=0, description="how long after an answer what names it counts as its outcome")
-
-
 class RetrainParams(Group):
     max_age_days: float = Field(30.0, gt=0)
     cooldown_minutes: float = Field(60.0, ge=0)

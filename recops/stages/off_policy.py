@@ -2,7 +2,7 @@
 
 Reads answers and what followed from the store; makes, for each answer that chance was at work in, the list of the
 candidate for the same user at the same time, without chance. The reward of a list is the number of its items that were
-then chosen (a positive event that names the answer, within `feedback.window_days`).
+then chosen (a positive event that names the answer, within `feedback.window`).
 
 What is as it was then: the user's history (what the store holds for the release that answered, and of the events told
 since those before the answer), the moment, the length of the list, and chance in the list of the release that answered
@@ -95,13 +95,13 @@ def off_policy(
     rules = read_rules(project.rules_file)
     with closing(open_store(project.store_url)) as store:
         judged = _candidate(project, candidate, store)
-        window = round(project.params.feedback.window_days * DAY_US)
+        window = project.params.feedback.window_us
         answers, left_out = _answers(project, store, judged, now - round(days * DAY_US), now - window, window)
         if not answers:
             reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items()) or "none was logged"
             why = f"; {HOW}" if left_out[NO_CHANCE] or not left_out else ""
             raise CallError(
-                f"no answer of the last {days:g} days tells anything, those of the last feedback.window_days "
+                f"no answer of the last {days:g} days tells anything, those of the last feedback.window "
                 f"({window / DAY_US:g}) aside, which may still have an outcome: {reasons}{why}"
             )
         remade = [

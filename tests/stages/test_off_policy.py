@@ -157,7 +157,7 @@ def test_the_served_release_without_chance(shop: Shop) -> None:
 def test_only_what_followed_in_time_counts(shop: Shop, found: dict[str, Any]) -> None:
     params = shop.project.params_file
     text = params.read_text()
-    params.write_text(f"{text}feedback: {{window_days: 0.0005}}\n")  # 43 s; clicks came after a minute
+    params.write_text(f"{text}feedback: {{window: 43s}}\n")  # 43 s; clicks came after a minute
     try:
         late = off_policy(shop.project, now=NOW)
     finally:
