@@ -28,7 +28,7 @@ def describe(operations: tuple[Operation, ...]) -> dict[str, Any]:
     for operation in operations:
         entry: dict[str, Any] = {
             "summary": operation.summary,
-            "operationId": f"{operation.method.lower()}{operation.path.replace('/', '_').replace('.', '_')}",
+            "operationId": operation.name,
             "responses": {
                 "200": {
                     "description": "The answer",
@@ -47,6 +47,8 @@ def describe(operations: tuple[Operation, ...]) -> dict[str, Any]:
                     "application/json": {"schema": {"$ref": REF.format(model=operation.request.__name__)}},
                 },
             }
+        if operation.parameters is not None:
+            entry["parameters"] = _parameters(operation)
         if operation.is_probe:
             entry["security"] = []
         else:
@@ -62,9 +64,24 @@ def describe(operations: tuple[Operation, ...]) -> dict[str, Any]:
 
 
 def _can_give(operation: Operation, status: str) -> bool:
+    if status == "400" and operation.parameters is not None:
+        return True
     if status in ("400", "413", "415"):
         return operation.request is not None
     return not (operation.is_probe and status in ("401", "403", "429"))
+
+
+def _parameters(operation: Operation) -> list[dict[str, Any]]:
+    schema = operation.parameters.model_json_schema()
+    return [
+        {
+            "name": name,
+            "in": "path" if f"{{{name}}}" in operation.path else "query",
+            "required": name in schema.get("required", ()),
+            "schema": kind,
+        }
+        for name, kind in schema["properties"].items()
+    ]
 
 
 def _problem(text: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Also what a handler is given (`Call`). Knows nothing about the calls themselves.
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import monotonic
@@ -67,6 +68,7 @@ class Operation:
     `role`: what a key must allow: read; write for what changes what others get; admin for what decides or shows how
     the service is run.
     `is_probe`: answered without a key, and when the service is at its limit.
+    `name`: of the call in the description, and so of the method in the clients; by itself it is the path's.
     """
 
     method: Literal["GET", "POST", "DELETE"]
@@ -79,6 +81,11 @@ class Operation:
     is_probe: bool = False
     role: Role = "read"
     parameters: Any = None
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", re.sub(r"\W+", "_", re.sub(r"\{\w+\}", "", self.path)).strip("_"))
 
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode

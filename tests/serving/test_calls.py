@@ -111,12 +111,30 @@ def test_the_description_names_exactly_what_is_answered(served):
     assert set(fields) == {"user_id", "history", "k", "exclude", "filters", "diversity", "explain"}
 
 
+def test_the_description_says_what_stands_in_paths_and_query_strings(served):
+    paths = served.client.get("/openapi.json").json()["paths"]
+    of_user = paths["/users/{user_id}"]
+    told = [(p["name"], p["in"], p["required"], p["schema"]["type"]) for p in of_user["get"]["parameters"][:2]]
+    assert told == [("user_id", "path", True, "string"), ("limit", "query", False, "integer")]
+    assert [p["name"] for p in of_user["delete"]["parameters"]] == ["user_id"]
+    assert "400" in of_user["get"]["responses"] and "400" not in paths["/release"]["get"]["responses"]
+    names = [entry["operationId"] for methods in paths.values() for entry in methods.values()]
+    assert len(set(names)) == len(names) and all(name.isidentifier() for name in names)
+    assert {"recommend", "recommend_batch", "docs_json", "user", "erase_user"} <= set(names)
+
+
 def test_docs_need_no_foreign_files(served):
     page = served.client.get("/docs")
     assert page.headers["content-type"].startswith("text/html")
     assert "POST /recommend" in page.text
     assert "http://" not in page.text
     assert "https://" not in page.text
+
+
+def test_the_release_is_as_described(served):
+    entry = served.client.get("/openapi.json").json()["paths"]["/release"]["get"]
+    schema = entry["responses"]["200"]["content"]["application/json"]["schema"]
+    jsonschema.validate(served.client.get("/release").json(), schema)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from starlette.responses import HTMLResponse, Response
 
 from recops.serving.openapi import describe, page
 from recops.serving.operation import Call, Operation
+from recops.serving.schemas import of
 
 # The page's own style, and nothing else from anywhere.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -29,6 +30,6 @@ def as_page(call: Call) -> Response:
 
 OPERATIONS = (
     Operation("GET", "/docs", "This page", as_page, media_type="text/html"),
-    Operation("GET", "/docs.json", "This description as OpenAPI 3.1", as_json),
-    Operation("GET", "/openapi.json", "The same", as_json),
+    Operation("GET", "/docs.json", "This description as OpenAPI 3.1", as_json, answer=of("object")),
+    Operation("GET", "/openapi.json", "The same", as_json, answer=of("object")),
 )

@@ -79,6 +79,7 @@ OPERATIONS = (
             request_id="string",
         ),
         role="admin",
+        name="traffic",
     ),
     Operation(
         "POST",
@@ -88,5 +89,6 @@ OPERATIONS = (
         Arms,
         obj(arms=array(obj(**ARM, at=nullable("number"), guardrails=array(GUARDRAIL))), request_id="string"),
         role="admin",
+        name="set_traffic",
     ),
 )

@@ -102,6 +102,7 @@ OPERATIONS = (
         handle,
         parameters=Held,
         role="admin",
+        name="user",
         answer=obj(
             user_id="string",
             events=array(EVENT),
@@ -121,6 +122,7 @@ OPERATIONS = (
         "Erase a user: from the store at once, and from the next training",
         erase,
         parameters=UserPath,
+        name="erase_user",
         answer=obj(erased=obj(events="integer", answers="integer", histories="integer"), request_id="string"),
         role="admin",
     ),
