@@ -3,13 +3,14 @@
 # make quick  the tests without real data sets and processes
 # make check  style, types, import rules
 # make serve  the promoted release over HTTP
+# make clients  write the clients' types and methods anew after a change of the service
 # make clean  remove everything that was made, the environment included
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 ENV := .venv
 BIN := $(ENV)/bin
 STAMP := $(ENV)/stamp-$(shell cat pyproject.toml requirements.lock | cksum | tr ' ' '-')
 
-.PHONY: run test quick check serve clean setup
+.PHONY: run test quick check serve clients clean setup
 run: setup
 	@$(BIN)/recops run
 
@@ -27,6 +28,9 @@ check: setup
 
 serve: setup
 	@$(BIN)/recops serve
+
+clients: setup
+	@$(BIN)/python -m clients
 
 setup: $(STAMP)
 $(STAMP): pyproject.toml requirements.lock

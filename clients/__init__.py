@@ -1,0 +1,1 @@
+"""What calls the service in other languages, and the generator of the clients' types and methods."""
