@@ -62,7 +62,7 @@ def test_titles_are_encoded_where_the_items_have_any(tmp_path: Path, header: str
 
 def test_the_map_lists_the_log_and_a_hash_for_the_code(project: Project, made: Path) -> None:
     stages = yaml.safe_load((project.root / "dvc.yaml").read_text())["stages"]
-    assert stages["ingest"]["deps"] == [str(made / "my log.csv")]
+    assert stages["ingest"]["deps"] == [".recops/feedback.json", str(made / "my log.csv")]
     assert list(stages) == list(yaml.safe_load((init.TEMPLATES / "dvc.yaml").read_text())["stages"])
     for name, stage in stages.items():
         assert not [dep for dep in stage["deps"] if closure.is_code(dep)]
