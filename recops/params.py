@@ -263,6 +263,9 @@ class ServeParams(Group):
         None, description="postgresql://HOST/DATABASE instead of a file; RECOPS_STORE takes precedence, for passwords"
     )
     rules: str | None = Field(None, description="file of rules that hold in every answer, such as rules.yaml")
+    log_format: Literal["text", "json"] = Field("text", description="json: one JSON object a line")
+    access_log: bool = Field(False, description="a line for each request; RECOPS_ACCESS_LOG=1 does the same")
+    otlp: str | None = Field(None, description="collector that takes traces, such as http://127.0.0.1:4318")
     grace_s: float = Field(2.0, ge=0, le=20, description="told to end, it answers so long, while /readyz says 503")
     tls_cert: str | None = Field(None, description="file of the certificate and its chain (PEM): HTTPS")
     tls_key: str | None = Field(None, description="file of its private key (PEM)")

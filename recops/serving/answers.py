@@ -7,6 +7,7 @@ disk must not slow the answers down. Knows nothing about HTTP.
 import logging
 import queue
 import threading
+import time
 from typing import Any
 
 from recops.serving import counters
@@ -26,6 +27,8 @@ class AnswerLog:
         self.max_batch = max_batch
         self._queue: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._max_queue = max_queue
+        self._num_in_hand = 0
+        self.oldest_at: float | None = None  # Unix seconds, of what is being written
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="answer-log", daemon=True)
         self._thread.start()
@@ -44,6 +47,11 @@ class AnswerLog:
         if propensities is not None:
             items = [{**one, "propensity": p} for one, p in zip(items, propensities, strict=True)]
         self.add({**answer, "items": items, "time": time, "user_id": user_id})
+
+    @property
+    def num_waiting(self) -> int:
+        """Answers that are not written yet."""
+        return self._queue.qsize() + self._num_in_hand
 
     def close(self) -> None:
         self._closing.set()
@@ -64,13 +72,17 @@ class AnswerLog:
         return batch
 
     def _write(self, batch: list[dict[str, Any]]) -> None:
+        self._num_in_hand, self.oldest_at = len(batch), batch[0]["time"] / 1e6
         try:
             self.store.log_answers({**a, "items": [_logged(i) for i in a["items"]]} for a in batch)
             counters.ANSWERS.labels("logged").inc(len(batch))
+            counters.LOG_WRITTEN.labels("answers").set(time.time())
         except Exception:
             # The store may be back for the next batch; the loss is counted and stands in the log.
             logger.exception("%d answers could not be logged", len(batch))
             counters.ANSWERS.labels("lost").inc(len(batch))
+        finally:
+            self._num_in_hand, self.oldest_at = 0, None
 
 
 def _logged(item: dict[str, Any]) -> dict[str, Any]:

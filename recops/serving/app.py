@@ -23,6 +23,7 @@ from recops.serving.operation import Answer, Call, Operation, json_bytes
 from recops.serving.problems import Problem
 from recops.serving.requests import parse, parse_parameters
 from recops.serving.state import State
+from recops.serving.tracing import Traced
 
 logger = logging.getLogger("recops.serving")
 
@@ -50,6 +51,7 @@ class Endpoint:
             parameters = self._parameters(scope)
             state = self.state.tenants[caller.tenant]
             call = Call(state, request_id, self._parsed(scope), scope[guard.DEADLINE], caller, parameters)
+            scope[guard.CALL] = call
             call.check_deadline()
             answer = self.operation.handle(call)
             if inspect.isawaitable(answer):
@@ -122,7 +124,7 @@ def _response(problem: Problem, request: Request) -> Response:
     )
 
 
-def build_app(state: State) -> guard.Guard:
+def build_app(state: State) -> guard.Guard | Traced:
     """The whole service over `state`, which the caller starts and closes."""
     every = operations()
     app = Starlette(
@@ -134,4 +136,14 @@ def build_app(state: State) -> guard.Guard:
         exception_handlers={HTTPException: _http_error},
     )
     app.router.redirect_slashes = False
-    return guard.Guard(app, state, probes={o.path for o in every if o.is_probe})
+    probes = {o.path for o in every if o.is_probe}
+    guarded = guard.Guard(app, state, probes)
+    if state.settings.otlp is None:
+        return guarded
+
+    def attributes(scope: guard.Scope) -> dict[str, Any]:
+        told = {"http.route": scope.get(guard.PATH, "other"), "recops.request_id": scope[guard.REQUEST_ID]}
+        release = guard.answered_by(scope)
+        return told if release is None else {**told, "recops.release": release}
+
+    return Traced(guarded, attributes, probes)

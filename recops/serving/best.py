@@ -30,6 +30,17 @@ Hidden = Sequence[np.ndarray]
 Best = tuple[np.ndarray, np.ndarray]  # rows int64 [K], scores float32 [K]; K may be less than asked for
 
 
+def num_left(hidden: Hidden, num_items: int) -> int:
+    """How many of N items may be shown."""
+    rows = {row for one in hidden if one.dtype != bool for row in one.tolist()} - {0}
+    masks = [one for one in hidden if one.dtype == bool]
+    if not masks:
+        return num_items - len(rows)
+    never = np.logical_or.reduce(masks)
+    never[list(rows)] = True
+    return num_items - int(np.count_nonzero(never[1:]))
+
+
 def best(release: Release, asked: Histories, wanted: Iterator[tuple[Hidden, int]]) -> Iterator[Best]:
     """For each of B people the best items, ties by lower row; fewer than asked for where fewer may be shown. `wanted`
     says of each in turn what is hidden, and how many items are asked for.

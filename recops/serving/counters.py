@@ -8,19 +8,30 @@ from pathlib import Path
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 REGISTRY = CollectorRegistry()
-BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+LENGTH_BUCKETS = (0, 1, 5, 10, 20, 50, 100, 200, 500, 1000)
+CANDIDATE_BUCKETS = (0, 1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 
 REQUESTS = Counter("recops_requests", "Answers by path and status.", ("path", "status"), registry=REGISTRY)
 SECONDS = Histogram(
-    "recops_request_seconds", "Seconds to the answer, by path.", ("path",), buckets=BUCKETS, registry=REGISTRY
+    "recops_request_seconds", "Seconds to the answer, by path.", ("path",), buckets=SECONDS_BUCKETS, registry=REGISTRY
 )
 IN_FLIGHT = Gauge(
     "recops_requests_in_flight", "Requests being answered.", registry=REGISTRY, multiprocess_mode="livesum"
 )
 LISTS = Counter("recops_recommendations", "Lists by what they were made from.", ("source",), registry=REGISTRY)
+LIST_ITEMS = Histogram("recops_list_items", "Items in a list.", buckets=LENGTH_BUCKETS, registry=REGISTRY)
+LIST_CANDIDATES = Histogram(
+    "recops_list_candidates",
+    "Items that might have stood in a list: the catalogue without what rules and filters hide.",
+    buckets=CANDIDATE_BUCKETS,
+    registry=REGISTRY,
+)
+EMPTY_LISTS = Counter("recops_empty_lists", "Lists without an item.", registry=REGISTRY)
 LOADS = Counter("recops_release_loads", "Attempts to load a release, by outcome.", ("outcome",), registry=REGISTRY)
 READY = Gauge("recops_workers_ready", "Workers with a release.", registry=REGISTRY, multiprocess_mode="livesum")
 ITEM_CHANGE = Gauge(
@@ -32,6 +43,27 @@ ITEM_CHANGE = Gauge(
 ANSWERS = Counter("recops_answers", "Answers for the log, by outcome.", ("outcome",), registry=REGISTRY)
 SHADOWS = Counter("recops_shadows", "Calls put to challengers in shadow, by outcome.", ("outcome",), registry=REGISTRY)
 ARM_ERRORS = Counter("recops_challenger_errors", "Answers of challengers that failed.", ("variant",), registry=REGISTRY)
+LOG_WAITING = Gauge(
+    "recops_log_waiting",
+    "Answers, or events, that are not on disk yet.",
+    ("log",),
+    registry=REGISTRY,
+    multiprocess_mode="livesum",
+)
+LOG_LAG = Gauge(
+    "recops_log_lag_seconds",
+    "How long the oldest answer, or event, that is being written has waited, in the worker furthest behind.",
+    ("log",),
+    registry=REGISTRY,
+    multiprocess_mode="livemax",
+)
+LOG_WRITTEN = Gauge(
+    "recops_log_written_timestamp_seconds",
+    "When answers, or events, were last written; 0: not yet.",
+    ("log",),
+    registry=REGISTRY,
+    multiprocess_mode="max",
+)
 EVENTS = Counter("recops_events", "Events told, by outcome.", ("outcome",), registry=REGISTRY)
 ERASURES = Counter("recops_erasures", "Users erased.", registry=REGISTRY)
 PHRASED = Counter("recops_language_model", "Calls of a language model, by outcome.", ("outcome",), registry=REGISTRY)
@@ -40,6 +72,20 @@ STORE_ERRORS = Counter(
     "Histories that could not be read, and items that could not be stored or used.",
     registry=REGISTRY,
 )
+
+# There from the start, so that the first of a kind is seen as a rise.
+for counter, values in (
+    (LISTS, ("model", "cold-start", "fallback")),
+    (LOADS, ("loaded", "failed")),
+    (ANSWERS, ("logged", "dropped", "lost")),
+    (SHADOWS, ("answered", "failed", "left out")),
+    (EVENTS, ("stored", "duplicate", "rejected")),
+    (LOG_WAITING, ("answers", "events")),
+    (LOG_LAG, ("answers", "events")),
+    (LOG_WRITTEN, ("answers", "events")),
+):
+    for value in values:
+        counter.labels(value)
 
 
 def forget_dead_workers() -> None:
@@ -53,10 +99,16 @@ def forget_dead_workers() -> None:
             mark_process_dead(pid)
 
 
-def exposition() -> bytes:
-    """All figures as Prometheus text; of all workers where there are several."""
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        return generate_latest(REGISTRY)
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry)
-    return generate_latest(registry)
+def exposition(facts: Collector | None = None) -> bytes:
+    """All figures as Prometheus text; of all workers where there are several. `facts`: what is the same in each of
+    them, so that the one which is asked says it."""
+    registry = REGISTRY
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)
+    text = generate_latest(registry)
+    if facts is not None:
+        told = CollectorRegistry()
+        told.register(facts)
+        text += generate_latest(told)
+    return text

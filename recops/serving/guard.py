@@ -16,9 +16,10 @@ from urllib.parse import urlsplit
 
 from recops.serving import counters
 from recops.serving.keys import Caller, KeyRing
+from recops.serving.logs import log_access
 from recops.serving.operation import json_bytes
 from recops.serving.problems import Problem
-from recops.serving.request_ids import new_request_id
+from recops.serving.request_ids import current_request, new_request_id
 from recops.serving.state import State
 
 Scope = MutableMapping[str, Any]
@@ -26,7 +27,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 REQUEST_ID, BODY, DEADLINE, PATH = "recops.request_id", "recops.body", "recops.deadline", "recops.path"
-CALLER = "recops.caller"
+CALLER, CALL = "recops.caller", "recops.call"
 ANYBODY = "anybody"  # whoever is on this machine, where there are no keys
 FEW = 4  # so many calls at once are taken however long they keep each other waiting
 NEWEST, FORGET_S = 0.2, 2.0  # what the last call counts in what was seen lately; when half of that is forgotten
@@ -70,6 +71,11 @@ def names_this_machine(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     return all(map(is_loopback, hosts))
 
 
+def answered_by(scope: Scope) -> str | None:
+    """The release that a request was answered from; None where none was asked."""
+    return scope[CALL].answered_by if CALL in scope else None
+
+
 class Guard:
     """Wraps an ASGI app. `probes`: paths answered without a key and above the limit."""
 
@@ -93,6 +99,7 @@ class Guard:
             return
         start = monotonic()
         scope[REQUEST_ID] = request_id = new_request_id()
+        current_request.set(request_id)
         scope[DEADLINE] = start + self.settings.timeout_s
         status = 500
         added = TLS_HEADERS if scope.get("scheme") == "https" else HEADERS
@@ -137,7 +144,10 @@ class Guard:
                 counters.IN_FLIGHT.set(self.num_in_flight)
             path = scope.get(PATH, "other")
             counters.REQUESTS.labels(path, str(status)).inc()
-            counters.SECONDS.labels(path).observe(monotonic() - start)
+            seconds = monotonic() - start
+            counters.SECONDS.labels(path).observe(seconds)
+            if self.settings.access_log and not is_probe:
+                log_access(answered_by(scope), scope["method"], path, status, seconds, request_id)
 
     def _caller(self, scope: Scope) -> Caller:
         """Who calls. Raises Problem 401 without a known key, 403 for one of another tenant, 429 above its rate."""

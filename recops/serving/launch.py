@@ -56,7 +56,8 @@ def serve(
     if tls is not None:
         command += ["--ssl-certfile", str(tls[0]), "--ssl-keyfile", str(tls[1])]
     address = f"http{'s' * (tls is not None)}://{host}:{port}"
-    print(f"recops: {address} (docs at /docs), {workers} worker{'s' * (workers > 1)}", flush=True)
+    if settings.log_format == "text":  # else BentoML's own line says it, as JSON
+        print(f"recops: {address} (docs at /docs), {workers} worker{'s' * (workers > 1)}", flush=True)
     os.execve(sys.executable, command, environment)
 
 

@@ -33,6 +33,7 @@ class Call:
     deadline: float
     caller: Caller  # whose key it came with
     parameters: Any = None
+    answered_by: str | None = None  # the release that was taken, the last where several were
 
     @property
     def release(self) -> Release:
@@ -48,6 +49,7 @@ class Call:
     def _there(self, release: Release | None) -> Release:
         if release is None:
             raise Problem(503, self.state.reason, headers={"Retry-After": "5"})
+        self.answered_by = release.id
         return release
 
     def check_deadline(self) -> None:

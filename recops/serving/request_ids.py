@@ -1,7 +1,10 @@
 """Names for requests: sorted by time, unique without asking anyone (the layout of UUID version 7)."""
 
 import os
+from contextvars import ContextVar
 from time import time_ns
+
+current_request: ContextVar[str | None] = ContextVar("current_request", default=None)  # that is being answered
 
 
 def new_request_id() -> str:

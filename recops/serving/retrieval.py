@@ -6,6 +6,7 @@ In: a Release, a parsed request, the stored history of its user and the rules of
 usable: most popular, or what a model that needs no history says).
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,13 +16,14 @@ import numpy as np
 
 from recops.attribution import Account
 from recops.histories import Histories
-from recops.serving.best import best, of_scores
+from recops.serving.best import Hidden, best, num_left, of_scores
 from recops.serving.listing import listed, moved
 from recops.serving.occasion import Occasion, now_us
 from recops.serving.reasons import Reasons
 from recops.serving.release import Release
 from recops.serving.requests import Recommend, Score, Similar, Who
 from recops.serving.ruleset import NO_RULES, Rules
+from recops.serving.tracing import span
 
 
 @dataclass(frozen=True)
@@ -83,11 +85,13 @@ def occasion_of(release: Release, someone: Person, stored: Stored | None, moment
 class List:
     """`rows` int64 [K] and `scores` float32 [K], best first; `propensities` float64 [K]: how probable it was that each
     item stands at its rank, and `drew_from` int64, the rows that chance could have put there; None where no chance is
-    at work. `account` and `moves`, what the rules moved, where reasons are asked for."""
+    at work. `num_candidates`: items that might have stood in the list. `account` and `moves`, what the rules moved,
+    where reasons are asked for."""
 
     someone: Person
     rows: np.ndarray
     scores: np.ndarray
+    num_candidates: int
     propensities: np.ndarray | None = None
     account: Account | None = None
     moves: list[list[dict[str, Any]]] | None = None
@@ -101,7 +105,8 @@ def recommend(
     rules: Rules = NO_RULES,
     request_id: str | None = None,
 ) -> dict[str, Any]:
-    """`items`, best first (fewer than k where the catalogue or the rules leave fewer), `source`, and `propensities`.
+    """`items`, best first (fewer than k where the catalogue or the rules leave fewer), `source`, `propensities`, and
+    `num_candidates`.
 
     `request_id` decides what chance does; without one there is none.
     """
@@ -123,7 +128,12 @@ def recommend_many(
         if found.moves is not None:
             items = [{**one, "moved": moves} if moves else one for one, moves in zip(items, found.moves, strict=True)]
         propensities = None if found.propensities is None else found.propensities.tolist()
-        yield {"items": items, "source": found.someone.source, "propensities": propensities}
+        yield {
+            "items": items,
+            "source": found.someone.source,
+            "propensities": propensities,
+            "num_candidates": found.num_candidates,
+        }
 
 
 def lists(
@@ -143,23 +153,32 @@ def lists(
     ]
     is_plain = [not request.explain and not movers for request, _, _, movers in asking]
     plain = [someone.asked for someone, plainly in zip(people, is_plain, strict=True) if plainly]
-    # One after the other, since the masks of rules are as long as the catalogue.
-    wanted = (
-        (list(rules.hidden(request, occasion).values()), request.k)
-        for (request, _, occasion, _), plainly in zip(asking, is_plain, strict=True)
-        if plainly
-    )
-    found = best(release, Histories.joined(plain), wanted)
+    num_candidates: deque[int] = deque()  # of those whose lists are being made
+
+    def wanted() -> Iterator[tuple[Hidden, int]]:
+        # One after the other, since the masks of rules are as long as the catalogue.
+        for (request, _, occasion, _), plainly in zip(asking, is_plain, strict=True):
+            if plainly:
+                hidden = _hidden(rules, request, occasion)
+                num_candidates.append(num_left(hidden, release.bundle.scorer.num_items))
+                yield hidden, request.k
+
+    found = best(release, Histories.joined(plain), wanted())
     ratings = release.bundle.scorer.ratings
     for place, (request, someone, occasion, _) in enumerate(asking):
         if is_plain[place]:
             rows, scores = next(found)
-            made = List(someone, rows, scores)
+            made = List(someone, rows, scores, num_candidates.popleft())
         else:
             request_id = None if request_ids is None else request_ids[place]
             made = _moved(release, request, someone, occasion, rules, request_id)
         # Clipped only here, so that what lies above the scale keeps its order.
         yield made if ratings is None else replace(made, scores=ratings.clipped(made.scores))
+
+
+def _hidden(rules: Rules, request: Recommend, occasion: Occasion) -> Hidden:
+    with span("rules"):
+        return list(rules.hidden(request, occasion).values())
 
 
 def _moved(
@@ -168,16 +187,20 @@ def _moved(
     """A list that rules move, or whose reasons are asked for."""
     account = Account(release.bundle.scorer, someone.asked) if request.explain else None
     scores = release.bundle.scorer.scores(someone.asked)[0] if account is None else account.scores.copy()
-    for hidden in rules.hidden(request, occasion).values():
-        scores[hidden] = -np.inf
+    hidden = _hidden(rules, request, occasion)
+    num_candidates = num_left(hidden, release.bundle.scorer.num_items)
+    for one in hidden:
+        scores[one] = -np.inf
     movers = rules.moving(request)
     if not movers:
-        return List(someone, *of_scores(scores, (), request.k), account=account)
-    found = listed(scores, request.k, movers, occasion, request_id)
-    moves = None
-    if account is not None:
-        moves = moved(scores, request.k, movers, occasion, request_id, found.rows.tolist())
-    return List(someone, found.rows, scores[found.rows], found.propensities, account, moves, found.drew_from)
+        return List(someone, *of_scores(scores, (), request.k), num_candidates, account=account)
+    with span("reordering"):
+        found = listed(scores, request.k, movers, occasion, request_id)
+        moves = None
+        if account is not None:
+            moves = moved(scores, request.k, movers, occasion, request_id, found.rows.tolist())
+    scores_K = scores[found.rows]
+    return List(someone, found.rows, scores_K, num_candidates, found.propensities, account, moves, found.drew_from)
 
 
 def shown(release: Release, rows: np.ndarray, scores: np.ndarray) -> list[dict[str, Any]]:

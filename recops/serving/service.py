@@ -24,7 +24,7 @@ else:
     parent.follow_parent()
 
 from recops.errors import CallError
-from recops.serving import counters, drain
+from recops.serving import counters, drain, logs, tracing
 from recops.serving.app import build_app
 from recops.serving.guard import Receive, Scope, Send
 from recops.serving.settings import read_settings
@@ -35,6 +35,7 @@ try:
 except CallError as mistake:  # `recops serve` has read them before; a Bento starts here
     print(f"recops: {mistake}", file=sys.stderr)
     sys.exit(mistake.exit_code)
+logs.configure(SETTINGS.log_format, SETTINGS.access_log)
 STATE = State(SETTINGS)
 APP = build_app(STATE)
 
@@ -53,6 +54,8 @@ APP = build_app(STATE)
 class RecopsService:
     def __init__(self) -> None:
         counters.forget_dead_workers()
+        if SETTINGS.otlp is not None:
+            tracing.start(SETTINGS.otlp)
         # In a Bento the bundle lies where release/bento.py put it.
         bento = RecopsService.bento  # type: ignore[attr-defined]
         own_bundle = None if bento is None else Path(bento.path_of("src/bundle"))
@@ -61,6 +64,7 @@ class RecopsService:
     @bentoml.on_shutdown
     def close(self) -> None:
         STATE.close()
+        tracing.stop()
 
 
 class Layer:

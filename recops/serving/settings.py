@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import cast, get_args
 
 from recops.errors import CallError
 from recops.serving.assistant.language_model import LanguageModel
 from recops.serving.keys import NAME
+from recops.serving.logs import Format
 from recops.serving.ruleset import NO_RULES, Rules, read_rules
+from recops.serving.tracing import traces_url
 
 OWN = ("releases", "store", "source", "rules", "feedback_window_s")  # of each tenant beside the first
 
@@ -24,9 +27,9 @@ class Settings:
     public key, only bundles signed for it are served. `grace_s`: told to end, the service answers so long. `tenant`:
     whose the service is; no other tenant's key is let in. `max_clock_skew_s`: how far ahead of our clock an event may
     lie. `feedback_window_us`: how long after an answer what follows is put down to it. `guardrails_s`: between two
-    looks at them. `ask_url`: an OpenAI-compatible server that phrases answers to questions. `rules`: what holds in
-    every answer. `others`: those of other tenants of the same service, each with its own releases, store, source, rules
-    and window; all else is as here.
+    looks at them. `access_log`: a line for each request. `otlp`: where a collector takes traces. `ask_url`: an
+    OpenAI-compatible server that phrases answers to questions. `rules`: what holds in every answer. `others`: those of
+    other tenants of the same service, each with its own releases, store, source, rules and window; all else is as here.
 
     Secrets stand in no representation of it, so that none gets into a log."""
 
@@ -46,6 +49,9 @@ class Settings:
     grace_s: float = 2.0
     tenant: str = "main"
     poll_s: float = 0.5
+    log_format: Format = "text"
+    access_log: bool = False
+    otlp: str | None = None
     max_clock_skew_s: float = 300.0
     feedback_window_us: int = 86_400_000_000
     guardrails_s: float = 30.0
@@ -96,6 +102,9 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         text = value(name)
         return Path(text) if text else None
 
+    log_format = value("LOG_FORMAT") or "text"
+    if log_format not in get_args(Format):
+        raise CallError(f"RECOPS_LOG_FORMAT: expected {' or '.join(get_args(Format))}, found {log_format!r}")
     settings = Settings(
         releases=path("RELEASES"),
         bundle=path("BUNDLE"),
@@ -120,6 +129,9 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         keys_file=path("KEYS_FILE"),
         verify_key=path("VERIFY_KEY"),
         grace_s=number("GRACE_S", 2.0, 0),
+        log_format=cast(Format, log_format),
+        access_log=number("ACCESS_LOG", 0, 0) > 0,
+        otlp=traces_url(value("OTLP"), "RECOPS_OTLP (serve.otlp)"),
         rules=read_rules(path("RULES")),
         keys=tuple(k.strip() for k in (value("API_KEYS") or "").split(",") if k.strip()),
     )

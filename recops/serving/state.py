@@ -22,6 +22,7 @@ from recops.serving.answers import AnswerLog
 from recops.serving.assistant.catalogue import catalogue_of, was_asked
 from recops.serving.erased import ErasedUsers
 from recops.serving.event_log import EventLog
+from recops.serving.lag import Lag
 from recops.serving.live import Kinds, stored_history
 from recops.serving.online_items import OnlineItems
 from recops.serving.release import Encoders, Release
@@ -70,6 +71,7 @@ class State:
         self.watch: Watch | None = None
         self.shadows: Shadows | None = None
         self.tenants: dict[str, State] = {settings.tenant: self, **{s.tenant: State(s) for s in settings.others}}
+        self._lag: Lag | None = None  # of the service, whichever tenants it has
         self._erased = ErasedUsers()
         self.bundle = settings.bundle
         self._served: Slot | None = None
@@ -89,6 +91,17 @@ class State:
 
         `own_bundle` is the Bento's: what to serve where neither pointer nor settings name another.
         """
+        self._begin(own_bundle, each_poll)
+        for other in self._others():
+            other._begin()
+        self._lag = Lag(
+            {
+                "answers": [state.answers for state in self.tenants.values() if state.answers is not None],
+                "events": [state.events for state in self.tenants.values() if state.events is not None],
+            }
+        )
+
+    def _begin(self, own_bundle: Path | None = None, each_poll: Callable[[], None] | None = None) -> None:
         self.bundle = self.settings.bundle or own_bundle
         if self.settings.store:
             self.store = open_store(self.settings.store)
@@ -102,8 +115,6 @@ class State:
             self.shadows = Shadows(self._answer_in_shadow)
         self._thread = threading.Thread(target=self._run, args=(each_poll,), name="release-poll", daemon=True)
         self._thread.start()
-        for other in self._others():
-            other.start()
 
     def _others(self) -> "list[State]":
         return [other for other in self.tenants.values() if other is not self]
@@ -115,7 +126,7 @@ class State:
         if self._thread is not None:
             self._thread.join()
         self._applying.shutdown(cancel_futures=True)
-        for part in (self.watch, self.shadows, self.events, self.answers):
+        for part in (self._lag, self.watch, self.shadows, self.events, self.answers):
             if part is not None:
                 part.close()
         if self.store is not None:

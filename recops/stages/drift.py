@@ -39,7 +39,8 @@ def newest_window(project: Project) -> str:
 
 
 def drift(project: Project, since: str, until: str | None) -> dict[str, Any]:
-    """Writes reports/drift/index.html and the store's report `drift`; returns the verdict, its window and release."""
+    """Writes reports/drift/index.html and the store's report `drift`; returns the verdict, its window and release, and
+    when it was made."""
     pointer = read_pointer(project.releases)
     if pointer is None:
         raise CallError(f"{project.releases}: nothing is released yet; run: recops run")
@@ -57,6 +58,6 @@ def drift(project: Project, since: str, until: str | None) -> dict[str, Any]:
         remove_seen=bundle.manifest["remove_seen"],
     )
     write_drift_report(project.reports / "drift" / "index.html", verdict, bundle.profile, current)
-    result = {**verdict.as_json(), "release": pointer.release}
+    result = {**verdict.as_json(), "release": pointer.release, "checked_at": datetime.now(UTC).isoformat()}
     open_store(project.store_url).put_report("drift", result)
     return json.loads(json.dumps(result))

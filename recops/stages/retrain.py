@@ -36,10 +36,13 @@ def remember(project: Project, now: datetime, reason: str) -> None:
 
 
 def drift_report(project: Project) -> dict[str, Any] | None:
-    """The last drift verdict on what is served; None where there is none or it was about another release."""
+    """The last drift verdict on what is served, the same for the same window; None where there is none or it was about
+    another release."""
     report = open_store(project.store_url).report("drift")
     pointer = read_pointer(project.releases)
-    return report if report and pointer and report["release"] == pointer.release else None
+    if not report or pointer is None or report["release"] != pointer.release:
+        return None
+    return {key: value for key, value in report.items() if key != "checked_at"}
 
 
 def decide(project: Project, now: datetime) -> tuple[bool, str]:

@@ -19,9 +19,14 @@ def serve(project: Project, host: str | None = None, port: int | None = None, wo
     """The service as `serve` of params.yaml says; `host`, `port` and `workers` win. Raises CallError where nothing is
     released, and what launch.serve raises."""
     settings = project.params.serve
-    found = {"RECOPS_KEYS_FILE": project.keys_file if project.keys_file.exists() else None}
+    found = {
+        "RECOPS_KEYS_FILE": project.keys_file if project.keys_file.exists() else None,
+        "RECOPS_LOG_FORMAT": settings.log_format,
+        "RECOPS_ACCESS_LOG": int(settings.access_log),
+        "RECOPS_OTLP": settings.otlp,
+    }
     environment = {
-        **{name: str(path) for name, path in found.items() if path is not None and not os.environ.get(name)},
+        **{name: str(value) for name, value in found.items() if value is not None and not os.environ.get(name)},
         "RECOPS_GRACE_S": str(settings.grace_s),
         **for_service(project),
     }

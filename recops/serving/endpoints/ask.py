@@ -10,13 +10,15 @@ from recops.serving.operation import Call, Operation
 from recops.serving.problems import Problem
 from recops.serving.requests import Ask
 from recops.serving.schemas import array, nullable, obj
+from recops.serving.tracing import span
 
 
 async def handle(call: Call) -> dict[str, Any]:
     """On a thread, so that other requests do not wait for it."""
     request = call.body
     release, variant = call.answering(request.user_id)
-    stored = call.state.history(release, request.user_id)
+    with span("history"):
+        stored = call.state.history(release, request.user_id)
 
     def answered() -> Found:
         call.check_deadline()  # other questions may have kept this thread from starting
@@ -24,7 +26,8 @@ async def handle(call: Call) -> dict[str, Any]:
         return ask(release, request, stored, settings.language_model, until=call.deadline, rules=settings.rules)
 
     try:
-        found = await asyncio.to_thread(answered)
+        with span("answer"):
+            found = await asyncio.to_thread(answered)
     except TimeoutError:
         raise Problem(504, f"no answer within {call.state.settings.timeout_s:g} s") from None
     counters.LISTS.labels(found.source).inc()

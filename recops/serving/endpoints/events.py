@@ -13,6 +13,7 @@ from recops.serving.operation import Call, Operation
 from recops.serving.problems import Problem
 from recops.serving.requests import Events, TellEvent
 from recops.serving.schemas import array, obj
+from recops.serving.tracing import span
 
 KNOWN_TWICE = "send the same events again: those that are there already are counted as duplicates"
 
@@ -53,7 +54,8 @@ async def _stored(call: Call, kept: list[dict[str, Any]]) -> list[bool]:
     log = call.state.events
     assert log is not None
     try:
-        return await call.in_time(log.add(kept))
+        with span("log"):
+            return await call.in_time(log.add(kept))
     except FullError:
         raise Problem(429, f"too many events wait for the disk; {KNOWN_TWICE}", headers={"Retry-After": "1"}) from None
     except TimeoutError:

@@ -15,6 +15,7 @@ from recops.serving.request_ids import new_request_id
 from recops.serving.requests import Recommend, RecommendBatch
 from recops.serving.retrieval import recommend, recommend_many
 from recops.serving.schemas import array, item, obj
+from recops.serving.tracing import span
 from recops.serving.traffic.arms import DEFAULT
 from recops.serving.traffic.shadow import Asked
 
@@ -40,12 +41,15 @@ def handle(call: Call) -> dict[str, Any]:
             raise
         release, variant = _instead(call, variant)
         found = _found(call, release, request, call.request_id)
-    return given(call, release, variant, request, found, call.request_id)
+    with span("log"):
+        return given(call, release, variant, request, found, call.request_id)
 
 
 def _found(call: Call, release: Release, request: Recommend, request_id: str) -> dict[str, Any]:
-    stored = call.state.history(release, request.user_id)
-    return recommend(release, request, stored, call.state.settings.rules, request_id)
+    with span("history"):
+        stored = call.state.history(release, request.user_id)
+    with span("scoring"):
+        return recommend(release, request, stored, call.state.settings.rules, request_id)
 
 
 def _instead(call: Call, variant: str) -> tuple[Release, str]:
@@ -69,7 +73,8 @@ async def handle_batch(call: Call) -> dict[str, Any]:
     work = list(places.items())
     while work:
         (release, variant), some = work.pop()
-        asked = [(requests[place], call.state.history(release, requests[place].user_id)) for place in some]
+        with span("history"):
+            asked = [(requests[place], call.state.history(release, requests[place].user_id)) for place in some]
         found = recommend_many(release, asked, call.state.settings.rules, [ids[place] for place in some])
         for start in range(0, len(some), CHECKED_AT_ONCE):
             try:
@@ -78,14 +83,16 @@ async def handle_batch(call: Call) -> dict[str, Any]:
                 num = sum(response is not None for response in responses)
                 raise Problem(504, f"{problem.message}: {num} of {len(requests)} lists were made") from None
             try:
-                made = await asyncio.to_thread(_next, found)
+                with span("scoring"):
+                    made = await asyncio.to_thread(_next, found)
             except Exception:
                 if variant == DEFAULT:
                     raise
                 work.append((_instead(call, variant), some[start:]))
                 break
-            for place, one in zip(some[start:], made, strict=False):
-                responses[place] = given(call, release, variant, requests[place], one, ids[place])
+            with span("log"):
+                for place, one in zip(some[start:], made, strict=False):
+                    responses[place] = given(call, release, variant, requests[place], one, ids[place])
     return {"responses": responses}
 
 
@@ -105,6 +112,10 @@ def given(
         "source": found["source"],
     }
     counters.LISTS.labels(found["source"]).inc()
+    counters.LIST_ITEMS.observe(len(found["items"]))
+    counters.LIST_CANDIDATES.observe(found["num_candidates"])
+    if not found["items"]:
+        counters.EMPTY_LISTS.inc()
     if call.state.answers is not None:
         now = time_ns() // 1000
         call.state.answers.add_list(answer, found["propensities"], now, request.user_id)

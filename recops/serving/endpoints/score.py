@@ -6,11 +6,15 @@ from recops.serving.operation import Call, Operation
 from recops.serving.requests import Score
 from recops.serving.retrieval import score
 from recops.serving.schemas import array, nullable, obj
+from recops.serving.tracing import span
 
 
 def handle(call: Call) -> dict[str, Any]:
     release, _ = call.answering(call.body.user_id)
-    found = score(release, call.body, call.state.history(release, call.body.user_id))
+    with span("history"):
+        stored = call.state.history(release, call.body.user_id)
+    with span("scoring"):
+        found = score(release, call.body, stored)
     return {**found, "release": release.id, "request_id": call.request_id}
 
 

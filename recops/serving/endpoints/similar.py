@@ -7,11 +7,13 @@ from recops.serving.problems import Problem
 from recops.serving.requests import Similar
 from recops.serving.retrieval import similar
 from recops.serving.schemas import array, item, obj
+from recops.serving.tracing import span
 
 
 def handle(call: Call) -> dict[str, Any]:
     release = call.release
-    found = similar(release, call.body, call.state.settings.rules)
+    with span("scoring"):
+        found = similar(release, call.body, call.state.settings.rules)
     if found is None:
         raise Problem(404, "the served release has no such item", field="item_id")
     return {**found, "release": release.id, "request_id": call.request_id}
