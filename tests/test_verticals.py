@@ -7,6 +7,7 @@ for BentoML, is left out, so that the bundle is promoted without a Bento.
 import json
 from collections import Counter
 from dataclasses import dataclass
+from datetime import datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -158,4 +159,5 @@ def test_a_window_is_compared_where_there_are_times(thread: Thread) -> None:
     since = f"{until[:8]}01T00:00:00+00:00"
     verdict = drift(thread.project, since, until)
     assert verdict["verdict"] in ("none", "drift") and verdict["results"]
+    assert datetime.fromisoformat(verdict["checked_at"]).tzinfo is not None
     assert "<html" in (thread.project.reports / "drift" / "index.html").read_text(encoding="utf-8")

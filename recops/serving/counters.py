@@ -80,6 +80,7 @@ for counter, values in (
     (ANSWERS, ("logged", "dropped", "lost")),
     (SHADOWS, ("answered", "failed", "left out")),
     (EVENTS, ("stored", "duplicate", "rejected")),
+    (PHRASED, ("used", "refused")),
     (LOG_WAITING, ("answers", "events")),
     (LOG_LAG, ("answers", "events")),
     (LOG_WRITTEN, ("answers", "events")),

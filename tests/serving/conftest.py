@@ -11,6 +11,8 @@ import httpx
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper, save
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from recops import bundle
 from recops.bundle import Pointer, release_folder, write_pointer
@@ -155,6 +157,18 @@ class Served:
         answer = self.client.post(path, json=body)
         assert answer.status_code == 200, answer.text
         return answer.json()
+
+    def samples(self) -> list[Sample]:
+        """What GET /metrics says now."""
+        answer = self.client.get("/metrics")
+        assert answer.status_code == 200, answer.text
+        families = text_string_to_metric_families(answer.text)
+        return [sample for family in families for sample in family.samples if not sample.name.endswith("_created")]
+
+    def figures(self, name: str) -> dict[tuple[str, ...], float]:
+        """The values of one metric, by those of its labels in the order of their names."""
+        found = (sample for sample in self.samples() if sample.name == name)
+        return {tuple(value for _, value in sorted(sample.labels.items())): sample.value for sample in found}
 
     def ids(self, **body: Any) -> list[str]:
         return [item["item_id"] for item in self.post("/recommend", **body)["items"]]

@@ -78,6 +78,17 @@ def test_settings_that_are_wrong_are_named(text):
         read_settings({"RECOPS_WORKERS": text})
 
 
+def test_a_format_that_is_none_is_named():
+    with pytest.raises(CallError, match="RECOPS_LOG_FORMAT: expected text or json, found 'xml'"):
+        read_settings({"RECOPS_LOG_FORMAT": "xml"})
+
+
+def test_lines_of_json_are_all_there_is(started, capsys):
+    with pytest.raises(Started):
+        call(environment={"RECOPS_LOG_FORMAT": "json"})
+    assert capsys.readouterr().out == ""
+
+
 def test_empty_settings_count_as_not_set():
     assert read_settings({"RECOPS_RELEASES": "", "RECOPS_API_KEYS": " , "}) == Settings()
 

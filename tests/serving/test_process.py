@@ -1,5 +1,6 @@
 """The service as it runs: real BentoML processes, real HTTP, real kills."""
 
+import json
 import os
 import re
 import signal
@@ -93,7 +94,8 @@ class Server:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, make_bundle):
     root = tmp_path_factory.mktemp("server")
-    server = Server(root, make_bundle, workers=2, PYTHONPROFILEIMPORTTIME="1")
+    logs = {"RECOPS_LOG_FORMAT": "json", "RECOPS_ACCESS_LOG": "1"}
+    server = Server(root, make_bundle, workers=2, PYTHONPROFILEIMPORTTIME="1", **logs)
     yield server
     assert server.stop() == 0
 
@@ -150,6 +152,43 @@ def test_a_question_whose_asker_has_gone_keeps_nobody_waiting(server):
     for _ in range(4):
         answer = httpx.post(f"{server.client.base_url}/ask", json={"question": "something of x"}, trust_env=False)
         assert answer.json()["items"][0]["item_id"] == "a"
+
+
+def test_figures_are_of_all_workers(server):
+    def figure(name: str) -> float:
+        text = server.client.get("/metrics").text
+        return float(re.search(rf"^{re.escape(name)} (.+)$", text, re.MULTILINE)[1])
+
+    lists, written = "recops_list_items_count", 'recops_answers_total{outcome="logged"}'
+    before = figure(lists), figure(written)
+    releases = set()
+    for _ in range(20):  # each on a connection of its own, so that any worker may answer
+        answer = httpx.post(f"{server.client.base_url}/recommend", json={"user_id": "u1"}, trust_env=False)
+        releases.add(answer.json()["release"])
+    assert figure(lists) == before[0] + 20
+    until = time.monotonic() + 5
+    while figure(written) != before[1] + 20:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert (figure("recops_workers"), figure("recops_workers_ready")) == (2, 2)
+    assert figure('recops_log_written_timestamp_seconds{log="answers"}') == pytest.approx(time.time(), abs=10)
+    info = re.search('recops_release_info{.*release="([0-9a-f]+)"} 1', server.client.get("/metrics").text)
+    assert {info[1]} == releases
+
+
+def test_every_line_of_the_log_is_json_and_calls_have_one_each(server):
+    answer = server.client.post("/recommend", json={"user_id": "nobody-knows"}).json()
+    until, mine = time.monotonic() + 5, []
+    while not mine:  # the line is written once the answer is out
+        assert time.monotonic() < until
+        lines = [line for line in server.log.read_text().split("\n")[:-1] if not line.startswith("import time:")]
+        entries = [json.loads(line) for line in lines]
+        mine = [entry for entry in entries if entry.get("request_id") == answer["request_id"]]
+    assert {"bentoml.serve", "recops.access"} <= {entry["logger"] for entry in entries}
+    (mine,) = mine
+    assert (mine["method"], mine["path"], mine["status"]) == ("POST", "/recommend", 200)
+    assert mine["release"] == answer["release"]
+    assert not any("nobody-knows" in line for line in lines)
 
 
 def test_bad_calls_are_refused_in_one_shape(server):

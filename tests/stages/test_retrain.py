@@ -31,10 +31,13 @@ def promoted(project: Project, release: str, at: datetime, expected: str | None 
     record.write_text(canonical_json({"promoted_at": at.isoformat()}))
 
 
-def report(project: Project, verdict: Any, release: str = "one", since: str = "2024-04-24") -> None:
+def report(
+    project: Project, verdict: Any, release: str = "one", since: str = "2024-04-24", checked_at: datetime = NOW
+) -> None:
     """Keeps what the monitor found about a release."""
     found = DriftVerdict(verdict, 900, since, "2024-05-01", 168.0, 168.0, features=("user_id",) * (verdict == "drift"))
-    open_store(project.store_url).put_report("drift", {**found.as_json(), "release": release})
+    kept = {**found.as_json(), "release": release, "checked_at": checked_at.isoformat()}
+    open_store(project.store_url).put_report("drift", kept)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +54,8 @@ def test_a_drift_that_was_acted_on_starts_nothing_more(project: Project) -> None
     report(project, "drift")
     retrain.remember(project, NOW, "drift in user_id")
     later = NOW + timedelta(days=2)
+    assert not retrain.decide(project, later)[0]
+    report(project, "drift", checked_at=later)  # the same window, looked at again
     assert not retrain.decide(project, later)[0]
     report(project, "drift", since="2024-04-26")
     assert retrain.decide(project, later)[0]
