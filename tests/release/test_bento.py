@@ -84,6 +84,7 @@ def test_the_bentofile_asks_for_all_that_the_service_imports():
                     found |= {name.partition(".")[0] for name in names}
     of_their_own = {"PIL": "pillow", "faiss": "faiss_cpu", "pydantic_core": "pydantic", "yaml": "pyyaml"}
     of_their_own |= dict.fromkeys(("psycopg", "psycopg_pool"), "psycopg[binary,pool]")
+    of_their_own["opentelemetry"] = "opentelemetry_exporter_otlp_proto_http"
     found = {of_their_own.get(name, name) for name in found} - sys.stdlib_module_names - {"recops"}
     # `protocols` names the types of other layers for the type checker alone.
     assert found - {"torch", "duckdb", "polars"} == packages

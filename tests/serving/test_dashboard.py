@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from recops.serving import counters
+
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 DASHBOARD = json.loads((DEPLOY / "grafana" / "recops.json").read_text(encoding="utf-8"))
 ALERTS = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yaml").read_text(encoding="utf-8"))
@@ -102,6 +104,7 @@ def given(served) -> dict[str, list[dict[str, str]]]:
     limit, served.app.limit = served.app.limit, 0
     assert served.client.post("/recommend", json={}).status_code == 429
     served.app.limit = limit
+    counters.ARM_ERRORS.labels("b")
     found: dict[str, list[dict[str, str]]] = {}
     for sample in served.samples():
         found.setdefault(sample.name, []).append(sample.labels)

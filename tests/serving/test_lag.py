@@ -46,8 +46,8 @@ def figures(log: str) -> tuple[float, float, float]:
 
 def test_answers_that_wait_are_counted_and_the_oldest_says_how_long(tmp_path):
     store = SlowStore()
-    log = AnswerLog(store, wait_s=0.01, max_batch=2)
-    lag = Lag({"answers": log}, every_s=NEVER)
+    log, idle = AnswerLog(store, wait_s=0.01, max_batch=2), AnswerLog(store)  # as of two tenants
+    lag = Lag({"answers": [log, idle]}, every_s=NEVER)
     for at in (1_000, 1_001, 1_005):
         log.add({"time": at * 1_000_000, "items": []})
     until(lambda: log.oldest_at is not None)
@@ -56,6 +56,7 @@ def test_answers_that_wait_are_counted_and_the_oldest_says_how_long(tmp_path):
     assert figures("answers")[:2] == (3, 10)
     store.may_write.set()
     log.close()
+    idle.close()
     lag.look(now=1_020.0)
     waiting, behind, written = figures("answers")
     assert (waiting, behind) == (0, 0)
@@ -67,7 +68,7 @@ def test_events_that_wait_are_counted_by_the_thread_of_their_own():
     async def tell() -> None:
         store = SlowStore()
         log = EventLog(store)
-        lag = Lag({"events": log}, every_s=0.01)
+        lag = Lag({"events": [log]}, every_s=0.01)
         start = time()
         done = [log.add([{}, {}]), log.add([{}])]
         await asyncio.to_thread(until, lambda: figures("events")[0] == 3 and figures("events")[1] > 0.05)

@@ -65,16 +65,18 @@ def test_an_access_line_names_the_operation_and_nobody(serve, written):
     headers = {"authorization": "Bearer the-key"}
     answer = served.client.get("/users/secret-user?limit=3", headers=headers)
     served.client.get("/secret/place", headers=headers)
+    served.client.post("/recommend", json={"user_id": "secret-user"}, headers=headers)
     served.client.post("/recommend", json={"user_id": "secret-user"}, headers={"authorization": "Bearer secret-key"})
     served.client.get("/livez")
     lines = [line for line in written() if line["logger"] == "recops.access"]
     assert [(line["method"], line["path"], line["status"]) for line in lines] == [
         ("GET", "/users/{user_id}", 200),
         ("GET", "other", 404),
+        ("POST", "/recommend", 200),
         ("POST", "other", 401),
     ]
     assert lines[0]["request_id"] == answer.headers["x-request-id"]
-    assert lines[0]["release"] == served.state.release.id
+    assert [line.get("release") for line in lines] == [None, None, served.state.release.id, None]
     assert 0 < lines[0]["milliseconds"] < 20_000
     text = json.dumps(lines)
     assert "secret" not in text and "the-key" not in text and "127.0.0.1" not in text

@@ -145,3 +145,16 @@ def test_a_tenant_without_a_release_keeps_nobody_waiting(service):
 def test_wrong_settings_are_named(text, message):
     with pytest.raises(CallError, match=message):
         read_settings({"RECOPS_TENANTS": text})
+
+
+def test_figures_of_a_release_are_of_the_caller_s_tenant_and_so_is_the_one_that_answered(service, caplog):
+    object.__setattr__(service.state.settings, "access_log", True)
+    releases = {tenant: service.state.tenants[tenant].release.id for tenant in TENANTS}
+    with caplog.at_level("INFO", logger="recops.access"):
+        for tenant in TENANTS:
+            text = service.call(tenant, "GET", "/metrics").text
+            info = [line for line in text.splitlines() if line.startswith("recops_release_info{")]
+            assert info == [f'recops_release_info{{commit="",model="{tenant}-model",release="{releases[tenant]}"}} 1.0']
+            service.call(tenant, "POST", "/recommend", user_id="both")
+    answered = [record.fields.get("release") for record in caplog.records if record.name == "recops.access"]
+    assert answered == [None, releases["main"], None, releases["shop"]]
