@@ -202,7 +202,7 @@ def test_without_git_everything_works_and_the_commit_is_null(released: Shop, tmp
 def test_a_missing_log_is_told_in_one_line_and_not_tried_again(shop: Shop) -> None:
     path = shop.folder / "dvc.yaml"
     text = path.read_text()
-    (old,) = yaml.safe_load(text)["stages"]["ingest"]["deps"]
+    *_, old = yaml.safe_load(text)["stages"]["ingest"]["deps"]
     path.write_text(text.replace(old, str(shop.folder / "gone.csv")))
     start = time.monotonic()
     result = shop.call("recops", "run")
@@ -219,7 +219,7 @@ def test_refused_data_leaves_what_is_served_and_shows_the_rules(shop: Shop) -> N
     empty = shop.folder / "empty.csv"
     empty.write_text("user,item,time\n")
     params, project_map = shop.folder / "params.yaml", shop.folder / "dvc.yaml"
-    (old,) = yaml.safe_load(project_map.read_text())["stages"]["ingest"]["deps"]
+    *_, old = yaml.safe_load(project_map.read_text())["stages"]["ingest"]["deps"]
     project_map.write_text(project_map.read_text().replace(old, str(empty)))
     params.write_text(params.read_text().replace(old, str(empty)))
     result = shop.call("recops", "run")
