@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from recops.bundle import canonical_json, read_pointer, sync_folder, write_atomically
 from recops.errors import CallError, RefusedError
 from recops.serving.local import as_served
-from recops.serving.parent import be_parent, follow_parent
+from recops.serving.parent import PARENT, be_parent, follow_parent
 from recops.serving.release import Release
 from recops.serving.requests import Recommend
 from recops.serving.retrieval import lists
@@ -138,14 +138,15 @@ def _score_parts(
 ) -> _Done:
     """Makes every part that is missing; the parts of users that have changed are made anew."""
     done = _Done()
-    os.environ.update(ONE_THREAD)  # read by the workers as they start
-    be_parent()
-    with ProcessPoolExecutor(
-        workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(project, facts["release"], facts["item_change"]),
-    ) as pool:
+    with (
+        _environment_of_workers(),
+        ProcessPoolExecutor(
+            workers,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_start_worker,
+            initargs=(project, facts["release"], facts["item_change"]),
+        ) as pool,
+    ):
         pending: deque[Future[None]] = deque()
         try:
             users = user_ids(release, store)
@@ -165,6 +166,22 @@ def _score_parts(
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     return done
+
+
+@contextmanager
+def _environment_of_workers() -> Iterator[None]:
+    """What the workers read as they start. Undone afterwards: whatever else this process starts is nobody's worker, and
+    would end at once for want of its supervisor."""
+    before = {name: os.environ.get(name) for name in (*ONE_THREAD, PARENT)}
+    os.environ.update(ONE_THREAD)
+    be_parent()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def user_ids(release: Release, store: Store) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """`recops score-all`: the lists are those of /recommend, a kill loses no part, and what is wrong is told."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -63,7 +64,9 @@ def released(folder: Path, num_users: int = NUM_USERS) -> Project:
 
 def test_every_user_gets_the_list_of_recommend(tmp_path: Path) -> None:
     project, out = released(tmp_path / "project"), tmp_path / "lists.parquet"
+    environment = dict(os.environ)
     found = score_all(project, out, k=NUM_ITEMS, workers=1, users_a_part=8, say=lambda text: None)
+    assert dict(os.environ) == environment  # a stage started from here is no worker of anybody
     assert (found.num_users, found.kept) == (NUM_USERS + 1, 0)
     frame = pl.read_parquet(out)
     assert frame.columns == SCHEMA.names

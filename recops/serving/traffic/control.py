@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from recops.errors import CallError
 from recops.serving.live import Kinds
 from recops.serving.traffic.arms import DEFAULT, REPORT, Arm, Traffic
 from recops.serving.traffic.outcomes import LOWER_IS_BETTER, METRICS, Outcome, compared, outcomes
@@ -151,11 +150,6 @@ def arm_of(values: dict[str, Any]) -> Arm:
     """Raises CallError naming the key that is wrong."""
     (arm,) = Traffic.read({"arms": [values]}).arms
     return arm.model_copy(update={"at": None})
-
-
-def check_name_of_metric(name: str) -> None:
-    if name not in METRICS:
-        raise CallError(f"no such metric {name!r}: {', '.join(METRICS)}")
 
 
 def _now_us() -> int:
