@@ -1,6 +1,6 @@
 """What the service does with ten times the calls it can take: `python -m benchmarks.overload [--quick]`.
 
-The service of benchmarks/serving.py (100,000 items, one worker) is asked for batches of 8 lists: one at a time, which
+The service of benchmarks/serving (100,000 items, one worker) is asked for batches of 8 lists: one at a time, which
 gives its capacity, then at ten times that whether or not answers come (open loop, a connection each), then again one
 at a time. Targets: only 200 and 429, each 429 with Retry-After, every probe 200 within 100 ms, memory at most a tenth
 more, no accepted call longer than the time limit, and the time of a call without load back within five seconds. Prints
@@ -21,8 +21,10 @@ import numpy as np
 import psutil
 
 from benchmarks.report import write_results
-from benchmarks.serving import HISTORY, NUM_ITEMS, ONE_THREAD, K, free_port, make_bundle, processes, server
+from benchmarks.serving.control import NUM_ITEMS, K, item_ids, make_bundle
+from benchmarks.serving.servers import ONE_THREAD, SERVICE, free_port, processes, server
 
+WIDTH, HISTORY = 64, 50
 LISTS, FACTOR, TIMEOUT_S = 8, 10, 2.0
 
 
@@ -123,14 +125,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="ten seconds of load instead of thirty")
     quick = parser.parse_args().quick
     rng = random.Random(1)
-    names = [f"item-{row:06d}" for row in range(1, NUM_ITEMS + 1)]
+    names = item_ids()
     lists = [[{"history": rng.sample(names, HISTORY), "k": K} for _ in range(LISTS)] for _ in range(100)]
     bodies = [json.dumps({"requests": some}).encode() for some in lists]
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
-        make_bundle(root / "bundle")
+        make_bundle(root / "bundle", WIDTH, HISTORY)
         port = free_port()
-        command = ["-m", "bentoml", "serve", "recops.serving.service:RecopsService", "--port", str(port)]
+        command = [*SERVICE, str(port)]
         settings = {
             "BENTOML_HOME": str(root / "bentoml"),
             "BENTOML_DO_NOT_TRACK": "True",

@@ -37,19 +37,19 @@ def control_app():
     return Starlette(routes=[Route("/recommend", recommend, methods=["POST"])])
 
 
-def item_ids() -> list[str]:
-    return [f"item-{row:06d}" for row in range(1, NUM_ITEMS + 1)]
+def item_ids(num_items: int = NUM_ITEMS) -> list[str]:
+    return [f"item-{row:06d}" for row in range(1, num_items + 1)]
 
 
-def make_bundle(folder: Path, width: int, history: int) -> str:
+def make_bundle(folder: Path, width: int, history: int, num_items: int = NUM_ITEMS, seed: int = 1) -> str:
     """A SASRec of random weights, exported as training does; every item has a price and one of twenty categories.
     Returns its release id."""
     from recops.models.sasrec import Sasrec
     from recops.release.export import export_bundle
 
     config = Sasrec.Config(embedding_dim=width, max_history=history)
-    parts = Sasrec(config, num_users=1, num_items=NUM_ITEMS, seed=1).parts()
-    ids = item_ids()
+    parts = Sasrec(config, num_users=1, num_items=num_items, seed=seed).parts()
+    ids = item_ids(num_items)
     facts = {"params": {}, "metrics": {}, "validation": {}, "inputs": {}, "data_watermark": None, "remove_seen": True}
     return export_bundle(
         parts,
@@ -57,12 +57,12 @@ def make_bundle(folder: Path, width: int, history: int) -> str:
         items={
             "item_id": ids,
             "title": [f"Title {i}" for i in ids],
-            "categories": [[f"category {row % 20}"] for row in range(NUM_ITEMS)],
-            "price": [float(row % 100) for row in range(NUM_ITEMS)],
-            "available": [row % 10 > 0 for row in range(NUM_ITEMS)],
-            "published_at": [None] * NUM_ITEMS,
+            "categories": [[f"category {row % 20}"] for row in range(num_items)],
+            "price": [float(row % 100) for row in range(num_items)],
+            "available": [row % 10 > 0 for row in range(num_items)],
+            "published_at": [None] * num_items,
         },
-        fallback=np.arange(NUM_ITEMS + 1, dtype=np.float32),
+        fallback=np.arange(num_items + 1, dtype=np.float32),
         profile={},
         facts={"model": "sasrec", **facts},
         opset=20,
