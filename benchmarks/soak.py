@@ -38,6 +38,7 @@ NUM_USERS, NUM_CHANGING = 500, 200
 WORKERS, CALLERS, CALLS_PER_S = 2, 4, 20.0
 SWAP_S, SAMPLE_S = 4.0, 1.0
 MOST_GROWTH = 1.1
+SHORTEST_S = 20.0  # windows of less hold too few samples
 
 Call = tuple[str, str, bytes]
 MALFORMED: list[Call] = [
@@ -233,13 +234,14 @@ def errors(numbers: dict) -> list[str]:
     return found
 
 
-def load_outcomes(port: int) -> dict[str, int]:
-    """How often the workers together loaded a release, by outcome."""
+def figure(port: int, name: str) -> int:
+    """A figure of all workers together from /metrics; 0 where none has counted it."""
     connection = connect(port)
     connection.request("GET", "/metrics")
     text = connection.getresponse().read().decode()
     connection.close()
-    return {k: int(float(v)) for k, v in re.findall(r'^recops_release_loads_total{outcome="(\w+)"} (\S+)', text, re.M)}
+    found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+    return int(float(found[1])) if found else 0
 
 
 def soak(root: Path, seconds: float, calls_per_s: float = CALLS_PER_S) -> dict:
@@ -270,11 +272,13 @@ def soak(root: Path, seconds: float, calls_per_s: float = CALLS_PER_S) -> dict:
     }
     port, log = free_port(), root / "log"
     with server([*SERVICE, str(port)], port, "GET /readyz", {**ONE_THREAD, **settings}, log) as pid:
+        while figure(port, "recops_workers_ready") < WORKERS:
+            time.sleep(0.1)
         numbers = asyncio.run(measure(port, pid, releases, ids, seconds, calls_per_s))
-        loads = load_outcomes(port)
+        loads = [figure(port, f'recops_release_loads_total{{outcome="{outcome}"}}') for outcome in ("loaded", "failed")]
     numbers |= {
-        "loads": loads["loaded"],
-        "failed_loads": loads.get("failed", 0),
+        "loads": loads[0],
+        "failed_loads": loads[1],
         "tracebacks": log.read_text(encoding="utf-8").count("Traceback"),
     }
     return {**numbers, "errors": errors(numbers), "num_items": NUM_ITEMS, "workers": WORKERS, "swap_s": SWAP_S}
@@ -285,6 +289,8 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=MINUTES, help=f"how long; default {MINUTES:g}")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_MINUTES:g} minutes")
     chosen = parser.parse_args()
+    if 60 * chosen.minutes < SHORTEST_S:
+        parser.error(f"--minutes: {SHORTEST_S:g} s at least")
     with tempfile.TemporaryDirectory() as temporary:
         numbers = soak(Path(temporary), 60 * (QUICK_MINUTES if chosen.quick else chosen.minutes))
     for name, value in numbers.items():
