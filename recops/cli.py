@@ -467,6 +467,22 @@ def erase(
     print("Nothing that recops keeps names the user.")
 
 
+@app.command("deploy-files", epilog="Example: recops deploy-files deploy --image registry.shop.example/recops")
+def deploy_files(
+    out: Annotated[Path, typer.Argument(help="Folder of the files; made where it is missing.", metavar="OUT_DIR")],
+    folder: Folder = HERE,
+    image: Annotated[str, typer.Option(help="Name of the image; without a tag it gets the release's.")] = "recops",
+    replicas: Annotated[
+        int | None, typer.Option(min=1, help="Pods at least. Default: 2 with PostgreSQL; with SQLite there is one.")
+    ] = None,
+) -> None:
+    """Write a Dockerfile and Kubernetes objects that serve the promoted release, and say what to call with them."""
+    from recops.stages.deploy_files import deploy_files as write
+
+    for what, said in write(opened(folder), out, image, replicas):
+        print(f"{what:<8} {said}")
+
+
 @app.command(epilog="Example: recops drift --since 2016-09-01")
 def drift(
     since: Annotated[str, typer.Option(help="ISO time; start of the window, inclusive.")],

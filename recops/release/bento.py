@@ -25,6 +25,11 @@ def bento_tag(release: str) -> str:
     return f"{NAME}:{release[:VERSION_LENGTH]}"
 
 
+def bento_folder(release: str, environment: Mapping[str, str]) -> Path:
+    """Where the Bento of a release lies once it is built: the folder that its image is built from."""
+    return Path(environment["BENTOML_HOME"]) / "bentos" / NAME / release[:VERSION_LENGTH]
+
+
 def bentofile() -> Path:
     """bentofile.yaml of the checkout, or the copy that the wheel carries."""
     beside = PACKAGE.parent / "bentofile.yaml"
@@ -37,15 +42,15 @@ def build_bento(bundle: Path, environment: Mapping[str, str], labels: Mapping[st
     Raises BundleError for a bundle that is not whole and RefusedError with BentoML's own words when it will not build.
     """
     verify(bundle)
-    tag = bento_tag(bundle_id(bundle))
-    home = Path(environment["BENTOML_HOME"])
-    home.mkdir(parents=True, exist_ok=True)
+    release = bundle_id(bundle)
+    tag = bento_tag(release)
+    Path(environment["BENTOML_HOME"]).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="recops-bento-") as context:
         root = Path(context)
         shutil.copytree(PACKAGE, root / "recops", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(bundle, root / "bundle")
         shutil.copy(bentofile(), root / "bentofile.yaml")
-        if (home / "bentos" / NAME / tag.partition(":")[2]).exists():
+        if bento_folder(release, environment).exists():
             _bentoml(["delete", "--yes", tag], root, environment)
         options = [option for name, value in labels.items() for option in ("--label", f"{name}={value}")]
         _bentoml(["build", ".", "--version", tag.partition(":")[2], "--output", "tag", *options], root, environment)

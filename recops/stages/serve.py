@@ -10,9 +10,32 @@ from typing import Any
 
 from recops.bundle import read_pointer
 from recops.errors import CallError
+from recops.params import Params
 from recops.serving.launch import serve as become_service
 from recops.stages.ask import for_service
 from recops.stages.project import Project, open_project
+
+
+def as_environment(params: Params) -> dict[str, str]:
+    """What params.yaml says of the service in the variables that it reads, wherever it runs; no files and addresses."""
+    settings = params.serve
+    return {
+        "RECOPS_TIMEOUT_S": str(settings.timeout_s),
+        "RECOPS_MAX_CONCURRENCY": str(settings.max_concurrency),
+        "RECOPS_MAX_LAG_S": str(settings.max_lag_s),
+        "RECOPS_MAX_BODY_BYTES": str(settings.max_body_bytes),
+        "RECOPS_FEEDBACK_WINDOW_S": str(params.feedback.window_us / 1e6),
+        "RECOPS_GUARDRAILS_S": str(settings.guardrails_s),
+        "RECOPS_GRACE_S": str(settings.grace_s),
+    }
+
+
+def verify_key(project: Project) -> Path | None:
+    """The public key that served bundles are signed for: RECOPS_VERIFY_KEY, else `serve.verify_key`."""
+    if found := os.environ.get("RECOPS_VERIFY_KEY"):
+        return Path(found)
+    key = project.params.serve.verify_key
+    return project.root / Path(key).expanduser() if key else None
 
 
 def serve(project: Project, host: str | None = None, port: int | None = None, workers: int | None = None) -> int:
@@ -27,7 +50,6 @@ def serve(project: Project, host: str | None = None, port: int | None = None, wo
     }
     environment = {
         **{name: str(value) for name, value in found.items() if value is not None and not os.environ.get(name)},
-        "RECOPS_GRACE_S": str(settings.grace_s),
         **for_service(project),
     }
     return _serve(
@@ -74,9 +96,8 @@ def _serve(
 ) -> int:
     if read_pointer(project.releases) is None:
         raise CallError(f"{project.releases}: nothing is released yet; run: recops run")
-    settings = project.params.serve
-    if settings.verify_key and not os.environ.get("RECOPS_VERIFY_KEY"):
-        environment["RECOPS_VERIFY_KEY"] = str(project.root / Path(settings.verify_key).expanduser())
+    if key := verify_key(project):
+        environment["RECOPS_VERIFY_KEY"] = str(key)
     return become_service(
         releases=project.releases,
         bundle=None,
@@ -87,14 +108,9 @@ def _serve(
         environment={
             **project.environment(),
             "RECOPS_SOURCE": str(project.source_folder),
-            "RECOPS_TIMEOUT_S": str(settings.timeout_s),
-            "RECOPS_MAX_CONCURRENCY": str(settings.max_concurrency),
-            "RECOPS_MAX_LAG_S": str(settings.max_lag_s),
-            "RECOPS_MAX_BODY_BYTES": str(settings.max_body_bytes),
-            "RECOPS_FEEDBACK_WINDOW_S": str(project.params.feedback.window_us / 1e6),
-            "RECOPS_GUARDRAILS_S": str(settings.guardrails_s),
             "RECOPS_TENANTS": json.dumps(_tenants(project)),
             "RECOPS_RULES": str(project.rules_file or ""),
+            **as_environment(project.params),
             **environment,
         },
         tls=tls,
