@@ -16,6 +16,7 @@ import itertools
 import json
 import random
 import re
+import shutil
 import statistics
 import sys
 import tempfile
@@ -29,7 +30,7 @@ from benchmarks.overload import Seen, send
 from benchmarks.report import write_results
 from benchmarks.serving.control import item_ids, make_bundle
 from benchmarks.serving.servers import ONE_THREAD, SERVICE, connect, free_port, processes, server
-from recops.bundle import Pointer, release_folder, write_pointer
+from recops.bundle import ITEMS, Pointer, read_manifest, release_folder, write_manifest, write_pointer
 from recops.store import open_store
 
 MINUTES, QUICK_MINUTES = 30.0, 2.0
@@ -244,14 +245,27 @@ def figure(port: int, name: str) -> int:
     return int(float(found[1])) if found else 0
 
 
+def make_releases(releases: Path) -> list[str]:
+    """Two releases, which differ in what items cost, and the pointer at the first; their ids."""
+    first = make_bundle(releases / "new", WIDTH, HISTORY, NUM_ITEMS)
+    release_folder(releases, first).parent.mkdir(parents=True)
+    (releases / "new").rename(release_folder(releases, first))
+    shutil.copytree(release_folder(releases, first), releases / "new")
+    items = json.loads((releases / "new" / ITEMS).read_text(encoding="utf-8"))
+    items["price"].reverse()
+    (releases / "new" / ITEMS).write_text(json.dumps(items), encoding="utf-8")
+    facts = {k: v for k, v in read_manifest(releases / "new").items() if k not in ("format_version", "files")}
+    second = write_manifest(releases / "new", facts)
+    (releases / "new").rename(release_folder(releases, second))
+    write_pointer(releases, Pointer(first), expected=None)
+    return [first, second]
+
+
 def soak(root: Path, seconds: float, calls_per_s: float = CALLS_PER_S) -> dict:
     """Numbers of `seconds` of traffic at about so many calls a second; `root` is an empty folder to work in."""
-    releases, ids = root / "releases", []
-    for seed in (1, 2):
-        ids.append(make_bundle(root / "new", WIDTH, HISTORY, NUM_ITEMS, seed))
-        release_folder(releases, ids[-1]).parent.mkdir(parents=True, exist_ok=True)
-        (root / "new").rename(release_folder(releases, ids[-1]))
-    write_pointer(releases, Pointer(ids[0]), expected=None)
+    releases = root / "releases"
+    releases.mkdir()
+    ids = make_releases(releases)
     url, chance, names = f"sqlite:///{root / 'store.sqlite'}", random.Random(1), item_ids(NUM_ITEMS)
     store = open_store(url)
     for release in ids:

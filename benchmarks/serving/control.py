@@ -41,14 +41,14 @@ def item_ids(num_items: int = NUM_ITEMS) -> list[str]:
     return [f"item-{row:06d}" for row in range(1, num_items + 1)]
 
 
-def make_bundle(folder: Path, width: int, history: int, num_items: int = NUM_ITEMS, seed: int = 1) -> str:
+def make_bundle(folder: Path, width: int, history: int, num_items: int = NUM_ITEMS) -> str:
     """A SASRec of random weights, exported as training does; every item has a price and one of twenty categories.
     Returns its release id."""
     from recops.models.sasrec import Sasrec
     from recops.release.export import export_bundle
 
     config = Sasrec.Config(embedding_dim=width, max_history=history)
-    parts = Sasrec(config, num_users=1, num_items=num_items, seed=seed).parts()
+    parts = Sasrec(config, num_users=1, num_items=num_items, seed=1).parts()
     ids = item_ids(num_items)
     facts = {"params": {}, "metrics": {}, "validation": {}, "inputs": {}, "data_watermark": None, "remove_seen": True}
     return export_bundle(

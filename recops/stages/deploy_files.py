@@ -1,7 +1,7 @@
 """`recops deploy-files`: the promoted release as a Dockerfile and a file of Kubernetes objects.
 
 In: a project with a release, its Bento, and keys. Out: `Dockerfile`, which is the Bento's own as BentoML wrote it
-and is built in the Bento's folder, and `kubernetes.yaml` for `kubectl apply`. No secret is written: a Secret holds them.
+and is built in the Bento's folder, and `kubernetes.yaml` for `kubectl apply`. No secret is written into either.
 """
 
 import re
@@ -63,13 +63,13 @@ def deploy_files(project: Project, out: Path, image: str, replicas: int | None) 
         ("Build", shlex.join(["docker", "build", "-t", deployed.image, "-f", str(dockerfile), str(bento)])),
         *_secrets(project, deployed),
         ("Apply", shlex.join(["kubectl", "apply", "-f", str(manifests)])),
-        *([] if deployed.is_shared_store else [("One pod", f"the store is an SQLite file, {EMPTY_STORE}")]),
+        *([] if deployed.is_shared_store else [("One pod", f"{ONE_MACHINE}. The volume of this pod begins empty")]),
     ]
 
 
-EMPTY_STORE = (
-    "which pods of several machines cannot share, on a volume that begins empty: histories of this project's store are "
-    "not in it. Set serve.store or RECOPS_STORE to postgresql://HOST/DATABASE, and promotion puts them there"
+ONE_MACHINE = (
+    "the store is an SQLite file, which is of one machine; set serve.store or RECOPS_STORE to "
+    "postgresql://HOST/DATABASE before a promotion, which puts the histories of users there"
 )
 
 
@@ -79,7 +79,7 @@ def _deployed(project: Project, image: str, version: str, replicas: int | None, 
         raise CallError("serve.tenants: an image holds the release of one project; deploy that of each tenant by itself")
     is_shared = not project.store_url.startswith("sqlite:")
     if replicas is not None and replicas > 1 and not is_shared:
-        raise CallError(f"--replicas {replicas}: the store is an SQLite file, {EMPTY_STORE}")
+        raise CallError(f"--replicas {replicas}: {ONE_MACHINE}")
     environment = {**as_environment(params), **_ask_environment(params.ask)}
     settings = read_settings(environment)
     files: dict[str, tuple[Path, str]] = {}
