@@ -187,8 +187,8 @@ async def measure(port: int, pid: int, releases: Path, ids: list[str], seconds: 
     before = processes(pid)
     callers = [call(port, traffic, CALLERS / calls_per_s, seen, until) for _ in range(CALLERS)]
     swaps, samples, *_ = await asyncio.gather(swap(releases, ids, until), sample(pid, until), *callers)
-    # The first quarter, two minutes at most, warms up; what follows is compared with the end.
-    warm_s, window_s = min(120.0, seconds / 4), min(60.0, seconds / 8)
+    # The first third, two minutes at most, warms up; what follows is compared with the end.
+    warm_s, window_s = min(120.0, seconds / 3), min(60.0, seconds / 8)
     warm = [row for row in samples if 0 <= seconds - row[0] - warm_s < window_s]
     end = [row for row in samples if row[0] < window_s]
     memory = [statistics.median(row[1] for row in rows) for rows in (warm, end)]
