@@ -76,7 +76,9 @@ ONE_MACHINE = (
 def _deployed(project: Project, image: str, version: str, replicas: int | None, bundle: Path) -> Deployed:
     params = project.params
     if params.serve.tenants:
-        raise CallError("serve.tenants: an image holds the release of one project; deploy that of each tenant by itself")
+        raise CallError(
+            "serve.tenants: an image holds the release of one project; deploy that of each tenant by itself"
+        )
     is_shared = not project.store_url.startswith("sqlite:")
     if replicas is not None and replicas > 1 and not is_shared:
         raise CallError(f"--replicas {replicas}: {ONE_MACHINE}")

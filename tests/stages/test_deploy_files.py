@@ -63,6 +63,7 @@ def test_pods_are_told_what_recops_serve_tells(project: Project, monkeypatch: py
     serve_stage.serve(project)
     here, there = read_settings(started["environment"]), read_settings(plain(written(project)[0]))
     names = ("timeout_s", "max_concurrency", "max_lag_s", "max_body_bytes", "grace_s", "ask_url", "threads")
+    names += ("feedback_window_us", "guardrails_s")
     assert [getattr(here, name) for name in names] == [getattr(there, name) for name in names]
     assert there.workers == started["workers"] == 3
 
@@ -138,6 +139,7 @@ def test_tls_and_a_language_model(project: Project) -> None:
             "ask: {language_model: m, url: 'http://127.0.0.1:8000/v1'}",
             "ask.url: http://127.0.0.1:8000/v1 is this machine",
         ),
+        ("serve: {tenants: {other: ../other}}", "serve.tenants: an image holds the release of one project"),
         ("serve: {rules: none.yaml}", "none.yaml: no such file of rules"),
         ("serve: {verify_key: none.pub}", "none.pub: cannot be read"),
     ],
