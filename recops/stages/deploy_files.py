@@ -25,7 +25,7 @@ from recops.serving.settings import read_settings
 from recops.signing import load_public
 from recops.stages import ask
 from recops.stages.project import Project
-from recops.stages.serve import as_environment, verify_key
+from recops.stages.serve import as_environment, log_environment, verify_key
 
 IMAGE = re.compile(
     r"([\w.-]+(:\d+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*(?P<tag>:\w[\w.-]{0,127})?(?P<digest>@sha256:[0-9a-f]{64})?"
@@ -82,7 +82,10 @@ def _deployed(project: Project, image: str, version: str, replicas: int | None, 
     is_shared = not project.store_url.startswith("sqlite:")
     if replicas is not None and replicas > 1 and not is_shared:
         raise CallError(f"--replicas {replicas}: {ONE_MACHINE}")
-    environment = {**as_environment(params), **_ask_environment(params.ask)}
+    for named, url in (("ask.url", params.ask.url), ("serve.otlp", params.serve.otlp)):
+        if url is not None and is_loopback(urlsplit(url).hostname or ""):
+            raise CallError(f"{named}: {url} is this machine, which a pod cannot reach")
+    environment = {**as_environment(params), **log_environment(params.serve), **_ask_environment(params.ask)}
     settings = read_settings(environment)
     files: dict[str, tuple[Path, str]] = {}
     if rules := project.rules_file:
@@ -124,8 +127,6 @@ def _ask_environment(params: AskParams) -> dict[str, str]:
         raise CallError(
             f"ask.language_model: {language_model.SMOLLM2} runs beside `recops serve`; name a server in ask.url"
         )
-    if params.url is not None and is_loopback(urlsplit(params.url).hostname or ""):
-        raise CallError(f"ask.url: {params.url} is this machine, which a pod cannot reach")
     return {name: value for name, value in ask.environment(params, params.url, None).items() if value}
 
 

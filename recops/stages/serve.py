@@ -10,7 +10,7 @@ from typing import Any
 
 from recops.bundle import read_pointer
 from recops.errors import CallError
-from recops.params import Params
+from recops.params import Params, ServeParams
 from recops.serving.launch import serve as become_service
 from recops.stages.ask import for_service
 from recops.stages.project import Project, open_project
@@ -30,6 +30,12 @@ def as_environment(params: Params) -> dict[str, str]:
     }
 
 
+def log_environment(settings: ServeParams) -> dict[str, str]:
+    """Logs and traces as `serve` of params.yaml says; the same variables of who starts it come first."""
+    found = {"RECOPS_LOG_FORMAT": settings.log_format, "RECOPS_ACCESS_LOG": str(int(settings.access_log))}
+    return found if settings.otlp is None else {**found, "RECOPS_OTLP": settings.otlp}
+
+
 def verify_key(project: Project) -> Path | None:
     """The public key that served bundles are signed for: RECOPS_VERIFY_KEY, else `serve.verify_key`."""
     if found := os.environ.get("RECOPS_VERIFY_KEY"):
@@ -44,9 +50,7 @@ def serve(project: Project, host: str | None = None, port: int | None = None, wo
     settings = project.params.serve
     found = {
         "RECOPS_KEYS_FILE": project.keys_file if project.keys_file.exists() else None,
-        "RECOPS_LOG_FORMAT": settings.log_format,
-        "RECOPS_ACCESS_LOG": int(settings.access_log),
-        "RECOPS_OTLP": settings.otlp,
+        **log_environment(settings),
     }
     environment = {
         **{name: str(value) for name, value in found.items() if value is not None and not os.environ.get(name)},

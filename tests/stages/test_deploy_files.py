@@ -18,7 +18,8 @@ from recops.stages.project import Project
 
 RELEASE = "0123456789abcdef" * 4
 PARAMS = """
-serve: {port: 4000, workers: 3, timeout_s: 1.5, max_concurrency: 9, max_lag_s: 0.2, max_body_bytes: 99, grace_s: 7}
+serve: {port: 4000, workers: 3, timeout_s: 1.5, max_concurrency: 9, max_lag_s: 0.2, max_body_bytes: 99, grace_s: 7,
+        log_format: json, access_log: true, otlp: "http://traces.shop.example:4318"}
 """
 POSTGRES = "postgresql://shop:secret@db/recops"
 
@@ -63,7 +64,7 @@ def test_pods_are_told_what_recops_serve_tells(project: Project, monkeypatch: py
     serve_stage.serve(project)
     here, there = read_settings(started["environment"]), read_settings(plain(written(project)[0]))
     names = ("timeout_s", "max_concurrency", "max_lag_s", "max_body_bytes", "grace_s", "ask_url", "threads")
-    names += ("feedback_window_us", "guardrails_s")
+    names += ("feedback_window_us", "guardrails_s", "log_format", "access_log", "otlp")
     assert [getattr(here, name) for name in names] == [getattr(there, name) for name in names]
     assert there.workers == started["workers"] == 3
 
@@ -139,6 +140,7 @@ def test_tls_and_a_language_model(project: Project) -> None:
             "ask: {language_model: m, url: 'http://127.0.0.1:8000/v1'}",
             "ask.url: http://127.0.0.1:8000/v1 is this machine",
         ),
+        ("serve: {otlp: 'http://localhost:4318'}", "serve.otlp: http://localhost:4318 is this machine"),
         ("serve: {tenants: {other: ../other}}", "serve.tenants: an image holds the release of one project"),
         ("serve: {rules: none.yaml}", "none.yaml: no such file of rules"),
         ("serve: {verify_key: none.pub}", "none.pub: cannot be read"),
