@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -84,10 +83,6 @@ class Guarded(Server):
 
     def bearer(self, name: str = "admin") -> dict[str, str]:
         return {"authorization": f"Bearer {self.keys[name]}"}
-
-    def workers_now(self) -> list[psutil.Process]:
-        found = psutil.Process(self.process.pid).children(recursive=True)
-        return [p for p in found if "--worker-id" in " ".join(p.cmdline())]
 
     def rss(self) -> int:
         return sum(process.memory_info().rss for process in self.workers_now())

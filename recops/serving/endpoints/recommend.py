@@ -84,7 +84,7 @@ async def handle_batch(call: Call) -> dict[str, Any]:
                 raise Problem(504, f"{problem.message}: {num} of {len(requests)} lists were made") from None
             try:
                 with span("scoring"):
-                    made = await asyncio.to_thread(_next, found)
+                    made = await call.to_its_end(asyncio.to_thread(_next, found))
             except Exception:
                 if variant == DEFAULT:
                     raise
