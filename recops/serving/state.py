@@ -31,6 +31,7 @@ from recops.serving.retrieval import Stored, recommend, similar
 from recops.serving.settings import Settings
 from recops.serving.traffic import control
 from recops.serving.traffic.arms import DEFAULT, Arm, Traffic
+from recops.serving.traffic.running import Running
 from recops.serving.traffic.shadow import Asked, Shadows
 from recops.serving.traffic.watch import Watch
 from recops.store import OF_SHADOW, Store, open_store
@@ -68,6 +69,7 @@ class State:
         self.answers: AnswerLog | None = None
         self.events: EventLog | None = None
         self.traffic = Traffic()
+        self.running: Running | None = None
         self.watch: Watch | None = None
         self.shadows: Shadows | None = None
         self.tenants: dict[str, State] = {settings.tenant: self, **{s.tenant: State(s) for s in settings.others}}
@@ -108,9 +110,10 @@ class State:
             self.answers = AnswerLog(self.store)
             self.events = EventLog(self.store)
             self._items = OnlineItems(self.store)
+            self.running = Running(self.store, self.settings.feedback_window_us)
             self.watch = Watch(
-                *(self.store, lambda: self.traffic, lambda: self.kinds, self.refresh_traffic),
-                *(self.settings.guardrails_s, self.settings.feedback_window_us),
+                *(self.store, self.running, lambda: self.traffic, lambda: self.kinds, self.refresh_traffic),
+                self.settings.guardrails_s,
             )
             self.shadows = Shadows(self._answer_in_shadow)
         self._thread = threading.Thread(target=self._run, args=(each_poll,), name="release-poll", daemon=True)

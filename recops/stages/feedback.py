@@ -31,7 +31,7 @@ def seal_from(project: Project, store: Store) -> Feedback:
     erased = tuple(Erased(e.user_hash, e.erased_at) for e in store.erasures())
     if erased != found.erased:
         found = found.without_erased(project.feedback_parts, key, erased)
-    if (last := store.last_event()) > found.events_until:
+    if (last := store.last_place()) > found.events_until:
         found = found.with_part(project.feedback_parts, store.events(found.events_until, last), last)
     if erased and key != read_key(project.erasure_key):
         write_atomically(project.erasure_key, key)

@@ -13,6 +13,7 @@ from recops.serving.live import Kinds
 from recops.serving.traffic import control
 from recops.serving.traffic.arms import Arm
 from recops.serving.traffic.outcomes import METRICS
+from recops.serving.traffic.running import Running
 from recops.stages.project import Project
 from recops.stages.promote import keep, served_manifest
 from recops.store import open_store
@@ -58,7 +59,7 @@ def figures(project: Project) -> list[dict[str, Any]]:
     """As `serving.traffic.control.report`; empty where there is no challenger."""
     kinds = Kinds.of(served_manifest(project))
     with closing(open_store(project.store_url)) as store:
-        return control.report(store, control.read(store), kinds, project.params.feedback.window_us)
+        return control.report(Running(store, project.params.feedback.window_us), control.read(store), kinds)
 
 
 def table(arm: dict[str, Any]) -> tuple[str, list[str], list[list[Any]]]:
@@ -73,9 +74,11 @@ def table(arm: dict[str, Any]) -> tuple[str, list[str], list[list[Any]]]:
         rows.append([metric, f"{control_side[metric]:.4f}", f"{challenger[metric]:.4f}", told])
     if challenger["overlap"] is not None:
         rows.append(["overlap with what was shown", "", f"{challenger['overlap']:.4f}", ""])
+    if challenger["instead"]:
+        rows.append(["answers of the served release instead", "", challenger["instead"], "on neither side"])
     title = f"{arm['mode'].capitalize()} {arm['name']} ({arm['release'][:12]}), {arm['share']:g}"
     if arm["halted"]:
-        title += f", halted: {arm['halted']}"
+        title += f", figures until it was halted: {arm['halted']}"
     return title, ["", "served", arm["name"], "difference, 95 % at any time"], rows
 
 

@@ -32,6 +32,7 @@ class PostgresStore(SqlStore):
 
     broken = psycopg.Error
     contradicted = psycopg.IntegrityError
+    find = "strpos"
 
     def __init__(self, url: str, tenant: str = "main") -> None:
         self.url, self.tenant = url, tenant

@@ -10,11 +10,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from recops.errors import CallError
 from recops.schema import EVENTS
-from recops.store import OF_SHADOW, SHADOW, Erasure, HistoryRow, Known, LiveEvent, Moment, refused_in
+from recops.store import OF_SHADOW, SHADOW, Erasure, Followed, HistoryRow, Known, LiveEvent, Moment, refused_in
 from recops.store.migrations import MIGRATIONS
 from recops.user_hash import user_hash
 
@@ -26,6 +28,10 @@ _SELECT_ANSWERS = f"SELECT {', '.join(ANSWER_COLUMNS)} FROM answers WHERE tenant
 _IS_SHADOW = f"substr(coalesce({{0}}, ''), 1, {len(SHADOW)}) = '{SHADOW}'"
 _SHOWN = f" AND NOT {_IS_SHADOW}"
 _SELECT_EVENTS = f"SELECT place, {', '.join(_STORED)} FROM events WHERE tenant = ?"
+# Of an answer `a`, and of an event `e` that named it.
+_FOLLOWED = "a.request_id, a.time, a.user_id, a.items, a.release, a.variant, a.source"
+_OF_ANSWER = ("request_id", "time", "user_id", "items_json", "release", "variant", "source", "shown_json")
+_EVENT_OF_ANSWER = "e.place, e.item_id, e.event, e.value, e.timestamp"
 _NEXT = "(SELECT coalesce(max(place), 0) + 1 FROM {} WHERE tenant = ?)"
 _AT_ONCE = 500  # rows of one statement
 MAX_LIVE = 2_000  # events of a user that a call looks at, the newest
@@ -40,6 +46,7 @@ class SqlStore(ABC):
     where: str  # what an error names
     broken: type[Exception]  # what the database raises
     contradicted: type[Exception]  # what it raises for a row that stands twice, or lacks an id
+    find: str  # its function that finds a text in a text
 
     @abstractmethod
     def _read(self, query: str, values: Sequence[Any]) -> list[tuple]:
@@ -153,11 +160,11 @@ class SqlStore(ABC):
             rows.append((self.tenant, *(values[column] for column in ANSWER_COLUMNS)))
         if rows:
             with self._transaction() as con:
-                self._take_turn(con)
-                rows = self._not_erased_since(con, rows)
-                columns = ", ".join(("tenant", *ANSWER_COLUMNS))
-                query = f"INSERT INTO answers ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
-                con.cursor().executemany(query, rows)
+                first = self._take_turn(con, len(rows)) - len(rows) + 1
+                rows = [(*row, place) for place, row in enumerate(self._not_erased_since(con, rows), first)]
+                columns = ("tenant", *ANSWER_COLUMNS, "place")
+                query = f"INSERT INTO answers ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+                con.cursor().executemany(f"{query} ON CONFLICT DO NOTHING", rows)
 
     def _not_erased_since(self, con: Any, rows: list[tuple]) -> list[tuple]:
         """Without answers to users who were erased after they were answered: they are logged a little later."""
@@ -184,42 +191,58 @@ class SqlStore(ABC):
             yield _answer(row)
 
     def answers_with_events(
-        self, since: Moment, until: Moment, window_us: int, shadows: bool = False
-    ) -> Iterator[tuple[dict[str, Any], list[LiveEvent]]]:
-        shown: dict[
-            str, list[LiveEvent]
-        ] = {}  # events of what was shown at one moment, which is that of its shadows too
-        at = None
-        for answer, events in self._with_events(micros(since), micros(until), window_us, shadows):
-            if not str(answer["variant"]).startswith(SHADOW):
-                shown, at = {} if at != answer["time"] else shown, answer["time"]
-                shown[answer["request_id"]] = events
-            else:
-                events = shown.get(answer["request_id"].partition(OF_SHADOW)[0], [])
-            yield answer, events
-
-    def _with_events(
-        self, since: int, until: int, window_us: int, shadows: bool
+        self, since: Moment, until: Moment, window_us: int
     ) -> Iterator[tuple[dict[str, Any], list[LiveEvent]]]:
         query = (
-            f"SELECT {', '.join(f'a.{column}' for column in ANSWER_COLUMNS)}, e.item_id, e.event, e.value, e.timestamp "
-            "FROM answers a LEFT JOIN events e ON e.tenant = a.tenant AND e.request_id = a.request_id "
-            f"AND e.timestamp <= a.time + ? WHERE a.tenant = ? AND a.time >= ? AND a.time < ?"
-            f"{'' if shadows else _SHOWN.format('a.variant')} "
-            f"ORDER BY a.time, {_IS_SHADOW.format('a.variant')}, a.request_id, e.place"
+            f"SELECT {', '.join(f'a.{column}' for column in ANSWER_COLUMNS)}, {_EVENT_OF_ANSWER} FROM answers a "
+            "LEFT JOIN events e ON e.tenant = a.tenant AND e.request_id = a.request_id AND e.timestamp <= a.time + ? "
+            f"WHERE a.tenant = ? AND a.time >= ? AND a.time < ?{_SHOWN.format('a.variant')} "
+            "ORDER BY a.time, a.request_id"
         )
-        answer: dict[str, Any] | None = None
-        events: list[LiveEvent] = []
-        for row in self._stream(query, (window_us, self.tenant, since, until)):
-            num = len(ANSWER_COLUMNS)
-            if answer is None or row[0] != answer["request_id"]:
-                if answer is not None:
-                    yield answer, events
-                answer, events = _answer(row[:num]), []
-            if row[num] is not None:
-                events.append(LiveEvent(*row[num:]))
-        if answer is not None:
-            yield answer, events
+        num = len(ANSWER_COLUMNS)
+        rows = self._stream(query, (window_us, self.tenant, micros(since), micros(until)))
+        for _, some in groupby(rows, itemgetter(0)):
+            same = list(some)
+            yield _answer(same[0][:num]), [event for _, event in _events_of(same, num)]
+
+    def followed(
+        self, since: int, window_us: int, until: int, after: int = 0, shadows: Collection[str] = ()
+    ) -> Iterator[Followed]:
+        is_shadow = _IS_SHADOW.format("a.variant")
+        shown = f"substr(a.request_id, 1, {self.find}(a.request_id, '{OF_SHADOW}') - 1)"
+        # A plus keeps a database from looking by that column: places of events are no way to those of an answer.
+        if not after:
+            which, values = "a.time >= ? AND +a.place <= ? ORDER BY a.time, a.request_id", [since, until]
+        else:
+            which = "a.place > ? AND a.place <= ? AND +a.time >= ? ORDER BY a.place, a.request_id"
+            values = [after, until, since]
+        query = (
+            f"SELECT {_FOLLOWED}, s.items, {_EVENT_OF_ANSWER} FROM answers a LEFT JOIN answers s "
+            f"ON s.tenant = a.tenant AND s.request_id = CASE WHEN {is_shadow} THEN {shown} END LEFT JOIN events e "
+            f"ON e.tenant = a.tenant AND e.request_id = CASE WHEN {is_shadow} THEN {shown} ELSE a.request_id END "
+            f"AND e.timestamp <= a.time + ? AND +e.place <= ? WHERE a.tenant = ? AND {which}"
+        )
+        yield from self._followed(query, (window_us, until, self.tenant, *values), after, is_new=True)
+        if not after:
+            return
+        query = (
+            f"SELECT {_FOLLOWED}, NULL, {_EVENT_OF_ANSWER} FROM (SELECT DISTINCT request_id AS named FROM events "
+            "WHERE tenant = ? AND place > ? AND place <= ?) n JOIN answers a ON a.request_id = n.named || ? "
+            "JOIN events e ON e.tenant = a.tenant AND e.request_id = n.named AND e.timestamp <= a.time + ? "
+            "AND +e.place <= ? WHERE a.tenant = ? AND +a.place <= ? AND +a.time >= ? ORDER BY a.request_id"
+        )
+        for of in ("", *(OF_SHADOW + name for name in shadows)):
+            named = (self.tenant, after, until, of, window_us, until, self.tenant, after, since)
+            yield from self._followed(query, named, after, is_new=False)
+
+    def _followed(self, query: str, values: Sequence[Any], after: int, is_new: bool) -> Iterator[Followed]:
+        for _, some in groupby(self._stream(query, values), itemgetter(0)):
+            same = list(some)
+            events = _events_of(same, len(_OF_ANSWER))
+            before = [] if is_new else [event for place, event in events if place <= after]
+            told = [event for _, event in events]
+            answer = dict(zip(_OF_ANSWER, same[0], strict=False))
+            yield Followed(**answer, is_new=is_new, events=told, before=before)
 
     def put_events(self, events: Sequence[Mapping[str, Any]]) -> list[bool]:
         stored: list[bool] = []
@@ -245,7 +268,7 @@ class SqlStore(ABC):
                     new.discard(event["event_id"])
         return stored
 
-    def last_event(self) -> int:
+    def last_place(self) -> int:
         found = self._first("SELECT last FROM last_events WHERE tenant = ?", (self.tenant,))
         return 0 if found is None else found[0]
 
@@ -451,6 +474,12 @@ def _answer(row: tuple) -> dict[str, Any]:
     answer["time"] = iso(answer["time"])
     answer["items"] = json.loads(answer["items"])
     return answer
+
+
+def _events_of(rows: list[tuple], start: int) -> list[tuple[int, LiveEvent]]:
+    """The events of one answer with their places, in order of arrival; they stand in the columns from `start` on."""
+    found = [(row[start], LiveEvent(*row[start + 1 :])) for row in rows if row[start] is not None]
+    return sorted(found, key=itemgetter(0)) if len(found) > 1 else found
 
 
 def _event_value(event: Mapping[str, Any], column: str, now: int) -> Any:

@@ -25,6 +25,7 @@ class SqliteStore(SqlStore):
 
     broken = sqlite3.Error
     contradicted = sqlite3.IntegrityError
+    find = "instr"
 
     def __init__(self, path: str | Path, tenant: str = "main") -> None:
         self.path, self.tenant = Path(path), tenant
