@@ -78,8 +78,11 @@ def refused_in(release: str) -> str:
 class Store(Protocol):
     """What every store does. Safe for many threads of a process, and for many processes at once.
 
-    A call that returned has its data on disk. Times come back as ISO 8601 text in UTC.
+    A call that returned has its data on disk. Times come back as ISO 8601 text in UTC. `is_remote`: what is asked
+    goes to another machine, or may, and so may not be answered for long.
     """
+
+    is_remote: bool
 
     def put_histories(self, release: str, rows: Iterable[HistoryRow], events_until: int = 0) -> int:
         """Replaces all histories of a release in one transaction and returns how many users it holds.

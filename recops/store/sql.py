@@ -46,6 +46,7 @@ class SqlStore(ABC):
     where: str  # what an error names
     broken: type[Exception]  # what the database raises
     contradicted: type[Exception]  # what it raises for a row that stands twice, or lacks an id
+    is_remote: bool
     find: str  # its function that finds a text in a text
 
     @abstractmethod

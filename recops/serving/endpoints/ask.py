@@ -18,7 +18,7 @@ async def handle(call: Call) -> dict[str, Any]:
     request = call.body
     release, variant = call.answering(request.user_id)
     with span("history"):
-        stored = call.state.history(release, request.user_id)
+        stored = await call.state.history_soon(release, request.user_id)
 
     def answered() -> Found:
         call.check_deadline()  # other questions may have kept this thread from starting

@@ -31,23 +31,23 @@ ANSWER = obj(
 )
 
 
-def handle(call: Call) -> dict[str, Any]:
+async def handle(call: Call) -> dict[str, Any]:
     request = call.body
     release, variant = call.answering(request.user_id)
     try:
-        found = _found(call, release, request, call.request_id)
+        found = await _found(call, release, request, call.request_id)
     except Exception:
         if variant == DEFAULT:
             raise
         release, variant = _instead(call, variant)
-        found = _found(call, release, request, call.request_id)
+        found = await _found(call, release, request, call.request_id)
     with span("log"):
         return given(call, release, variant, request, found, call.request_id)
 
 
-def _found(call: Call, release: Release, request: Recommend, request_id: str) -> dict[str, Any]:
+async def _found(call: Call, release: Release, request: Recommend, request_id: str) -> dict[str, Any]:
     with span("history"):
-        stored = call.state.history(release, request.user_id)
+        stored = await call.state.history_soon(release, request.user_id)
     with span("scoring"):
         return recommend(release, request, stored, call.state.settings.rules, request_id)
 
@@ -74,7 +74,10 @@ async def handle_batch(call: Call) -> dict[str, Any]:
     while work:
         (release, variant), some = work.pop()
         with span("history"):
-            asked = [(requests[place], call.state.history(release, requests[place].user_id)) for place in some]
+            known = await asyncio.gather(
+                *(call.state.history_soon(release, requests[place].user_id) for place in some)
+            )
+            asked = [(requests[place], stored) for place, stored in zip(some, known, strict=True)]
         found = recommend_many(release, asked, call.state.settings.rules, [ids[place] for place in some])
         for start in range(0, len(some), CHECKED_AT_ONCE):
             try:
