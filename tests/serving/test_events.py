@@ -84,6 +84,7 @@ def test_what_cannot_be_is_refused_with_a_reason_and_the_rest_is_kept(serve):
         ({"timestamp": "2026-01-01"}, "events[1].timestamp"),
         ({"timestamp": None}, "events[1].timestamp"),
         ({"value": "3"}, "events[1].value"),
+        ({"value": 3.5e38}, "events[1].value"),
         ({"rank": 0}, "events[1].rank"),
         ({"event_id": ""}, "events[1].event_id"),
         ({"context": {"a": {"b": 1}}}, "events[1].context.a"),
@@ -242,7 +243,7 @@ def test_a_user_of_the_models_table_is_hidden_once_erased(serve):
 
 def test_made_ids_are_those_of_ingest():
     duckdb = pytest.importorskip("duckdb")
-    for value in (None, 0.0, 4.0, 4.5, 0.1, -3.25, 123456.0):
+    for value in (None, 0.0, 4.0, 4.5, 0.1, -3.25, 123456.0, 1e-4, 1e-5, 1e7, 123456789.0, -1e15, 1e16, 3e38):
         told = TellEvent.model_construct(
             user_id="ü1", item_id="a|b", event="rating", timestamp=1_600_000_000_123_456, value=value
         )
