@@ -119,7 +119,7 @@ class Store(Protocol):
         ...
 
     def drop_release(self, release: str) -> None:
-        """Removes a release's histories; answers given with it stay."""
+        """Removes a release's histories, and what its users refused; answers given with it stay."""
         ...
 
     def log_answers(self, answers: Iterable[dict[str, Any]]) -> None:

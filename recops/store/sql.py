@@ -148,7 +148,8 @@ class SqlStore(ABC):
     def drop_release(self, release: str) -> None:
         with self._transaction() as con:
             for table in ("histories", "history_sets"):
-                con.execute(f"DELETE FROM {table} WHERE tenant = ? AND release = ?", (self.tenant, release))
+                for of in (release, refused_in(release)):
+                    con.execute(f"DELETE FROM {table} WHERE tenant = ? AND release = ?", (self.tenant, of))
 
     def log_answers(self, answers: Iterable[dict[str, Any]]) -> None:
         rows = []
@@ -252,7 +253,7 @@ class SqlStore(ABC):
         columns = ("tenant", "place", *_STORED)
         with self._transaction() as con:
             last = self._take_turn(con, len(events))
-            now = time.time_ns() // 1000  # after the erasures that went before
+            now = max(time.time_ns() // 1000, self._last_erasure(con) + 1)  # after the erasures that went before
             for start in range(0, len(events), _AT_ONCE):
                 some = events[start : start + _AT_ONCE]
                 values: list[Any] = []
@@ -312,10 +313,13 @@ class SqlStore(ABC):
         }
 
     def erase_user(self, user_id: str, now: Moment) -> dict[str, int]:
-        key, erased_at = self.erasure_key(), micros(now)
-        hashed, deleted = user_hash(key, user_id), {}
+        hashed, deleted = user_hash(self.erasure_key(), user_id), {}
         with self._transaction() as con:
             self._take_turn(con)  # what arrives at the same time is erased, or comes after
+            # Also where clocks differ, or this has waited: nothing that is erased here was received later.
+            query = "SELECT max(received_at) FROM events WHERE tenant = ? AND user_id = ?"
+            (received_at,) = con.execute(query, (self.tenant, user_id)).fetchone()
+            erased_at = max(micros(now), received_at or 0, self._last_erasure(con))
             for table in ("events", "answers", "histories"):
                 done = con.execute(f"DELETE FROM {table} WHERE tenant = ? AND user_id = ?", (self.tenant, user_id))
                 deleted[table] = done.rowcount
@@ -324,6 +328,12 @@ class SqlStore(ABC):
             self._log_decision(con, "erased", {"user_hash": hashed, "deleted": deleted}, erased_at)
         self._forget_deleted()
         return deleted
+
+    def _last_erasure(self, con: Any) -> int:
+        """When anybody was last erased, 0 where nobody was: times on the list never go back."""
+        query = "SELECT erased_at FROM erasures WHERE tenant = ? ORDER BY place DESC LIMIT 1"
+        found = con.execute(query, (self.tenant,)).fetchone()
+        return 0 if found is None else found[0]
 
     def _forget_deleted(self) -> None:  # noqa: B027
         """Takes what was deleted out of the files as well, where the database does not do that by itself."""

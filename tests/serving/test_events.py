@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from recops.data.ingest import CONTENT
+from recops.serving.endpoints import recommend as endpoint
 from recops.serving.endpoints.events import made_id
 from recops.serving.requests import TellEvent
 
@@ -252,3 +253,21 @@ def test_made_ids_are_those_of_ingest():
             "make_timestamptz(1600000000123456) AS timestamp, 'rating' AS event, ?::FLOAT AS value)"
         )
         assert duckdb.execute(query, [value]).fetchone() == (made_id(told),)
+
+
+def test_an_answer_that_is_made_while_its_user_is_erased_is_not_kept(serve, monkeypatch):
+    """It was made of what is gone. Who comes back after that is a new user, and is logged as one."""
+    served = serve()
+    store, made = served.state.store, endpoint.recommend
+
+    def erased_meanwhile(*rest):
+        monkeypatch.setattr(endpoint, "recommend", made)
+        store.erase_user("u1", time.time_ns() // 1000)
+        return made(*rest)
+
+    monkeypatch.setattr(endpoint, "recommend", erased_meanwhile)
+    in_flight = served.post("/recommend", user_id="u1")
+    back = served.post("/recommend", user_id="u1")
+    served.state.answers.close()
+    assert store.answer(in_flight["request_id"]) is None
+    assert store.answer(back["request_id"])["user_id"] == "u1"

@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from contextlib import closing
 
 import pytest
 
 from recops.errors import CallError
-from recops.store import Known, open_store
+from recops.store import Known, open_store, refused_in
 from recops.store.migrations import MIGRATIONS
 from recops.store.sql import micros
 from recops.user_hash import user_hash
@@ -342,14 +343,14 @@ def test_an_erased_user_is_gone_and_listed(store):
         store.log_answers([answer(f"q-{user}", user_id=user)])
     store.put_histories("r1", [("u1", ["a"], None), ("u2", ["a", "b"], None)])
     assert store.held_of("u1") == {"events": 2, "answers": 1, "histories": {"r1": 1}}
-    assert store.erase_user("u1", 77) == {"events": 2, "answers": 1, "histories": 1}
+    assert store.erase_user("u1", 5077) == {"events": 2, "answers": 1, "histories": 1}
     assert store.held_of("u1") == {"events": 0, "answers": 0, "histories": {}}
     assert store.held_of("u2") == {"events": 2, "answers": 1, "histories": {"r1": 2}}
     assert store.known("r1", "u1") is None
     (erased,) = store.erasures()
-    assert erased == (1, user_hash(store.erasure_key(), "u1"), 77)
-    assert store.erase_user("nobody", 78) == {"events": 0, "answers": 0, "histories": 0}
-    assert [e.place for e in store.erasures()] == [1, 2] and store.erasures(1)[0].erased_at == 78
+    assert erased == (1, user_hash(store.erasure_key(), "u1"), 5077)
+    assert store.erase_user("nobody", 5078) == {"events": 0, "answers": 0, "histories": 0}
+    assert [e.place for e in store.erasures()] == [1, 2] and store.erasures(1)[0].erased_at == 5078
     decisions = store.decisions()
     assert [d["what"] for d in decisions] == ["erased", "erased"]
     assert decisions[0]["facts"] == {
@@ -359,6 +360,27 @@ def test_an_erased_user_is_gone_and_listed(store):
     assert "u1" not in json.dumps(decisions)
     assert store.put_events([event("u1-1", "u1")]) == [True]  # a user who comes back is a new one
     assert len(list(store.events(after=5))) == 1
+
+
+def test_an_erasure_takes_all_before_it_and_nothing_after_it_whatever_clocks_say(store):
+    """Another machine's clock, 1 h ahead, said when the event was received; this one's says when it is erased, and later
+    when the user is back."""
+    ahead = time.time_ns() // 1000 + 3_600_000_000
+    store.put_events([event("e1", received_at=ahead)])
+    store.erase_user("u1", ahead - 3_600_000_000)
+    assert store.erasures()[0].erased_at >= ahead
+    store.erase_user("u2", 5)
+    assert store.erasures()[1].erased_at >= store.erasures()[0].erased_at
+    store.put_events([event("e2", received_at=None)])
+    (back,) = store.events()
+    assert back["received_at"] > store.erasures()[1].erased_at
+
+
+def test_what_users_refused_goes_with_the_release(store):
+    for name in ("r1", refused_in("r1"), "r2"):
+        store.put_histories(name, ROWS)
+    store.drop_release("r1")
+    assert [store.num_histories(name) for name in ("r1", refused_in("r1"), "r2")] == [None, None, 3]
 
 
 def test_the_key_of_erasures_is_made_once(store, url):
