@@ -103,7 +103,8 @@ def collect(project: Project) -> list[str]:
         if _honours(manifest.parent) < honoured:
             shutil.rmtree(manifest.parents[2])
             removed.append(f"Bento {manifest.parents[2].name}")
-    pipeline.run_dvc(project, "gc", "--workspace", "--force", "--quiet")
+    if (project.root / ".dvc").is_dir():
+        pipeline.run_dvc(project, "gc", "--workspace", "--force", "--quiet")
     shutil.rmtree(project.root / ".dvc" / "cache" / "runs", ignore_errors=True)
     return [*removed, "DVC's cache of former data versions, and its run cache"]
 

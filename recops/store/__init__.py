@@ -43,7 +43,8 @@ class Known:
 
 class Followed(NamedTuple):
     """An answer and what followed: the events that named it up to the last look (`before`) and up to this one.
-    `is_new`: no look has seen the answer. Of a shadow `events` are those of what was shown instead, `shown` its items."""
+    `is_new`: no look has seen the answer. Of a shadow `events` are those of what was shown instead, whose items are
+    `shown_json`."""
 
     request_id: str
     time: int  # µs UTC

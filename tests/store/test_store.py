@@ -363,8 +363,8 @@ def test_an_erased_user_is_gone_and_listed(store):
 
 
 def test_an_erasure_takes_all_before_it_and_nothing_after_it_whatever_clocks_say(store):
-    """Another machine's clock, 1 h ahead, said when the event was received; this one's says when it is erased, and later
-    when the user is back."""
+    """Another machine's clock, 1 h ahead, said when the event was received; this one's says when it is erased, and
+    later when the user is back."""
     ahead = time.time_ns() // 1000 + 3_600_000_000
     store.put_events([event("e1", received_at=ahead)])
     store.erase_user("u1", ahead - 3_600_000_000)
