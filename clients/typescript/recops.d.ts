@@ -442,7 +442,7 @@ export interface User {
   user_id: string;
   /** Events at most. */
   limit?: number;
-  /** An event_id of the user, or a time: only events before it. */
+  /** An event_id of the user, else a time: only events before it. */
   before?: string | null;
 }
 

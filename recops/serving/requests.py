@@ -136,15 +136,15 @@ class UserPath(Strict):
 
 class Held(UserPath):
     limit: int = Field(100, ge=1, le=1000, strict=False, description="Events at most.")
-    before: Text | None = Field(None, description="An event_id of the user, or a time: only events before it.")
+    before: Text | None = Field(None, description="An event_id of the user, else a time: only events before it.")
 
     @property
-    def place(self) -> str | int | None:
-        """An event id, or microseconds. What reads as a time is one."""
+    def time(self) -> int | None:
+        """Microseconds, where `before` reads as a time. An event id may read so too, and goes first."""
         try:
             return None if self.before is None else moment(self.before)
         except ValueError:
-            return self.before
+            return None
 
 
 class Turn(Strict):

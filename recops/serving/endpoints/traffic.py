@@ -44,7 +44,8 @@ async def put(call: Call) -> dict[str, Any]:
     """Holds in this worker at once and in all within a second; a release that is not in memory yet once it is."""
     store, releases = _store(call), call.state.settings.releases
     for place, arm in enumerate(call.body.arms):
-        if releases is None or not release_folder(releases, arm.release).is_dir():
+        # An id has letters and digits alone: nothing of a call leads to another folder.
+        if releases is None or not arm.release.isalnum() or not release_folder(releases, arm.release).is_dir():
             raise Problem(400, f"no release {arm.release!r} is kept here", f"arms[{place}].release")
 
     def work() -> None:

@@ -21,7 +21,7 @@ async def handle(call: Call) -> dict[str, Any]:
     asked, store = call.parameters, _store(call)
 
     def read() -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        return store.events_of(asked.user_id, asked.limit, asked.place), store.held_of(asked.user_id)
+        return _page(store, asked), store.held_of(asked.user_id)
 
     try:
         events, held = await _on_store(call, read)
@@ -39,6 +39,15 @@ async def handle(call: Call) -> dict[str, Any]:
         },
         "request_id": call.request_id,
     }
+
+
+def _page(store: Store, asked: Held) -> list[dict[str, Any]]:
+    try:
+        return store.events_of(asked.user_id, asked.limit, asked.before)
+    except CallError:
+        if asked.time is None:
+            raise
+        return store.events_of(asked.user_id, asked.limit, asked.time)
 
 
 async def erase(call: Call) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class Running:
 
     @contextmanager
     def of(self, traffic: Traffic, kinds: Kinds) -> Iterator[dict[str, tuple[Outcome, Outcome]]]:
-        """By name of the challenger: of the served release, and of the challenger. They change when the context ends."""
+        """By name of the challenger: of the served release, and of the challenger. Later looks change them."""
         with self._lock:
             if (traffic, kinds) != (self._traffic, self._kinds):
                 self._begin(traffic, kinds)

@@ -230,7 +230,8 @@ def test_a_canary_that_was_halted_and_is_set_again_begins_anew(worker, releases)
 
 def test_what_is_not_there_and_what_does_not_fit_is_refused(worker, releases):
     arm = {"name": "c", "release": releases.second, "mode": "ab", "share": 0.5}
-    assert set_to(worker, {**arm, "release": "nope"}, status=400)["field"] == "arms[0].release"
+    for release in ("nope", f"../main/{releases.second}", "..", "."):
+        assert set_to(worker, {**arm, "release": release}, status=400)["field"] == "arms[0].release"
     assert set_to(worker, {**arm, "mode": "other"}, status=400)["field"] == "arms[0].mode"
     assert "more than all" in set_to(worker, arm, {**arm, "name": "d", "share": 0.6}, status=400)["message"]
     assert "stands twice" in set_to(worker, arm, arm, status=400)["message"]
