@@ -6,6 +6,7 @@ often counts as one. Knows no HTTP.
 
 import json
 import math
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -39,7 +40,9 @@ class Outcome:
     # Sum of the shares of a shadow's items that were shown, and how many, by user.
     _overlaps: dict[str | None, list[float]] = field(default_factory=lambda: defaultdict(lambda: [0.0, 0.0]))
     # Sums of each metric, events and answers.
-    _users: dict[str, list[float]] = field(default_factory=lambda: defaultdict(lambda: [0.0] * (len(METRICS) + 2)))
+    _users: dict[str, "array[float]"] = field(
+        default_factory=lambda: defaultdict(lambda: array("d", bytes(8 * (len(METRICS) + 2))))
+    )
 
     def add(self, one: Followed, kinds: Kinds) -> None:
         """An answer, or what has followed one that was added before."""

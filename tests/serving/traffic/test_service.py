@@ -204,8 +204,21 @@ def test_a_canary_is_halted_when_its_guardrail_falls(worker, releases, rate, is_
         later = control.report(worker.running, control.read(worker.store), worker.kinds)[0]
         assert [side["users"] for side in later["variants"]] == [400, 400] and later["until"] == arm.until
     looked = worker.store.report(watch.CHECKED)
-    worker.watch._look()  # another worker has just looked: the log is not read again
+    worker.watch._look()  # this worker has just looked: the log is not read again
     assert worker.store.report(watch.CHECKED) == looked
+
+
+@pytest.mark.parametrize(
+    ("by_itself", "checks_ago", "looks"), [(True, 0.5, 0), (True, 1, 1), (False, 2, 0), (False, 4, 1)]
+)
+def test_the_worker_that_has_the_figures_looks_again_while_it_lives(worker, releases, by_itself, checks_ago, looks):
+    arm = {"name": "c", "release": releases.second, "mode": "canary", "share": 0.5}
+    set_to(worker, {**arm, "guardrails": [{"metric": "hit_rate"}]})
+    by = worker.watch._name if by_itself else "another"
+    before = {"at": time.time() - checks_ago * 60, "took_s": 0.0, "by": by}  # guardrails_s is 60
+    worker.store.put_report(watch.CHECKED, before)
+    worker.watch._look()
+    assert (worker.store.report(watch.CHECKED) != before) == bool(looks)
 
 
 def test_a_canary_that_was_halted_and_is_set_again_begins_anew(worker, releases):
