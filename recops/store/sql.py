@@ -6,40 +6,27 @@ Knows nothing about models or HTTP.
 import json
 import secrets
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from datetime import UTC, datetime, timedelta
-from itertools import groupby
-from operator import itemgetter
 from typing import Any
 
 from recops.errors import CallError
 from recops.schema import EVENTS
-from recops.store import OF_SHADOW, SHADOW, Erasure, Followed, HistoryRow, Known, LiveEvent, Moment, refused_in
+from recops.store import Erasure, HistoryRow, Known, LiveEvent, Moment, refused_in
+from recops.store.answers import Answers
 from recops.store.migrations import MIGRATIONS
+from recops.store.values import as_json, iso, micros
 from recops.user_hash import user_hash
 
-ANSWER_COLUMNS = ("request_id", "time", "user_id", "items", "release", "variant", "source")
 EVENT_COLUMNS = tuple(EVENTS)
 _STORED = (*EVENT_COLUMNS, "is_made")  # of an event, beside tenant and place
-_SELECT_ANSWERS = f"SELECT {', '.join(ANSWER_COLUMNS)} FROM answers WHERE tenant = ?"
-# Without per cent signs, which one of the databases takes for places of values.
-_IS_SHADOW = f"substr(coalesce({{0}}, ''), 1, {len(SHADOW)}) = '{SHADOW}'"
-_SHOWN = f" AND NOT {_IS_SHADOW}"
 _SELECT_EVENTS = f"SELECT place, {', '.join(_STORED)} FROM events WHERE tenant = ?"
-# Of an answer `a`, and of an event `e` that named it.
-_FOLLOWED = "a.request_id, a.time, a.user_id, a.items, a.release, a.variant, a.source"
-_OF_ANSWER = ("request_id", "time", "user_id", "items_json", "release", "variant", "source", "shown_json")
-_EVENT_OF_ANSWER = "e.place, e.item_id, e.event, e.value, e.timestamp"
 _NEXT = "(SELECT coalesce(max(place), 0) + 1 FROM {} WHERE tenant = ?)"
 _AT_ONCE = 500  # rows of one statement
 MAX_LIVE = 2_000  # events of a user that a call looks at, the newest
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
-class SqlStore(ABC):
+class SqlStore(Answers):
     """A Store (see recops.store) for one `tenant`; every method of that protocol stands here."""
 
     tenant: str
@@ -47,19 +34,10 @@ class SqlStore(ABC):
     broken: type[Exception]  # what the database raises
     contradicted: type[Exception]  # what it raises for a row that stands twice, or lacks an id
     is_remote: bool
-    find: str  # its function that finds a text in a text
 
     @abstractmethod
     def _read(self, query: str, values: Sequence[Any]) -> list[tuple]:
         """All rows of a query."""
-
-    @abstractmethod
-    def _transaction(self) -> AbstractContextManager[Any]:
-        """A connection with `execute` and `cursor`; all that is written through it, or nothing."""
-
-    @abstractmethod
-    def _stream(self, query: str, values: Sequence[Any]) -> Iterator[tuple]:
-        """Rows as they stood at the first, while others write."""
 
     @abstractmethod
     def close(self) -> None: ...
@@ -75,9 +53,9 @@ class SqlStore(ABC):
             for user_id, item_ids, timestamps in rows:
                 if timestamps is not None and len(timestamps) != len(item_ids):
                     raise CallError(f"user {user_id!r}: {len(item_ids)} items but {len(timestamps)} timestamps")
-                times = None if timestamps is None else _json([int(t) for t in timestamps])
+                times = None if timestamps is None else as_json([int(t) for t in timestamps])
                 num_users += 1
-                yield self.tenant, release, user_id, _json(list(item_ids)), times
+                yield self.tenant, release, user_id, as_json(list(item_ids)), times
 
         with self._transaction() as con:
             con.execute("DELETE FROM histories WHERE tenant = ? AND release = ?", (self.tenant, release))
@@ -150,101 +128,6 @@ class SqlStore(ABC):
             for table in ("histories", "history_sets"):
                 for of in (release, refused_in(release)):
                     con.execute(f"DELETE FROM {table} WHERE tenant = ? AND release = ?", (self.tenant, of))
-
-    def log_answers(self, answers: Iterable[dict[str, Any]]) -> None:
-        rows = []
-        for answer in answers:
-            if wrong := set(answer) ^ set(ANSWER_COLUMNS):
-                raise CallError(
-                    f"answer {answer.get('request_id')!r}: missing or unknown keys {', '.join(sorted(wrong))}"
-                )
-            values = {**answer, "time": micros(answer["time"]), "items": _json(answer["items"])}
-            rows.append((self.tenant, *(values[column] for column in ANSWER_COLUMNS)))
-        if rows:
-            with self._transaction() as con:
-                first = self._take_turn(con, len(rows)) - len(rows) + 1
-                rows = [(*row, place) for place, row in enumerate(self._not_erased_since(con, rows), first)]
-                columns = ("tenant", *ANSWER_COLUMNS, "place")
-                query = f"INSERT INTO answers ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
-                con.cursor().executemany(f"{query} ON CONFLICT DO NOTHING", rows)
-
-    def _not_erased_since(self, con: Any, rows: list[tuple]) -> list[tuple]:
-        """Without answers to users who were erased after they were answered: they are logged a little later."""
-        at, user = (1 + ANSWER_COLUMNS.index(name) for name in ("time", "user_id"))
-        query = "SELECT user_hash, erased_at FROM erasures WHERE tenant = ? AND erased_at >= ? ORDER BY place"
-        erased = dict(con.execute(query, (self.tenant, min(row[at] for row in rows))).fetchall())
-        if not erased:
-            return rows
-        key = self.erasure_key()
-        return [row for row in rows if row[user] is None or erased.get(user_hash(key, row[user]), -1) < row[at]]
-
-    def answer(self, request_id: str) -> dict[str, Any] | None:
-        found = self._first(f"{_SELECT_ANSWERS} AND request_id = ?", (self.tenant, request_id))
-        return None if found is None else _answer(found)
-
-    def answers(self, since: Moment | None = None, until: Moment | None = None) -> Iterator[dict[str, Any]]:
-        query = _SELECT_ANSWERS + _SHOWN.format("variant")
-        values: list[str | int] = [self.tenant]
-        for bound, comparison in ((since, ">="), (until, "<")):
-            if bound is not None:
-                query += f" AND time {comparison} ?"
-                values.append(micros(bound))
-        for row in self._stream(f"{query} ORDER BY time, request_id", values):
-            yield _answer(row)
-
-    def answers_with_events(
-        self, since: Moment, until: Moment, window_us: int
-    ) -> Iterator[tuple[dict[str, Any], list[LiveEvent]]]:
-        query = (
-            f"SELECT {', '.join(f'a.{column}' for column in ANSWER_COLUMNS)}, {_EVENT_OF_ANSWER} FROM answers a "
-            "LEFT JOIN events e ON e.tenant = a.tenant AND e.request_id = a.request_id AND e.timestamp <= a.time + ? "
-            f"WHERE a.tenant = ? AND a.time >= ? AND a.time < ?{_SHOWN.format('a.variant')} "
-            "ORDER BY a.time, a.request_id"
-        )
-        num = len(ANSWER_COLUMNS)
-        rows = self._stream(query, (window_us, self.tenant, micros(since), micros(until)))
-        for _, some in groupby(rows, itemgetter(0)):
-            same = list(some)
-            yield _answer(same[0][:num]), [event for _, event in _events_of(same, num)]
-
-    def followed(
-        self, since: int, window_us: int, until: int, after: int = 0, shadows: Collection[str] = ()
-    ) -> Iterator[Followed]:
-        is_shadow = _IS_SHADOW.format("a.variant")
-        shown = f"substr(a.request_id, 1, {self.find}(a.request_id, '{OF_SHADOW}') - 1)"
-        # A plus keeps a database from looking by that column: places of events are no way to those of an answer.
-        if not after:
-            which, values = "a.time >= ? AND +a.place <= ? ORDER BY a.time, a.request_id", [since, until]
-        else:
-            which = "a.place > ? AND a.place <= ? AND +a.time >= ? ORDER BY a.place, a.request_id"
-            values = [after, until, since]
-        query = (
-            f"SELECT {_FOLLOWED}, s.items, {_EVENT_OF_ANSWER} FROM answers a LEFT JOIN answers s "
-            f"ON s.tenant = a.tenant AND s.request_id = CASE WHEN {is_shadow} THEN {shown} END LEFT JOIN events e "
-            f"ON e.tenant = a.tenant AND e.request_id = CASE WHEN {is_shadow} THEN {shown} ELSE a.request_id END "
-            f"AND e.timestamp <= a.time + ? AND +e.place <= ? WHERE a.tenant = ? AND {which}"
-        )
-        yield from self._followed(query, (window_us, until, self.tenant, *values), after, is_new=True)
-        if not after:
-            return
-        query = (
-            f"SELECT {_FOLLOWED}, NULL, {_EVENT_OF_ANSWER} FROM (SELECT DISTINCT request_id AS named FROM events "
-            "WHERE tenant = ? AND place > ? AND place <= ?) n JOIN answers a ON a.request_id = n.named || ? "
-            "JOIN events e ON e.tenant = a.tenant AND e.request_id = n.named AND e.timestamp <= a.time + ? "
-            "AND +e.place <= ? WHERE a.tenant = ? AND +a.place <= ? AND +a.time >= ? ORDER BY a.request_id"
-        )
-        for of in ("", *(OF_SHADOW + name for name in shadows)):
-            named = (self.tenant, after, until, of, window_us, until, self.tenant, after, since)
-            yield from self._followed(query, named, after, is_new=False)
-
-    def _followed(self, query: str, values: Sequence[Any], after: int, is_new: bool) -> Iterator[Followed]:
-        for _, some in groupby(self._stream(query, values), itemgetter(0)):
-            same = list(some)
-            events = _events_of(same, len(_OF_ANSWER))
-            before = [] if is_new else [event for place, event in events if place <= after]
-            told = [event for _, event in events]
-            answer = dict(zip(_OF_ANSWER, same[0], strict=False))
-            yield Followed(**answer, is_new=is_new, events=told, before=before)
 
     def put_events(self, events: Sequence[Mapping[str, Any]]) -> list[bool]:
         stored: list[bool] = []
@@ -335,7 +218,7 @@ class SqlStore(ABC):
         found = con.execute(query, (self.tenant,)).fetchone()
         return 0 if found is None else found[0]
 
-    def _forget_deleted(self) -> None:  # noqa: B027
+    def _forget_deleted(self) -> None:
         """Takes what was deleted out of the files as well, where the database does not do that by itself."""
 
     def erasure_key(self) -> str:
@@ -360,17 +243,15 @@ class SqlStore(ABC):
             self._log_decision(con, what, facts, at)
 
     def _log_decision(self, con: Any, what: str, facts: Mapping[str, Any], at: int) -> None:
-        values = (self.tenant, self.tenant, at, what, _json(facts))
+        values = (self.tenant, self.tenant, at, what, as_json(facts))
         con.execute(f"INSERT INTO audit VALUES (?, {_NEXT.format('audit')}, ?, ?, ?)", values)
 
-    def _take_turn(self, con: Any, num_events: int = 0) -> int:
-        """Places for events, of which the last is returned. No other transaction that calls this goes on before this
-        one has ended, so that a place is never seen before those in front of it."""
+    def _take_turn(self, con: Any, num: int = 0) -> int:
         query = (
             "INSERT INTO last_events VALUES (?, ?) ON CONFLICT (tenant) DO UPDATE "
             "SET last = last_events.last + excluded.last RETURNING last"
         )
-        return con.execute(query, (self.tenant, num_events)).fetchone()[0]
+        return con.execute(query, (self.tenant, num)).fetchone()[0]
 
     def decisions(self, after: int = 0) -> list[dict[str, Any]]:
         query = "SELECT place, time, what, facts FROM audit WHERE tenant = ? AND place > ? ORDER BY place"
@@ -396,7 +277,7 @@ class SqlStore(ABC):
                 con.execute(
                     "INSERT INTO items VALUES (?, ?, ?, ?) ON CONFLICT (tenant, item_id) "
                     "DO UPDATE SET change = excluded.change, body = excluded.body",
-                    (self.tenant, item_id, change, _json(body)),
+                    (self.tenant, item_id, change, as_json(body)),
                 )
         return change
 
@@ -441,7 +322,7 @@ class SqlStore(ABC):
 
     def _put_report(self, con: Any, kind: str, body: Any) -> None:
         query = "INSERT INTO reports VALUES (?, ?, ?) ON CONFLICT (tenant, kind) DO UPDATE SET body = excluded.body"
-        con.execute(query, (self.tenant, kind, _json(body)))
+        con.execute(query, (self.tenant, kind, as_json(body)))
 
     def report(self, kind: str) -> Any | None:
         found = self._first("SELECT body FROM reports WHERE tenant = ? AND kind = ?", (self.tenant, kind))
@@ -458,48 +339,13 @@ class SqlStore(ABC):
         return list(enumerate(MIGRATIONS[version:], start=version + 1))
 
 
-def micros(moment: Moment) -> int:
-    """Microseconds since the epoch in UTC. Raises CallError for text that is no ISO time, or a time without zone.
-
-    >>> micros("1970-01-01T00:00:01+00:00"), micros(5)
-    (1000000, 5)
-    """
-    if isinstance(moment, int):
-        return moment
-    try:
-        time = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
-    except ValueError:
-        raise CallError(f"time {moment!r}: neither ISO 8601 nor microseconds") from None
-    if time.tzinfo is None:
-        raise CallError(f"time {moment!r}: has no zone")
-    return (time - _EPOCH) // _MICROSECOND
-
-
-def iso(at: int) -> str:
-    """Microseconds since the epoch as ISO 8601 text in UTC."""
-    return (_EPOCH + at * _MICROSECOND).isoformat(timespec="microseconds")
-
-
-def _answer(row: tuple) -> dict[str, Any]:
-    answer = dict(zip(ANSWER_COLUMNS, row, strict=True))
-    answer["time"] = iso(answer["time"])
-    answer["items"] = json.loads(answer["items"])
-    return answer
-
-
-def _events_of(rows: list[tuple], start: int) -> list[tuple[int, LiveEvent]]:
-    """The events of one answer with their places, in order of arrival; they stand in the columns from `start` on."""
-    found = [(row[start], LiveEvent(*row[start + 1 :])) for row in rows if row[start] is not None]
-    return sorted(found, key=itemgetter(0)) if len(found) > 1 else found
-
-
 def _event_value(event: Mapping[str, Any], column: str, now: int) -> Any:
     value = event.get(column)
     if column == "received_at":
         return now if value is None else value
     if column == "is_made":
         return int(bool(value))
-    return _json(value) if column == "context" and value is not None else value
+    return as_json(value) if column == "context" and value is not None else value
 
 
 def _event(row: tuple) -> dict[str, Any]:
@@ -509,7 +355,3 @@ def _event(row: tuple) -> dict[str, Any]:
         "is_made": bool(event["is_made"]),
         "context": None if event["context"] is None else json.loads(event["context"]),
     }
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

@@ -15,7 +15,7 @@ import pytest
 from recops.errors import CallError
 from recops.store import Known, open_store, refused_in
 from recops.store.migrations import MIGRATIONS
-from recops.store.sql import micros
+from recops.store.values import micros
 from recops.user_hash import user_hash
 
 ROWS = [("u2", ["b"], None), ("u1", ["a", "b", "a"], [1, 2, 3]), ("ü3", [], None)]

@@ -12,6 +12,7 @@ from recops.serving.problems import Problem
 from recops.serving.requests import Held, UserPath
 from recops.serving.schemas import array, nullable, obj
 from recops.store import Store
+from recops.store.values import iso
 
 logger = logging.getLogger("recops.serving")
 
@@ -85,8 +86,6 @@ async def _on_store(call: Call, work: Any) -> Any:
 
 
 def _shown(event: dict[str, Any]) -> dict[str, Any]:
-    from recops.store.sql import iso
-
     times = {name: iso(event[name]) for name in ("timestamp", "received_at")}
     return {name: value for name, value in {**event, **times}.items() if name not in ("place", "is_made", "user_id")}
 
