@@ -38,6 +38,9 @@ def main() -> None:
         print_error(str(error))
         sys.exit(error.exit_code)
     except Exception as error:
+        if "database is locked" in str(error):
+            print_error("the store is busy with what another process writes, and was for 30 s; try again")
+            sys.exit(1)
         # Every library has its own error for a full disk; what was half-written is never taken for whole.
         if not any(words in str(error) for words in ("No space left", "disk is full", "StorageFull")):
             raise

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -291,3 +292,13 @@ def test_a_pair_to_sign_with_is_made_once(call, tmp_path: Path) -> None:
     assert code == 0 and "RECOPS_SIGN_KEY" in out and "RECOPS_VERIFY_KEY" in out
     assert "PRIVATE" not in out
     assert call("keys", "sign-key", tmp_path / "key.pem")[0] == 2
+
+
+def test_a_store_that_others_hold_is_told_in_one_line(monkeypatch, capsys):
+    def locked() -> None:
+        raise sqlite3.OperationalError("database is locked")
+
+    monkeypatch.setattr(cli, "app", locked)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1 and "the store is busy" in capsys.readouterr().err

@@ -101,10 +101,6 @@ function requestOf(verb, path, given) {
     const query = new URLSearchParams(rest).toString();
     return [query ? `${target}?${query}` : target, undefined];
   }
-  if (path === "/events") {
-    // Events without an id get one, so that sending them again doubles none.
-    rest.events = rest.events.map((event) => (event.event_id ? event : { ...event, event_id: crypto.randomUUID() }));
-  }
   return [target, JSON.stringify(rest)];
 }
 

@@ -76,6 +76,7 @@ export interface TellEvent {
   event: string;
   /** ISO 8601 with a zone, or milliseconds since 1970. */
   timestamp: Date | string | number;
+  /** Kept in 32 bits. */
   value?: number | null;
   event_id?: string | null;
   /** Of the answer that showed the item. */
@@ -314,6 +315,7 @@ export interface TrafficArmVariant {
   users: number;
   answers: number;
   anonymous: number;
+  instead: number;
   events: number;
   hit_rate: number;
   conversion_rate: number;
@@ -343,6 +345,7 @@ export interface TrafficArm {
   mode: "shadow" | "canary" | "ab";
   share: number;
   since: number;
+  until: number | null;
   halted: string | null;
   variants: Array<TrafficArmVariant>;
   differences: TrafficArmDifference;
@@ -364,6 +367,7 @@ export interface SetTrafficArm {
   mode: "shadow" | "canary" | "ab";
   share: number;
   since: number;
+  until: number | null;
   halted: string | null;
   at: number | null;
   guardrails: Array<SetTrafficArmGuardrail>;
@@ -392,6 +396,8 @@ export interface Arm {
   at?: number | null;
   /** Microseconds since 1970: what was answered before is of no concern. */
   since?: number;
+  /** Microseconds since 1970, where it was halted: nor what was after. */
+  until?: number | null;
   guardrails?: ReadonlyArray<Guardrail>;
   /** Why it is no longer shown. */
   halted?: string | null;
@@ -436,7 +442,7 @@ export interface User {
   user_id: string;
   /** Events at most. */
   limit?: number;
-  /** An event_id of the user, or a time: only events before it. */
+  /** An event_id of the user, else a time: only events before it. */
   before?: string | null;
 }
 

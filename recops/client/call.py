@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Generic, Literal, TypeVar, cast
 from urllib.parse import quote, urlencode
-from uuid import uuid4
 
 from recops.client.errors import AnswerError, ServiceError, error_of
 
@@ -42,7 +41,8 @@ class AsyncCaller(ABC):
 
 
 def request_of(call: Call[Any], given: Mapping[str, Any]) -> tuple[str, bytes | None]:
-    """Path with query string, and the body. Events without an id get one, so that sending them again doubles none.
+    """Path with query string, and the body. Events without an id stay so: the service makes one of their content, the
+    same each time they are sent.
 
     Raises ValueError for what is no JSON: NaN, half of a surrogate pair, a time without a zone.
     """
@@ -53,14 +53,8 @@ def request_of(call: Call[Any], given: Mapping[str, Any]) -> tuple[str, bytes | 
         path = path.replace(f"{{{name}}}", quote(str(rest.pop(name)), safe="").replace(".", "%2E"))
     if call.verb != "POST":
         return (f"{path}?{urlencode(rest)}" if rest else path), None
-    if call.path == "/events":
-        rest["events"] = [event if event.get("event_id") else _named(event) for event in rest["events"]]
     text = json.dumps(rest, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_json)
     return path, text.encode()
-
-
-def _named(event: Mapping[str, Any]) -> dict[str, Any]:
-    return {**event, "event_id": uuid4().hex}
 
 
 def _json(value: object) -> Any:

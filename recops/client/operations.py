@@ -244,7 +244,7 @@ class Operations(Caller):
 
         user_id: Id of a user, as in the log.
         limit: Events at most.
-        before: An event_id of the user, or a time: only events before it.
+        before: An event_id of the user, else a time: only events before it.
         """
         return self._call(USER, {"user_id": user_id, "limit": limit, "before": before}, timeout_s)
 
@@ -478,7 +478,7 @@ class AsyncOperations(AsyncCaller):
 
         user_id: Id of a user, as in the log.
         limit: Events at most.
-        before: An event_id of the user, or a time: only events before it.
+        before: An event_id of the user, else a time: only events before it.
         """
         return await self._call(USER, {"user_id": user_id, "limit": limit, "before": before}, timeout_s)
 

@@ -69,6 +69,7 @@ class TellEvent(TypedDict):
     event: str
     # ISO 8601 with a zone, or milliseconds since 1970.
     timestamp: datetime | str | int
+    # Kept in 32 bits.
     value: NotRequired[float | None]
     event_id: NotRequired[str | None]
     # Of the answer that showed the item.
@@ -290,6 +291,7 @@ class TrafficArmVariant(TypedDict):
     users: int
     answers: int
     anonymous: int
+    instead: int
     events: int
     hit_rate: float
     conversion_rate: float
@@ -319,6 +321,7 @@ class TrafficArm(TypedDict):
     mode: Literal["shadow", "canary", "ab"]
     share: float
     since: int
+    until: int | None
     halted: str | None
     variants: list[TrafficArmVariant]
     differences: TrafficArmDifference
@@ -340,6 +343,7 @@ class SetTrafficArm(TypedDict):
     mode: Literal["shadow", "canary", "ab"]
     share: float
     since: int
+    until: int | None
     halted: str | None
     at: float | None
     guardrails: list[SetTrafficArmGuardrail]
@@ -370,6 +374,8 @@ class Arm(TypedDict):
     at: NotRequired[float | None]
     # Microseconds since 1970: what was answered before is of no concern.
     since: NotRequired[int]
+    # Microseconds since 1970, where it was halted: nor what was after.
+    until: NotRequired[int | None]
     guardrails: NotRequired[Sequence[Guardrail]]
     # Why it is no longer shown.
     halted: NotRequired[str | None]

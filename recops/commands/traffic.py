@@ -83,6 +83,8 @@ def report(
 def _put(folder: Folder, release: str, name: str, mode: str, share: float, guardrails: list[str]) -> None:
     from recops.stages.traffic import put
 
-    arm = put(opened(folder), release, name, mode, share, guardrails)
+    arm, notes = put(opened(folder), release, name, mode, share, guardrails)
     of = "calls" if mode == "shadow" else "users"
     print(f"{arm.mode.capitalize()} {arm.name}: {arm.release[:12]}, {arm.share:g} of the {of}")
+    for note in notes:
+        print(f"Note: {note}")

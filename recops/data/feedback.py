@@ -76,7 +76,8 @@ class Feedback:
         return replace(self, parts=(*self.parts, write_part(folder / file, frame)), events_until=last)
 
     def without_erased(self, folder: Path, key: str, erased: tuple[Erased, ...]) -> "Feedback":
-        """With a longer list of erased users: parts that hold any of the new ones are written anew without them.
+        """With a longer list of erased users: parts that hold any of the new ones are written anew without them. They
+        take the place of the old ones by `settle`, once this is written: a kill in between costs nothing.
 
         Raises CallError for a part that is missing or not what it was.
         """
@@ -85,7 +86,7 @@ class Feedback:
         for part in self.parts:
             frame = read_part(folder, part)
             kept = frame.filter(~is_erased(frame, key, new))
-            parts.append(part if len(kept) == len(frame) else write_part(folder / part["file"], kept))
+            parts.append(part if len(kept) == len(frame) else write_beside(folder / part["file"], kept))
         return replace(self, parts=tuple(parts), erased=erased)
 
 
@@ -102,11 +103,29 @@ def canonical(context: Any) -> str | None:
 
 def write_part(path: Path, frame: pl.DataFrame) -> dict[str, Any]:
     """Writes a part, whole or not at all, and returns its entry."""
+    entry = write_beside(path, frame)
+    _beside(path).replace(path)
+    return entry
+
+
+def write_beside(path: Path, frame: pl.DataFrame) -> dict[str, Any]:
+    """Writes what is to become the part `path`, and returns its entry."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.new")
+    new = _beside(path)
     frame.write_parquet(new, compression="zstd")
-    new.replace(path)
-    return {"file": path.name, "sha256": sha256(path.read_bytes()).hexdigest(), "rows": len(frame)}
+    return {"file": path.name, "sha256": sha256(new.read_bytes()).hexdigest(), "rows": len(frame)}
+
+
+def settle(folder: Path, parts: Iterable[Mapping[str, Any]]) -> None:
+    """Puts parts in their place that were written beside it; what was written and never named is removed."""
+    for part in parts:
+        path = folder / part["file"]
+        if (new := _beside(path)).is_file():
+            new.replace(path) if sha256(new.read_bytes()).hexdigest() == part["sha256"] else new.unlink()
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.new")
 
 
 def read_part(folder: Path, part: Mapping[str, Any]) -> pl.DataFrame:

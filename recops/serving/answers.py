@@ -1,7 +1,8 @@
 """Writes answers to the store behind the requests' backs: in batches, on a thread of its own, from a bounded queue.
 
-What was answered is in the store within a second. A full queue drops the newest answer and counts it, since a slow
-disk must not slow the answers down. Knows nothing about HTTP.
+What was answered is in the store within a second. A store that is away for a while, such as a server that is started
+anew, is tried again. A full queue drops the newest answer and counts it, since a slow disk must not slow the answers
+down. Knows nothing about HTTP.
 """
 
 import logging
@@ -13,6 +14,7 @@ from typing import Any
 from recops.serving import counters
 from recops.store import Store
 
+AGAIN_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # between attempts to write a batch
 LOGGED = ("item_id", "rank", "score")  # of each item shown; and its propensity, 1 where no chance was at work
 
 logger = logging.getLogger("recops.serving")
@@ -73,16 +75,20 @@ class AnswerLog:
 
     def _write(self, batch: list[dict[str, Any]]) -> None:
         self._num_in_hand, self.oldest_at = len(batch), batch[0]["time"] / 1e6
-        try:
-            self.store.log_answers({**a, "items": [_logged(i) for i in a["items"]]} for a in batch)
-            counters.ANSWERS.labels("logged").inc(len(batch))
-            counters.LOG_WRITTEN.labels("answers").set(time.time())
-        except Exception:
-            # The store may be back for the next batch; the loss is counted and stands in the log.
-            logger.exception("%d answers could not be logged", len(batch))
-            counters.ANSWERS.labels("lost").inc(len(batch))
-        finally:
-            self._num_in_hand, self.oldest_at = 0, None
+        for wait_s in (*AGAIN_S, None):
+            try:
+                self.store.log_answers({**a, "items": [_logged(i) for i in a["items"]]} for a in batch)
+                counters.ANSWERS.labels("logged").inc(len(batch))
+                counters.LOG_WRITTEN.labels("answers").set(time.time())
+                break
+            except Exception as error:
+                # What is wrong in itself stays so; while the service ends there is one attempt.
+                is_hopeless = isinstance(error, (ValueError, TypeError, LookupError, AttributeError))
+                if wait_s is None or is_hopeless or self._closing.wait(wait_s):
+                    logger.exception("%d answers could not be logged", len(batch))
+                    counters.ANSWERS.labels("lost").inc(len(batch))
+                    break
+        self._num_in_hand, self.oldest_at = 0, None
 
 
 def _logged(item: dict[str, Any]) -> dict[str, Any]:

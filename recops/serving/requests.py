@@ -93,6 +93,7 @@ class Similar(create_model("FilterFields", __base__=Strict, **fields("request", 
     filters: Filters | None = None
 
 
+LARGEST = 3.4028234663852886e38  # that 32 bits hold
 MAX_QUESTION = 2000  # characters
 QuestionText = Annotated[str, StringConstraints(min_length=1, max_length=MAX_QUESTION, pattern=r"^[^\x00]*$")]
 
@@ -110,7 +111,7 @@ class TellEvent(Strict):
     item_id: ItemId
     event: Text = Field(description="Kind of event, such as click or purchase; impression: the item was seen.")
     timestamp: Moment
-    value: float | None = None
+    value: float | None = Field(None, ge=-LARGEST, le=LARGEST, description="Kept in 32 bits.")
     event_id: Text | None = None
     request_id: Text | None = Field(None, description="Of the answer that showed the item.")
     rank: int | None = Field(None, ge=1, le=1_000_000, description="Where it stood in that answer.")
@@ -135,15 +136,15 @@ class UserPath(Strict):
 
 class Held(UserPath):
     limit: int = Field(100, ge=1, le=1000, strict=False, description="Events at most.")
-    before: Text | None = Field(None, description="An event_id of the user, or a time: only events before it.")
+    before: Text | None = Field(None, description="An event_id of the user, else a time: only events before it.")
 
     @property
-    def place(self) -> str | int | None:
-        """An event id, or microseconds. What reads as a time is one."""
+    def time(self) -> int | None:
+        """Microseconds, where `before` reads as a time. An event id may read so too, and goes first."""
         try:
             return None if self.before is None else moment(self.before)
         except ValueError:
-            return self.before
+            return None
 
 
 class Turn(Strict):

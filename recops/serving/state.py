@@ -23,12 +23,14 @@ from recops.serving.lag import Lag
 from recops.serving.live import Kinds, stored_history
 from recops.serving.loading import load_release, warm_up
 from recops.serving.online_items import OnlineItems
+from recops.serving.reading import Reader
 from recops.serving.release import Release
 from recops.serving.retrieval import Stored, recommend
 from recops.serving.ruleset import Rules
 from recops.serving.settings import Settings
 from recops.serving.traffic import control
 from recops.serving.traffic.arms import DEFAULT, Arm, Traffic
+from recops.serving.traffic.running import Running
 from recops.serving.traffic.shadow import Asked, Shadows
 from recops.serving.traffic.watch import Watch
 from recops.store import OF_SHADOW, Store, open_store
@@ -68,9 +70,11 @@ class State:
         self.answers: AnswerLog | None = None
         self.events: EventLog | None = None
         self.traffic = Traffic()
+        self.running: Running | None = None
         self.watch: Watch | None = None
         self.shadows: Shadows | None = None
         self.tenants: dict[str, State] = {settings.tenant: self, **{s.tenant: State(s) for s in settings.others}}
+        self._reader: Reader | None = None
         self._lag: Lag | None = None  # of the service, whichever tenants it has
         self._erased = ErasedUsers()
         self.bundle = settings.bundle
@@ -105,12 +109,14 @@ class State:
         self.bundle = self.settings.bundle or own_bundle
         if self.settings.store:
             self.store = open_store(self.settings.store)
+            self._reader = Reader(self.store)
             self.answers = AnswerLog(self.store)
             self.events = EventLog(self.store)
             self._items = OnlineItems(self.store)
+            self.running = Running(self.store, self.settings.feedback_window_us)
             self.watch = Watch(
-                *(self.store, lambda: self.traffic, lambda: self.kinds, self.refresh_traffic),
-                *(self.settings.guardrails_s, self.settings.feedback_window_us),
+                *(self.store, self.running, lambda: self.traffic, lambda: self.kinds, self.refresh_traffic),
+                self.settings.guardrails_s,
             )
             self.shadows = Shadows(self._answer_in_shadow)
         self._thread = threading.Thread(target=self._run, args=(each_poll,), name="release-poll", daemon=True)
@@ -126,7 +132,7 @@ class State:
         if self._thread is not None:
             self._thread.join()
         self._applying.shutdown(cancel_futures=True)
-        for part in (self._lag, self.watch, self.shadows, self.events, self.answers):
+        for part in (self._lag, self.watch, self.shadows, self.events, self.answers, self._reader):
             if part is not None:
                 part.close()
         if self.store is not None:
@@ -160,18 +166,16 @@ class State:
         return self.release, DEFAULT
 
     def history(self, release: Release, user_id: str | None) -> Stored | None:
-        """The stored history of a user at a release; None for a user it does not know, or without a store.
+        """The stored history of a user at a release; None for a user it does not know, or without a store."""
+        if self._reader is None or user_id is None:
+            return None
+        return self._reader.history(release, self._kinds_of(release), user_id)
 
-        A store that cannot be read makes its users unknown: a list from less is better than none, and it is counted.
-        """
-        if self.store is None or user_id is None:
+    async def history_soon(self, release: Release, user_id: str | None) -> Stored | None:
+        """`history` for a call, which keeps no other."""
+        if self._reader is None or user_id is None:
             return None
-        try:
-            return stored_history(self.store, release.id, self._kinds_of(release), user_id, release.uses_time)
-        except Exception:
-            logger.exception("the history of a user could not be read")
-            counters.STORE_ERRORS.inc()
-            return None
+        return await self._reader.history_soon(release, self._kinds_of(release), user_id)
 
     def _answer_in_shadow(self, asked: Asked) -> None:
         release, request = self.challenger(asked.arm), asked.request.model_copy(update={"explain": False})

@@ -15,6 +15,7 @@ from recops.bundle import Pointer, read_manifest, read_pointer, release_folder, 
 from recops.data.feedback import Feedback
 from recops.data.naming import Name, named_in
 from recops.errors import BundleError, CallError
+from recops.serving.traffic import control
 from recops.stages import feedback, pipeline
 from recops.stages.project import Project
 from recops.store import open_store
@@ -55,7 +56,8 @@ def verify(project: Project, user_id: str) -> list[Place]:
         for path in _files(roots, looked):
             looked.add(path)
             if count := named_in(path, user):
-                files[path.relative_to(project.root).as_posix()] = count
+                is_inside = path.is_relative_to(project.root)
+                files[(path.relative_to(project.root) if is_inside else path).as_posix()] = count
         found.append(Place(name, sum(files.values()), tuple(sorted(files))))
     return found
 
@@ -93,11 +95,16 @@ def collect(project: Project) -> list[str]:
             for folder in project.releases.glob(f"*/{release}*"):
                 shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
             removed.append(f"release {release[:12]}")
+        for arm in control.read(store).arms:
+            if arm.release in old:
+                control.remove(store, arm.name, "recops erase --collect")
+                removed.append(f"challenger {arm.name}")
     for manifest in project.state.glob("bentoml/bentos/*/*/src/bundle/manifest.json"):
         if _honours(manifest.parent) < honoured:
             shutil.rmtree(manifest.parents[2])
             removed.append(f"Bento {manifest.parents[2].name}")
-    pipeline.run_dvc(project, "gc", "--workspace", "--force", "--quiet")
+    if (project.root / ".dvc").is_dir():
+        pipeline.run_dvc(project, "gc", "--workspace", "--force", "--quiet")
     if (runs := project.root / ".dvc" / "cache" / "runs").exists():
         shutil.rmtree(runs)
     return [*removed, "DVC's cache of former data versions, and its run cache"]
@@ -123,11 +130,16 @@ def _places(project: Project) -> dict[str, list[Path]]:
         "releases": [project.releases],
         "Bentos": [state / "bentoml"],
         "tuning and checkpoints": [state / "tune", state / "checkpoints", state / "refit"],
-        "store file": [state / file for file in ("store.sqlite", "store.sqlite-wal")],
+        "store file": _store_files(project.store_url),
         "other state": [state],
         "DVC cache": [project.root / ".dvc"],
         "settings": [project.root / file for file in ("dvc.lock", "params.yaml")],
     }
+
+
+def _store_files(url: str) -> list[Path]:
+    kind, _, path = url.partition(":///")
+    return [Path(f"{path}{end}").absolute() for end in ("", "-wal")] if kind == "sqlite" else []
 
 
 def _files(roots: list[Path], looked: set[Path]) -> Iterator[Path]:

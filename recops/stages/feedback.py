@@ -4,12 +4,14 @@ Also brings the list of erased users into the project. Exactly once: a part coun
 it, and that file is replaced as a whole.
 """
 
+import fcntl
 from contextlib import closing
 from dataclasses import replace
 from hashlib import sha256
 
 from recops.bundle import write_atomically
-from recops.data.feedback import Erased, Feedback, read_key
+from recops.data.feedback import Erased, Feedback, read_key, settle
+from recops.errors import CallError
 from recops.stages.project import Project
 from recops.store import Store, open_store
 
@@ -24,20 +26,34 @@ def seal(project: Project) -> Feedback:
 
 
 def seal_from(project: Project, store: Store) -> Feedback:
+    """As `seal`; of two at once, such as a run and `recops erase`, one waits for the other."""
+    with (project.state / "feedback.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _seal(project, store)
+
+
+def _seal(project: Project, store: Store) -> Feedback:
     feedback, key = Feedback.read(project.feedback), store.erasure_key()
+    settle(project.feedback_parts, feedback.parts)
     name = name_of(store)
     # Another store counts from 1 again: what was sealed of the former one stays.
     found = feedback if feedback.store == name else replace(feedback, store=name, events_until=0, erased=())
     erased = tuple(Erased(e.user_hash, e.erased_at) for e in store.erasures())
+    if len(erased) < len(feedback.erased):
+        raise CallError(
+            f"{project.feedback}: {len(feedback.erased)} users were erased here, and the store lists {len(erased)}: it "
+            "is another one, or an older copy. Erase them in it too (`recops erase --user ID`), so that they stay out"
+        )
     if erased != found.erased:
         found = found.without_erased(project.feedback_parts, key, erased)
-    if (last := store.last_event()) > found.events_until:
+    if (last := store.last_place()) > found.events_until:
         found = found.with_part(project.feedback_parts, store.events(found.events_until, last), last)
     if erased and key != read_key(project.erasure_key):
         write_atomically(project.erasure_key, key)
         project.erasure_key.chmod(0o600)
     if found != feedback:
         found.write(project.feedback)
+        settle(project.feedback_parts, found.parts)
     return found
 
 

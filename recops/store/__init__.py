@@ -5,6 +5,7 @@ In: a URL. Out: a `Store`, the one interface whatever database lies behind it. K
 is free of dataframe libraries, since the service imports it. A `tenant` (default `main`) stands in every table.
 """
 
+import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -40,6 +41,28 @@ class Known:
     events: list[LiveEvent]
 
 
+class Followed(NamedTuple):
+    """An answer and what followed: the events that named it up to the last look (`before`) and up to this one.
+    `is_new`: no look has seen the answer. Of a shadow `events` are those of what was shown instead, whose items are
+    `shown_json`."""
+
+    request_id: str
+    time: int  # µs UTC
+    user_id: str | None
+    items_json: str
+    release: str
+    variant: str | None
+    source: str | None
+    is_new: bool = True
+    events: Sequence[LiveEvent] = ()
+    before: Sequence[LiveEvent] = ()
+    shown_json: str | None = None
+
+    @property
+    def items(self) -> list[dict[str, Any]]:
+        return json.loads(self.items_json)
+
+
 class Erasure(NamedTuple):
     """An entry of the list of erased users. What arrived up to `erased_at` (µs UTC) is gone; the id is not kept."""
 
@@ -56,8 +79,11 @@ def refused_in(release: str) -> str:
 class Store(Protocol):
     """What every store does. Safe for many threads of a process, and for many processes at once.
 
-    A call that returned has its data on disk. Times come back as ISO 8601 text in UTC.
+    A call that returned has its data on disk. Times come back as ISO 8601 text in UTC. `is_remote`: what is asked
+    goes to another machine, or may, and so may not be answered for long.
     """
+
+    is_remote: bool
 
     def put_histories(self, release: str, rows: Iterable[HistoryRow], events_until: int = 0) -> int:
         """Replaces all histories of a release in one transaction and returns how many users it holds.
@@ -94,7 +120,7 @@ class Store(Protocol):
         ...
 
     def drop_release(self, release: str) -> None:
-        """Removes a release's histories; answers given with it stay."""
+        """Removes a release's histories, and what its users refused; answers given with it stay."""
         ...
 
     def log_answers(self, answers: Iterable[dict[str, Any]]) -> None:
@@ -122,8 +148,8 @@ class Store(Protocol):
         """
         ...
 
-    def last_event(self) -> int:
-        """The highest place an event was ever given, 0 where there was none."""
+    def last_place(self) -> int:
+        """The highest place an event or an answer was ever given, 0 where there was none."""
         ...
 
     def events(self, after: int = 0, until: int | None = None) -> Iterator[dict[str, Any]]:
@@ -163,11 +189,18 @@ class Store(Protocol):
         ...
 
     def answers_with_events(
-        self, since: Moment, until: Moment, window_us: int, shadows: bool = False
+        self, since: Moment, until: Moment, window_us: int
     ) -> Iterator[tuple[dict[str, Any], list[LiveEvent]]]:
-        """Answers with since <= time < until, by time, each with the events that name its `request_id` and lie at most
-        `window_us` after it, in order of arrival. What arrives late is there the next time. `shadows`: also what nobody
-        was shown, with the events of what was shown instead."""
+        """Answers that were shown with since <= time < until, by time, each with the events that name its `request_id`
+        and lie at most `window_us` after it, in order of arrival. What arrives late is there the next time."""
+        ...
+
+    def followed(
+        self, since: int, window_us: int, until: int, after: int = 0, shadows: Collection[str] = ()
+    ) -> Iterator[Followed]:
+        """What came, up to the place `until`, of answers since a time (µs), shadows included, in no order; events as of
+        `answers_with_events`. `after` a place: only of answers that have come since, or that events have named since,
+        those of the challengers `shadows` included."""
         ...
 
     def put_items(self, items: Iterable[Mapping[str, Any]]) -> int:

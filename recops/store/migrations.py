@@ -63,6 +63,11 @@ MIGRATIONS = (
         PRIMARY KEY (tenant, place)
     ) WITHOUT ROWID;
     """,
+    # `place` of an answer counts with those of events, so that what is new since a look is all that the next one reads.
+    """
+    ALTER TABLE answers ADD COLUMN place INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX answers_by_place ON answers (tenant, place);
+    """,
 )
 
 

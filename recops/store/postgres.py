@@ -27,6 +27,8 @@ logger = logging.getLogger("recops.store")
 CONNECT_S = 5.0
 STATEMENT_S = 60  # writes of a whole release's histories are many statements
 MAX_CONNECTIONS = 8  # of a process
+# A server that is gone without a word is noticed within 20 s.
+ALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 2, "tcp_user_timeout": 20_000}
 _MIGRATING = 7_204_617  # the number of the lock that one process holds while it brings the schema up to date
 
 
@@ -35,6 +37,8 @@ class PostgresStore(SqlStore):
 
     broken = psycopg.Error
     contradicted = psycopg.IntegrityError
+    is_remote = True
+    find = "strpos"
 
     def __init__(self, url: str, tenant: str = "main") -> None:
         self.url, self.tenant = url, tenant
@@ -66,6 +70,7 @@ class PostgresStore(SqlStore):
                     kwargs={
                         "autocommit": True,
                         "connect_timeout": int(CONNECT_S),
+                        **ALIVE,
                         "options": f"-c statement_timeout={STATEMENT_S}s",
                         "application_name": "recops",
                     },
@@ -77,6 +82,8 @@ class PostgresStore(SqlStore):
         try:
             with self._pool().connection() as con:
                 return con.execute(translated(query), values).fetchall()
+        except psycopg_pool.PoolTimeout:
+            raise
         except psycopg.OperationalError as error:
             logger.warning("%s: a query is asked again: %s", self.where, str(error).strip())
             # The server may have been restarted, and every connection in the pool be dead.
@@ -86,8 +93,14 @@ class PostgresStore(SqlStore):
 
     @contextmanager
     def _transaction(self) -> Iterator["_Connection"]:
-        with self._pool().connection() as con, con.transaction():
-            yield _Connection(con)
+        try:
+            with self._pool().connection() as con, con.transaction():
+                yield _Connection(con)
+        except psycopg_pool.PoolTimeout:
+            raise
+        except psycopg.OperationalError:
+            self._pool().check()  # where the server was restarted, the next one finds no dead connection
+            raise
 
     def _stream(self, query: str, values: Sequence[Any]) -> Iterator[tuple]:
         with self._pool().connection() as con, con.transaction(), con.cursor("stream") as cursor:

@@ -6,52 +6,38 @@ Knows nothing about models or HTTP.
 import json
 import secrets
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from recops.errors import CallError
 from recops.schema import EVENTS
-from recops.store import OF_SHADOW, SHADOW, Erasure, HistoryRow, Known, LiveEvent, Moment, refused_in
+from recops.store import Erasure, HistoryRow, Known, LiveEvent, Moment, refused_in
+from recops.store.answers import Answers
 from recops.store.migrations import MIGRATIONS
+from recops.store.values import as_json, iso, micros
 from recops.user_hash import user_hash
 
-ANSWER_COLUMNS = ("request_id", "time", "user_id", "items", "release", "variant", "source")
 EVENT_COLUMNS = tuple(EVENTS)
 _STORED = (*EVENT_COLUMNS, "is_made")  # of an event, beside tenant and place
-_SELECT_ANSWERS = f"SELECT {', '.join(ANSWER_COLUMNS)} FROM answers WHERE tenant = ?"
-# Without per cent signs, which one of the databases takes for places of values.
-_IS_SHADOW = f"substr(coalesce({{0}}, ''), 1, {len(SHADOW)}) = '{SHADOW}'"
-_SHOWN = f" AND NOT {_IS_SHADOW}"
 _SELECT_EVENTS = f"SELECT place, {', '.join(_STORED)} FROM events WHERE tenant = ?"
 _NEXT = "(SELECT coalesce(max(place), 0) + 1 FROM {} WHERE tenant = ?)"
 _AT_ONCE = 500  # rows of one statement
 MAX_LIVE = 2_000  # events of a user that a call looks at, the newest
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
-class SqlStore(ABC):
+class SqlStore(Answers):
     """A Store (see recops.store) for one `tenant`; every method of that protocol stands here."""
 
     tenant: str
     where: str  # what an error names
     broken: type[Exception]  # what the database raises
     contradicted: type[Exception]  # what it raises for a row that stands twice, or lacks an id
+    is_remote: bool
 
     @abstractmethod
     def _read(self, query: str, values: Sequence[Any]) -> list[tuple]:
         """All rows of a query."""
-
-    @abstractmethod
-    def _transaction(self) -> AbstractContextManager[Any]:
-        """A connection with `execute` and `cursor`; all that is written through it, or nothing."""
-
-    @abstractmethod
-    def _stream(self, query: str, values: Sequence[Any]) -> Iterator[tuple]:
-        """Rows as they stood at the first, while others write."""
 
     @abstractmethod
     def close(self) -> None: ...
@@ -67,9 +53,9 @@ class SqlStore(ABC):
             for user_id, item_ids, timestamps in rows:
                 if timestamps is not None and len(timestamps) != len(item_ids):
                     raise CallError(f"user {user_id!r}: {len(item_ids)} items but {len(timestamps)} timestamps")
-                times = None if timestamps is None else _json([int(t) for t in timestamps])
+                times = None if timestamps is None else as_json([int(t) for t in timestamps])
                 num_users += 1
-                yield self.tenant, release, user_id, _json(list(item_ids)), times
+                yield self.tenant, release, user_id, as_json(list(item_ids)), times
 
         with self._transaction() as con:
             con.execute("DELETE FROM histories WHERE tenant = ? AND release = ?", (self.tenant, release))
@@ -140,86 +126,8 @@ class SqlStore(ABC):
     def drop_release(self, release: str) -> None:
         with self._transaction() as con:
             for table in ("histories", "history_sets"):
-                con.execute(f"DELETE FROM {table} WHERE tenant = ? AND release = ?", (self.tenant, release))
-
-    def log_answers(self, answers: Iterable[dict[str, Any]]) -> None:
-        rows = []
-        for answer in answers:
-            if wrong := set(answer) ^ set(ANSWER_COLUMNS):
-                raise CallError(
-                    f"answer {answer.get('request_id')!r}: missing or unknown keys {', '.join(sorted(wrong))}"
-                )
-            values = {**answer, "time": micros(answer["time"]), "items": _json(answer["items"])}
-            rows.append((self.tenant, *(values[column] for column in ANSWER_COLUMNS)))
-        if rows:
-            with self._transaction() as con:
-                self._take_turn(con)
-                rows = self._not_erased_since(con, rows)
-                columns = ", ".join(("tenant", *ANSWER_COLUMNS))
-                query = f"INSERT INTO answers ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
-                con.cursor().executemany(query, rows)
-
-    def _not_erased_since(self, con: Any, rows: list[tuple]) -> list[tuple]:
-        """Without answers to users who were erased after they were answered: they are logged a little later."""
-        at, user = (1 + ANSWER_COLUMNS.index(name) for name in ("time", "user_id"))
-        query = "SELECT user_hash, erased_at FROM erasures WHERE tenant = ? AND erased_at >= ? ORDER BY place"
-        erased = dict(con.execute(query, (self.tenant, min(row[at] for row in rows))).fetchall())
-        if not erased:
-            return rows
-        key = self.erasure_key()
-        return [row for row in rows if row[user] is None or erased.get(user_hash(key, row[user]), -1) < row[at]]
-
-    def answer(self, request_id: str) -> dict[str, Any] | None:
-        found = self._first(f"{_SELECT_ANSWERS} AND request_id = ?", (self.tenant, request_id))
-        return None if found is None else _answer(found)
-
-    def answers(self, since: Moment | None = None, until: Moment | None = None) -> Iterator[dict[str, Any]]:
-        query = _SELECT_ANSWERS + _SHOWN.format("variant")
-        values: list[str | int] = [self.tenant]
-        for bound, comparison in ((since, ">="), (until, "<")):
-            if bound is not None:
-                query += f" AND time {comparison} ?"
-                values.append(micros(bound))
-        for row in self._stream(f"{query} ORDER BY time, request_id", values):
-            yield _answer(row)
-
-    def answers_with_events(
-        self, since: Moment, until: Moment, window_us: int, shadows: bool = False
-    ) -> Iterator[tuple[dict[str, Any], list[LiveEvent]]]:
-        shown: dict[
-            str, list[LiveEvent]
-        ] = {}  # events of what was shown at one moment, which is that of its shadows too
-        at = None
-        for answer, events in self._with_events(micros(since), micros(until), window_us, shadows):
-            if not str(answer["variant"]).startswith(SHADOW):
-                shown, at = {} if at != answer["time"] else shown, answer["time"]
-                shown[answer["request_id"]] = events
-            else:
-                events = shown.get(answer["request_id"].partition(OF_SHADOW)[0], [])
-            yield answer, events
-
-    def _with_events(
-        self, since: int, until: int, window_us: int, shadows: bool
-    ) -> Iterator[tuple[dict[str, Any], list[LiveEvent]]]:
-        query = (
-            f"SELECT {', '.join(f'a.{column}' for column in ANSWER_COLUMNS)}, e.item_id, e.event, e.value, e.timestamp "
-            "FROM answers a LEFT JOIN events e ON e.tenant = a.tenant AND e.request_id = a.request_id "
-            f"AND e.timestamp <= a.time + ? WHERE a.tenant = ? AND a.time >= ? AND a.time < ?"
-            f"{'' if shadows else _SHOWN.format('a.variant')} "
-            f"ORDER BY a.time, {_IS_SHADOW.format('a.variant')}, a.request_id, e.place"
-        )
-        answer: dict[str, Any] | None = None
-        events: list[LiveEvent] = []
-        for row in self._stream(query, (window_us, self.tenant, since, until)):
-            num = len(ANSWER_COLUMNS)
-            if answer is None or row[0] != answer["request_id"]:
-                if answer is not None:
-                    yield answer, events
-                answer, events = _answer(row[:num]), []
-            if row[num] is not None:
-                events.append(LiveEvent(*row[num:]))
-        if answer is not None:
-            yield answer, events
+                for of in (release, refused_in(release)):
+                    con.execute(f"DELETE FROM {table} WHERE tenant = ? AND release = ?", (self.tenant, of))
 
     def put_events(self, events: Sequence[Mapping[str, Any]]) -> list[bool]:
         stored: list[bool] = []
@@ -228,7 +136,7 @@ class SqlStore(ABC):
         columns = ("tenant", "place", *_STORED)
         with self._transaction() as con:
             last = self._take_turn(con, len(events))
-            now = time.time_ns() // 1000  # after the erasures that went before
+            now = max(time.time_ns() // 1000, self._last_erasure(con) + 1)  # after the erasures that went before
             for start in range(0, len(events), _AT_ONCE):
                 some = events[start : start + _AT_ONCE]
                 values: list[Any] = []
@@ -245,7 +153,7 @@ class SqlStore(ABC):
                     new.discard(event["event_id"])
         return stored
 
-    def last_event(self) -> int:
+    def last_place(self) -> int:
         found = self._first("SELECT last FROM last_events WHERE tenant = ?", (self.tenant,))
         return 0 if found is None else found[0]
 
@@ -288,10 +196,13 @@ class SqlStore(ABC):
         }
 
     def erase_user(self, user_id: str, now: Moment) -> dict[str, int]:
-        key, erased_at = self.erasure_key(), micros(now)
-        hashed, deleted = user_hash(key, user_id), {}
+        hashed, deleted = user_hash(self.erasure_key(), user_id), {}
         with self._transaction() as con:
             self._take_turn(con)  # what arrives at the same time is erased, or comes after
+            # Also where clocks differ, or this has waited: nothing that is erased here was received later.
+            query = "SELECT max(received_at) FROM events WHERE tenant = ? AND user_id = ?"
+            (received_at,) = con.execute(query, (self.tenant, user_id)).fetchone()
+            erased_at = max(micros(now), received_at or 0, self._last_erasure(con))
             for table in ("events", "answers", "histories"):
                 done = con.execute(f"DELETE FROM {table} WHERE tenant = ? AND user_id = ?", (self.tenant, user_id))
                 deleted[table] = done.rowcount
@@ -301,7 +212,13 @@ class SqlStore(ABC):
         self._forget_deleted()
         return deleted
 
-    def _forget_deleted(self) -> None:  # noqa: B027
+    def _last_erasure(self, con: Any) -> int:
+        """When anybody was last erased, 0 where nobody was: times on the list never go back."""
+        query = "SELECT erased_at FROM erasures WHERE tenant = ? ORDER BY place DESC LIMIT 1"
+        found = con.execute(query, (self.tenant,)).fetchone()
+        return 0 if found is None else found[0]
+
+    def _forget_deleted(self) -> None:
         """Takes what was deleted out of the files as well, where the database does not do that by itself."""
 
     def erasure_key(self) -> str:
@@ -326,17 +243,15 @@ class SqlStore(ABC):
             self._log_decision(con, what, facts, at)
 
     def _log_decision(self, con: Any, what: str, facts: Mapping[str, Any], at: int) -> None:
-        values = (self.tenant, self.tenant, at, what, _json(facts))
+        values = (self.tenant, self.tenant, at, what, as_json(facts))
         con.execute(f"INSERT INTO audit VALUES (?, {_NEXT.format('audit')}, ?, ?, ?)", values)
 
-    def _take_turn(self, con: Any, num_events: int = 0) -> int:
-        """Places for events, of which the last is returned. No other transaction that calls this goes on before this
-        one has ended, so that a place is never seen before those in front of it."""
+    def _take_turn(self, con: Any, num: int = 0) -> int:
         query = (
             "INSERT INTO last_events VALUES (?, ?) ON CONFLICT (tenant) DO UPDATE "
             "SET last = last_events.last + excluded.last RETURNING last"
         )
-        return con.execute(query, (self.tenant, num_events)).fetchone()[0]
+        return con.execute(query, (self.tenant, num)).fetchone()[0]
 
     def decisions(self, after: int = 0) -> list[dict[str, Any]]:
         query = "SELECT place, time, what, facts FROM audit WHERE tenant = ? AND place > ? ORDER BY place"
@@ -362,7 +277,7 @@ class SqlStore(ABC):
                 con.execute(
                     "INSERT INTO items VALUES (?, ?, ?, ?) ON CONFLICT (tenant, item_id) "
                     "DO UPDATE SET change = excluded.change, body = excluded.body",
-                    (self.tenant, item_id, change, _json(body)),
+                    (self.tenant, item_id, change, as_json(body)),
                 )
         return change
 
@@ -407,7 +322,7 @@ class SqlStore(ABC):
 
     def _put_report(self, con: Any, kind: str, body: Any) -> None:
         query = "INSERT INTO reports VALUES (?, ?, ?) ON CONFLICT (tenant, kind) DO UPDATE SET body = excluded.body"
-        con.execute(query, (self.tenant, kind, _json(body)))
+        con.execute(query, (self.tenant, kind, as_json(body)))
 
     def report(self, kind: str) -> Any | None:
         found = self._first("SELECT body FROM reports WHERE tenant = ? AND kind = ?", (self.tenant, kind))
@@ -424,42 +339,13 @@ class SqlStore(ABC):
         return list(enumerate(MIGRATIONS[version:], start=version + 1))
 
 
-def micros(moment: Moment) -> int:
-    """Microseconds since the epoch in UTC. Raises CallError for text that is no ISO time, or a time without zone.
-
-    >>> micros("1970-01-01T00:00:01+00:00"), micros(5)
-    (1000000, 5)
-    """
-    if isinstance(moment, int):
-        return moment
-    try:
-        time = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
-    except ValueError:
-        raise CallError(f"time {moment!r}: neither ISO 8601 nor microseconds") from None
-    if time.tzinfo is None:
-        raise CallError(f"time {moment!r}: has no zone")
-    return (time - _EPOCH) // _MICROSECOND
-
-
-def iso(at: int) -> str:
-    """Microseconds since the epoch as ISO 8601 text in UTC."""
-    return (_EPOCH + at * _MICROSECOND).isoformat(timespec="microseconds")
-
-
-def _answer(row: tuple) -> dict[str, Any]:
-    answer = dict(zip(ANSWER_COLUMNS, row, strict=True))
-    answer["time"] = iso(answer["time"])
-    answer["items"] = json.loads(answer["items"])
-    return answer
-
-
 def _event_value(event: Mapping[str, Any], column: str, now: int) -> Any:
     value = event.get(column)
     if column == "received_at":
         return now if value is None else value
     if column == "is_made":
         return int(bool(value))
-    return _json(value) if column == "context" and value is not None else value
+    return as_json(value) if column == "context" and value is not None else value
 
 
 def _event(row: tuple) -> dict[str, Any]:
@@ -469,7 +355,3 @@ def _event(row: tuple) -> dict[str, Any]:
         "is_made": bool(event["is_made"]),
         "context": None if event["context"] is None else json.loads(event["context"]),
     }
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

@@ -25,6 +25,8 @@ class SqliteStore(SqlStore):
 
     broken = sqlite3.Error
     contradicted = sqlite3.IntegrityError
+    is_remote = False
+    find = "instr"
 
     def __init__(self, path: str | Path, tenant: str = "main") -> None:
         self.path, self.tenant = Path(path), tenant
@@ -32,10 +34,11 @@ class SqliteStore(SqlStore):
         self._local = threading.local()
         self._lock = threading.Lock()
         self._connections: list[sqlite3.Connection] = []
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: tuple[int, int] | None = None  # that was opened: device and inode
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             self._migrate()
-        except (sqlite3.DatabaseError, CallError) as error:
+        except (sqlite3.DatabaseError, OSError, CallError) as error:
             self.close()
             if isinstance(error, CallError):
                 raise
@@ -48,12 +51,21 @@ class SqliteStore(SqlStore):
             self._connections.clear()
 
     def _connect(self) -> sqlite3.Connection:
+        self._look_for_file()
         # Threads share no connection; the check is off so that `close` may close them all.
         con = sqlite3.connect(self.path, timeout=_WAIT_S, isolation_level=None, check_same_thread=False)
         con.execute("PRAGMA synchronous = FULL")
         con.execute(f"PRAGMA journal_size_limit = {_MAX_LOG_BYTES}")
         con.execute("PRAGMA secure_delete = ON")
         return con
+
+    def _look_for_file(self) -> None:
+        """Raises OperationalError where the file that was opened is no longer there: what is written into one that
+        was taken away or replaced would be gone with the last connection."""
+        if self._file is not None and self._file != _file_at(self.path):
+            raise sqlite3.OperationalError(
+                f"{self.path}: the file was taken away or replaced since it was opened; put it back or start anew"
+            )
 
     def _connection(self) -> sqlite3.Connection:
         """This thread's connection; a new one in a process that was forked off."""
@@ -69,6 +81,7 @@ class SqliteStore(SqlStore):
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         con = self._connection()
+        self._look_for_file()
         con.execute("BEGIN IMMEDIATE")
         try:
             yield con
@@ -102,3 +115,12 @@ class SqliteStore(SqlStore):
                     if con.in_transaction:
                         con.execute("ROLLBACK")
                     raise
+            self._file = _file_at(self.path)
+
+
+def _file_at(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino

@@ -49,12 +49,10 @@ def test_times_have_a_zone_and_json_no_nan() -> None:
         request_of(RECOMMEND, {"exclude": {"a"}})
 
 
-def test_events_without_an_id_get_one_and_the_caller_s_stay_as_they_are() -> None:
+def test_events_are_sent_as_they_are() -> None:
+    """An id of the client's own making would hide from the service that the log brings the same event."""
     told = [{"user_id": "u"}, {"user_id": "u", "event_id": None}, {"user_id": "u", "event_id": "mine"}]
-    before = json.dumps(told)
-    ids = [event["event_id"] for event in json.loads(request_of(EVENTS, {"events": told})[1] or b"")["events"]]
-    assert ids[2] == "mine" and len(set(ids)) == 3 and all(len(one) == 32 for one in ids[:2])
-    assert json.dumps(told) == before
+    assert json.loads(request_of(EVENTS, {"events": told})[1] or b"") == {"events": told}
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from recops.data.ingest import CONTENT
+from recops.serving.endpoints import recommend as endpoint
 from recops.serving.endpoints.events import made_id
 from recops.serving.requests import TellEvent
 
@@ -84,6 +85,7 @@ def test_what_cannot_be_is_refused_with_a_reason_and_the_rest_is_kept(serve):
         ({"timestamp": "2026-01-01"}, "events[1].timestamp"),
         ({"timestamp": None}, "events[1].timestamp"),
         ({"value": "3"}, "events[1].value"),
+        ({"value": 3.5e38}, "events[1].value"),
         ({"rank": 0}, "events[1].rank"),
         ({"event_id": ""}, "events[1].event_id"),
         ({"context": {"a": {"b": 1}}}, "events[1].context.a"),
@@ -172,6 +174,11 @@ def test_what_is_held_about_a_user(serve):
     page = served.client.get("/users/u1?limit=2").json()
     assert page["next"] == "e-d"
     assert [e["event_id"] for e in served.client.get("/users/u1?limit=2&before=e-d").json()["events"]] == ["e1"]
+    # Ids of events that read as a time are ids, so that no page is skipped.
+    served.post("/events", events=[event("b", "n", m, event_id=f"{m + 1}") for m in range(3)])
+    first = served.client.get("/users/n?limit=2").json()
+    assert [e["event_id"] for e in first["events"]] == ["1", "2"] and first["next"] == "2"
+    assert [e["event_id"] for e in served.client.get("/users/n?limit=2&before=2").json()["events"]] == ["3"]
     at = httpx.QueryParams({"before": (NOW - timedelta(minutes=2)).isoformat()})
     assert [e["event_id"] for e in served.client.get(f"/users/u1?{at}").json()["events"]] == ["e1"]
     assert served.client.get("/users/nobody").json()["held"]["events"] == 0
@@ -242,7 +249,7 @@ def test_a_user_of_the_models_table_is_hidden_once_erased(serve):
 
 def test_made_ids_are_those_of_ingest():
     duckdb = pytest.importorskip("duckdb")
-    for value in (None, 0.0, 4.0, 4.5, 0.1, -3.25, 123456.0):
+    for value in (None, 0.0, 4.0, 4.5, 0.1, -3.25, 123456.0, 1e-4, 1e-5, 1e7, 123456789.0, -1e15, 1e16, 3e38):
         told = TellEvent.model_construct(
             user_id="ü1", item_id="a|b", event="rating", timestamp=1_600_000_000_123_456, value=value
         )
@@ -251,3 +258,21 @@ def test_made_ids_are_those_of_ingest():
             "make_timestamptz(1600000000123456) AS timestamp, 'rating' AS event, ?::FLOAT AS value)"
         )
         assert duckdb.execute(query, [value]).fetchone() == (made_id(told),)
+
+
+def test_an_answer_that_is_made_while_its_user_is_erased_is_not_kept(serve, monkeypatch):
+    """It was made of what is gone. Who comes back after that is a new user, and is logged as one."""
+    served = serve()
+    store, made = served.state.store, endpoint.recommend
+
+    def erased_meanwhile(*rest):
+        monkeypatch.setattr(endpoint, "recommend", made)
+        store.erase_user("u1", time.time_ns() // 1000)
+        return made(*rest)
+
+    monkeypatch.setattr(endpoint, "recommend", erased_meanwhile)
+    in_flight = served.post("/recommend", user_id="u1")
+    back = served.post("/recommend", user_id="u1")
+    served.state.answers.close()
+    assert store.answer(in_flight["request_id"]) is None
+    assert store.answer(back["request_id"])["user_id"] == "u1"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from recops.serving import counters
+from recops.serving import answers, counters
 from recops.serving.answers import AnswerLog
 from recops.serving.event_log import EventLog
 from recops.serving.lag import Lag
@@ -90,3 +90,23 @@ def test_what_could_not_be_written_waits_no_more(caplog):
     log.close()
     assert (log.num_waiting, log.oldest_at) == (0, None)
     assert "1 answers could not be logged" in caplog.text
+
+
+def test_answers_wait_for_a_store_that_is_away_for_a_while(monkeypatch):
+    """A database that is started anew costs no answer; what is wrong in itself is not tried again."""
+    monkeypatch.setattr(answers, "AGAIN_S", (0.01, 0.01))
+    attempts: list[str] = []
+
+    class Away:
+        def log_answers(self, logged: Any) -> None:
+            attempts.extend(answer["request_id"] for answer in logged)
+            if len(attempts) < 3:
+                raise OSError("the connection was lost")
+
+    log = AnswerLog(Away(), wait_s=0.01)  # type: ignore[arg-type]
+    written, lost = (counters.ANSWERS.labels(name)._value.get() for name in ("logged", "lost"))
+    log.add({"request_id": "q1", "items": [], "time": 0})
+    until(lambda: counters.ANSWERS.labels("logged")._value.get() == written + 1)
+    log.add({"request_id": "q2", "items": [{"no": "id"}], "time": 0})
+    log.close()
+    assert attempts == ["q1", "q1", "q1"] and counters.ANSWERS.labels("lost")._value.get() == lost + 1

@@ -52,3 +52,24 @@ def test_the_error_that_ended_a_transaction_is_the_one_told(store):
         store.put_histories("r", ((f"u{n}", ["item"] * 100, None) for n in range(2000)))
     assert store.num_histories("r") is None
     assert store.put_histories("r", ROWS) == 2
+
+
+def test_nothing_is_written_into_a_file_that_was_taken_away(store, path):
+    """It would be acknowledged, and gone once the last process has closed it."""
+    event = {"event_id": "e1", "user_id": "u", "item_id": "a", "timestamp": 1, "event": "click"}
+    kept = path.with_name("kept")
+    path.rename(kept)
+    with pytest.raises(sqlite3.OperationalError, match="taken away or replaced"):
+        store.put_events([event])
+    kept.rename(path)
+    assert store.put_events([event]) == [True]
+    path.rename(kept)
+    path.write_bytes(kept.read_bytes())  # another one in its place
+    with pytest.raises(sqlite3.OperationalError, match="taken away or replaced"):
+        store.put_events([event])
+
+
+def test_a_folder_that_cannot_be_made_is_no_traceback(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CallError, match="not usable as a store"):
+        open_store(f"sqlite:///{tmp_path}/file/store.sqlite")

@@ -7,14 +7,15 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from contextlib import closing
 
 import pytest
 
 from recops.errors import CallError
-from recops.store import Known, open_store
+from recops.store import Known, open_store, refused_in
 from recops.store.migrations import MIGRATIONS
-from recops.store.sql import micros
+from recops.store.values import micros
 from recops.user_hash import user_hash
 
 ROWS = [("u2", ["b"], None), ("u1", ["a", "b", "a"], [1, 2, 3]), ("ü3", [], None)]
@@ -279,7 +280,7 @@ def event(event_id: str, user_id: str = "u1", timestamp: int = 1000, **more) -> 
 
 
 def test_each_event_is_kept_once(store, url):
-    assert store.put_events([]) == [] and store.last_event() == 0
+    assert store.put_events([]) == [] and store.last_place() == 0
     assert store.put_events([event("e1"), event("e2", value=2.5, rank=3, context={"page": "ä"}), event("e1")]) == [
         True,
         True,
@@ -288,7 +289,7 @@ def test_each_event_is_kept_once(store, url):
     assert store.put_events([event("e2", item_id="other"), event("e3", is_made=True)]) == [False, True]
     found = list(store.events())
     assert [e["event_id"] for e in found] == ["e1", "e2", "e3"]
-    assert [e["place"] for e in found] == [1, 2, 5] and store.last_event() == 5
+    assert [e["place"] for e in found] == [1, 2, 5] and store.last_place() == 5
     assert found[1] == {
         **dict.fromkeys(("request_id", "session_id")),
         **event("e2", value=2.5, rank=3, context={"page": "ä"}, place=2, is_made=False),
@@ -296,7 +297,7 @@ def test_each_event_is_kept_once(store, url):
     assert [e["is_made"] for e in found] == [False, False, True]
     assert [e["event_id"] for e in store.events(after=1, until=2)] == ["e2"]
     with closing(open_store(url, tenant="other")) as other:
-        assert other.put_events([event("e1")]) == [True] and other.last_event() == 1
+        assert other.put_events([event("e1")]) == [True] and other.last_place() == 1
     assert len(list(store.events())) == 3
 
 
@@ -342,14 +343,14 @@ def test_an_erased_user_is_gone_and_listed(store):
         store.log_answers([answer(f"q-{user}", user_id=user)])
     store.put_histories("r1", [("u1", ["a"], None), ("u2", ["a", "b"], None)])
     assert store.held_of("u1") == {"events": 2, "answers": 1, "histories": {"r1": 1}}
-    assert store.erase_user("u1", 77) == {"events": 2, "answers": 1, "histories": 1}
+    assert store.erase_user("u1", 5077) == {"events": 2, "answers": 1, "histories": 1}
     assert store.held_of("u1") == {"events": 0, "answers": 0, "histories": {}}
     assert store.held_of("u2") == {"events": 2, "answers": 1, "histories": {"r1": 2}}
     assert store.known("r1", "u1") is None
     (erased,) = store.erasures()
-    assert erased == (1, user_hash(store.erasure_key(), "u1"), 77)
-    assert store.erase_user("nobody", 78) == {"events": 0, "answers": 0, "histories": 0}
-    assert [e.place for e in store.erasures()] == [1, 2] and store.erasures(1)[0].erased_at == 78
+    assert erased == (1, user_hash(store.erasure_key(), "u1"), 5077)
+    assert store.erase_user("nobody", 5078) == {"events": 0, "answers": 0, "histories": 0}
+    assert [e.place for e in store.erasures()] == [1, 2] and store.erasures(1)[0].erased_at == 5078
     decisions = store.decisions()
     assert [d["what"] for d in decisions] == ["erased", "erased"]
     assert decisions[0]["facts"] == {
@@ -358,7 +359,28 @@ def test_an_erased_user_is_gone_and_listed(store):
     }
     assert "u1" not in json.dumps(decisions)
     assert store.put_events([event("u1-1", "u1")]) == [True]  # a user who comes back is a new one
-    assert len(list(store.events(after=4))) == 1
+    assert len(list(store.events(after=5))) == 1
+
+
+def test_an_erasure_takes_all_before_it_and_nothing_after_it_whatever_clocks_say(store):
+    """Another machine's clock, 1 h ahead, said when the event was received; this one's says when it is erased, and
+    later when the user is back."""
+    ahead = time.time_ns() // 1000 + 3_600_000_000
+    store.put_events([event("e1", received_at=ahead)])
+    store.erase_user("u1", ahead - 3_600_000_000)
+    assert store.erasures()[0].erased_at >= ahead
+    store.erase_user("u2", 5)
+    assert store.erasures()[1].erased_at >= store.erasures()[0].erased_at
+    store.put_events([event("e2", received_at=None)])
+    (back,) = store.events()
+    assert back["received_at"] > store.erasures()[1].erased_at
+
+
+def test_what_users_refused_goes_with_the_release(store):
+    for name in ("r1", refused_in("r1"), "r2"):
+        store.put_histories(name, ROWS)
+    store.drop_release("r1")
+    assert [store.num_histories(name) for name in ("r1", refused_in("r1"), "r2")] == [None, None, 3]
 
 
 def test_the_key_of_erasures_is_made_once(store, url):
@@ -428,8 +450,10 @@ def test_what_nobody_was_shown_is_read_only_where_it_is_asked_for(store) -> None
     store.put_events([{**event, **rest, "event_id": "e1", "request_id": "q1"}])
     assert [a["request_id"] for a in store.answers()] == ["q1", "q2"]
     assert [a["request_id"] for a, _ in store.answers_with_events(0, 99, 99)] == ["q1", "q2"]
-    found = {a["request_id"]: [e.item_id for e in events] for a, events in store.answers_with_events(0, 99, 99, True)}
+    found = {one.request_id: [e.item_id for e in one.events] for one in store.followed(0, 99, store.last_place())}
     assert found == {"q1": ["a"], "q2": [], "q1~b": ["a"], "q2~b": [], "q3~b": []}
+    is_shadow = {one.request_id: one.shown_json is not None for one in store.followed(0, 99, store.last_place())}
+    assert is_shadow == {"q1": False, "q2": False, "q1~b": True, "q2~b": True, "q3~b": False}
 
 
 def test_a_report_is_changed_by_one_at_a_time_and_the_change_is_told(store) -> None:

@@ -15,10 +15,10 @@ from recops.serving.tracing import span
 
 async def handle(call: Call) -> dict[str, Any]:
     """On a thread, so that other requests do not wait for it."""
-    request = call.body
+    request, asked_at = call.body, time_ns() // 1000
     release, variant = call.answering(request.user_id)
     with span("history"):
-        stored = call.state.history(release, request.user_id)
+        stored = await call.state.history_soon(release, request.user_id)
 
     def answered() -> Found:
         call.check_deadline()  # other questions may have kept this thread from starting
@@ -40,7 +40,7 @@ async def handle(call: Call) -> dict[str, Any]:
                 "variant": variant,
                 "request_id": call.request_id,
                 "source": found.source,
-                "time": time_ns() // 1000,
+                "time": asked_at,
                 "user_id": request.user_id,
             }
         )

@@ -80,7 +80,8 @@ def columns(event: TellEvent) -> dict[str, Any]:
 
 def made_id(event: TellEvent) -> str:
     """What stands for an event without an id: the same as `data/ingest.py` makes of a row of the log."""
-    value = "" if event.value is None else str(np.float32(event.value))
+    # The shortest digits that 32 bits need, written as those of 64 bits are: as DuckDB writes them.
+    value = "" if event.value is None else repr(float(str(np.float32(event.value))))
     content = (
         f"{len(event.user_id)}:{event.user_id}{len(event.item_id)}:{event.item_id}"
         f"{event.timestamp}|{event.event}|{value}"

@@ -31,23 +31,23 @@ ANSWER = obj(
 )
 
 
-def handle(call: Call) -> dict[str, Any]:
-    request = call.body
+async def handle(call: Call) -> dict[str, Any]:
+    request, asked_at = call.body, time_ns() // 1000
     release, variant = call.answering(request.user_id)
     try:
-        found = _found(call, release, request, call.request_id)
+        found = await _found(call, release, request, call.request_id)
     except Exception:
         if variant == DEFAULT:
             raise
         release, variant = _instead(call, variant)
-        found = _found(call, release, request, call.request_id)
+        found = await _found(call, release, request, call.request_id)
     with span("log"):
-        return given(call, release, variant, request, found, call.request_id)
+        return given(call, release, variant, request, found, call.request_id, asked_at)
 
 
-def _found(call: Call, release: Release, request: Recommend, request_id: str) -> dict[str, Any]:
+async def _found(call: Call, release: Release, request: Recommend, request_id: str) -> dict[str, Any]:
     with span("history"):
-        stored = call.state.history(release, request.user_id)
+        stored = await call.state.history_soon(release, request.user_id)
     with span("scoring"):
         return recommend(release, request, stored, call.state.settings.rules, request_id)
 
@@ -64,7 +64,7 @@ def _instead(call: Call, variant: str) -> tuple[Release, str]:
 async def handle_batch(call: Call) -> dict[str, Any]:
     """One answer a request, in order, each with a request id of its own; those of a variant from one release. Lists are
     made on a thread, so that other requests do not wait for many."""
-    requests = call.body.requests
+    requests, asked_at = call.body.requests, time_ns() // 1000
     ids = [new_request_id() for _ in requests]
     responses: list[dict[str, Any] | None] = [None] * len(requests)
     places: dict[tuple[Release, str], list[int]] = {}
@@ -74,7 +74,8 @@ async def handle_batch(call: Call) -> dict[str, Any]:
     while work:
         (release, variant), some = work.pop()
         with span("history"):
-            asked = [(requests[place], call.state.history(release, requests[place].user_id)) for place in some]
+            known = await asyncio.gather(*(call.state.history_soon(release, requests[place].user_id) for place in some))
+            asked = [(requests[place], stored) for place, stored in zip(some, known, strict=True)]
         found = recommend_many(release, asked, call.state.settings.rules, [ids[place] for place in some])
         for start in range(0, len(some), CHECKED_AT_ONCE):
             try:
@@ -92,7 +93,7 @@ async def handle_batch(call: Call) -> dict[str, Any]:
                 break
             with span("log"):
                 for place, one in zip(some[start:], made, strict=False):
-                    responses[place] = given(call, release, variant, requests[place], one, ids[place])
+                    responses[place] = given(call, release, variant, requests[place], one, ids[place], asked_at)
     return {"responses": responses}
 
 
@@ -101,9 +102,16 @@ def _next(found: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def given(
-    call: Call, release: Release, variant: str, request: Recommend, found: dict[str, Any], request_id: str
+    call: Call,
+    release: Release,
+    variant: str,
+    request: Recommend,
+    found: dict[str, Any],
+    request_id: str,
+    asked_at: int,
 ) -> dict[str, Any]:
-    """The answer of what was found, counted and logged; challengers in shadow are asked the same."""
+    """The answer of what was found, counted and logged; challengers in shadow are asked the same. `asked_at`: µs,
+    before the history was read, so that the log keeps nothing of a user who was erased since."""
     answer = {
         "items": found["items"],
         "release": release.id,
@@ -117,11 +125,10 @@ def given(
     if not found["items"]:
         counters.EMPTY_LISTS.inc()
     if call.state.answers is not None:
-        now = time_ns() // 1000
-        call.state.answers.add_list(answer, found["propensities"], now, request.user_id)
+        call.state.answers.add_list(answer, found["propensities"], asked_at, request.user_id)
         for arm in call.state.traffic.shadows:
             if call.state.shadows is not None and arm.asks(request_id):
-                call.state.shadows.ask(Asked(arm, request, request_id, now))
+                call.state.shadows.ask(Asked(arm, request, request_id, asked_at))
     return answer
 
 

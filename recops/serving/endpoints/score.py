@@ -9,10 +9,10 @@ from recops.serving.schemas import array, nullable, obj
 from recops.serving.tracing import span
 
 
-def handle(call: Call) -> dict[str, Any]:
+async def handle(call: Call) -> dict[str, Any]:
     release, _ = call.answering(call.body.user_id)
     with span("history"):
-        stored = call.state.history(release, call.body.user_id)
+        stored = await call.state.history_soon(release, call.body.user_id)
     with span("scoring"):
         found = score(release, call.body, stored)
     return {**found, "release": release.id, "request_id": call.request_id}

@@ -31,16 +31,21 @@ async def show(call: Call) -> dict[str, Any]:
     store, state = _store(call), call.state
 
     def work() -> list[dict[str, Any]]:
-        return control.report(store, control.read(store), state.kinds, state.settings.feedback_window_us)
+        assert state.running is not None
+        return control.report(state.running, control.read(store), state.kinds)
 
-    return {"arms": await asyncio.to_thread(work), "request_id": call.request_id}
+    try:
+        return {"arms": await call.in_time(asyncio.to_thread(work)), "request_id": call.request_id}
+    except TimeoutError:
+        raise Problem(504, "the log is being read; ask again", headers={"Retry-After": "5"}) from None
 
 
 async def put(call: Call) -> dict[str, Any]:
     """Holds in this worker at once and in all within a second; a release that is not in memory yet once it is."""
     store, releases = _store(call), call.state.settings.releases
     for place, arm in enumerate(call.body.arms):
-        if releases is None or not release_folder(releases, arm.release).is_dir():
+        # An id has letters and digits alone: nothing of a call leads to another folder.
+        if releases is None or not arm.release.isalnum() or not release_folder(releases, arm.release).is_dir():
             raise Problem(400, f"no release {arm.release!r} is kept here", f"arms[{place}].release")
 
     def work() -> None:
@@ -58,14 +63,14 @@ async def put(call: Call) -> dict[str, Any]:
 FIGURES = obj(
     variant="string",
     releases=array("string"),
-    **dict.fromkeys(("users", "answers", "anonymous", "events"), "integer"),
+    **dict.fromkeys(("users", "answers", "anonymous", "instead", "events"), "integer"),
     **dict.fromkeys(METRICS, "number"),
     overlap=nullable("number"),
 )
 DIFFERENCE = obj(value="number", low=nullable("number"), high=nullable("number"))
 ARM: dict[str, Any] = {
     **{"name": "string", "release": "string", "mode": {"enum": ["shadow", "canary", "ab"]}, "share": "number"},
-    **{"since": "integer", "halted": nullable("string")},
+    **{"since": "integer", "until": nullable("integer"), "halted": nullable("string")},
 }
 GUARDRAIL = obj(metric="string", margin="number")
 OPERATIONS = (

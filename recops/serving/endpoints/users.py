@@ -12,6 +12,7 @@ from recops.serving.problems import Problem
 from recops.serving.requests import Held, UserPath
 from recops.serving.schemas import array, nullable, obj
 from recops.store import Store
+from recops.store.values import iso
 
 logger = logging.getLogger("recops.serving")
 
@@ -21,7 +22,7 @@ async def handle(call: Call) -> dict[str, Any]:
     asked, store = call.parameters, _store(call)
 
     def read() -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        return store.events_of(asked.user_id, asked.limit, asked.place), store.held_of(asked.user_id)
+        return _page(store, asked), store.held_of(asked.user_id)
 
     try:
         events, held = await _on_store(call, read)
@@ -39,6 +40,15 @@ async def handle(call: Call) -> dict[str, Any]:
         },
         "request_id": call.request_id,
     }
+
+
+def _page(store: Store, asked: Held) -> list[dict[str, Any]]:
+    try:
+        return store.events_of(asked.user_id, asked.limit, asked.before)
+    except CallError:
+        if asked.time is None:
+            raise
+        return store.events_of(asked.user_id, asked.limit, asked.time)
 
 
 async def erase(call: Call) -> dict[str, Any]:
@@ -76,8 +86,6 @@ async def _on_store(call: Call, work: Any) -> Any:
 
 
 def _shown(event: dict[str, Any]) -> dict[str, Any]:
-    from recops.store.sql import iso
-
     times = {name: iso(event[name]) for name in ("timestamp", "received_at")}
     return {name: value for name, value in {**event, **times}.items() if name not in ("place", "is_made", "user_id")}
 

@@ -36,6 +36,9 @@ class Arm(Strict):
         None, ge=0, lt=1, description="Where its share of users begins; none: where there is room."
     )
     since: int = Field(0, ge=0, description="Microseconds since 1970: what was answered before is of no concern.")
+    until: int | None = Field(
+        None, ge=0, description="Microseconds since 1970, where it was halted: nor what was after."
+    )
     guardrails: list[Guardrail] = Field(default_factory=list, max_length=10)
     halted: str | None = Field(None, description="Why it is no longer shown.")
 
@@ -54,6 +57,11 @@ class Arm(Strict):
     def variant(self) -> str:
         """What its answers are logged as."""
         return SHADOW + self.name if self.mode == "shadow" else self.name
+
+    @property
+    def period(self) -> tuple[int, int]:
+        """The time it stood, or stands: µs, inclusive and exclusive."""
+        return self.since, 2**62 if self.until is None else self.until
 
     def asks(self, request_id: str) -> bool:
         """Whether a shadow answers this call too."""
@@ -127,12 +135,17 @@ class Traffic(Strict):
 
         A halted arm keeps its share, so that nobody else changes sides: its users get the served release.
         """
+        arm = self.owner(user_id)
+        return arm if arm is not None and arm.is_shown else None
+
+    def owner(self, user_id: str | None) -> "Arm | None":
+        """Whose a user is, halted or not; None: nobody's but the served release's."""
         if user_id is None:
             return None
         place = position(user_id, self.salt)
         for arm in self.arms:
             if arm.mode != "shadow" and arm.at is not None and arm.at <= place < arm.at + arm.share:
-                return arm if arm.is_shown else None
+                return arm
         return None
 
     @property

@@ -10,7 +10,8 @@ from typing import Any
 
 from recops.serving.live import Kinds
 from recops.serving.traffic.arms import DEFAULT, REPORT, Arm, Traffic
-from recops.serving.traffic.outcomes import LOWER_IS_BETTER, METRICS, Outcome, compared, outcomes
+from recops.serving.traffic.outcomes import LOWER_IS_BETTER, METRICS, Outcome, compared
+from recops.serving.traffic.running import Running
 from recops.store import Store
 
 
@@ -19,8 +20,8 @@ def read(store: Store) -> Traffic:
 
 
 def put(store: Store, arm: Arm, by: str) -> Traffic:
-    """Adds a challenger, or changes the one of its name. What it is asked to be judged by begins anew with another
-    release or mode. Raises CallError where there is no room for its share."""
+    """Adds a challenger, or changes the one of its name. What it is judged by begins anew with another release, mode or
+    share, and where it was halted. Raises CallError where there is no room for its share."""
     return _change(store, lambda found: found.with_arm(_since(found, arm)), "traffic", {**arm.model_dump(), "by": by})
 
 
@@ -39,14 +40,23 @@ def remove(store: Store, name: str, by: str) -> Traffic:
     return _change(store, lambda found: found.without(name), "traffic", {"off": name, "by": by})
 
 
-def halt(store: Store, name: str, why: str) -> Traffic:
-    """A challenger that is there and not halted is no longer shown; others stay as they are."""
+def halt(store: Store, judged: Arm, why: str) -> Traffic:
+    """A challenger that is there and not halted is no longer shown; others stay as they are, and so does one that was
+    set anew, under the same name, since it was `judged`."""
+    stopped = {"halted": why, "until": _now_us()}
 
     def change(found: Traffic) -> Traffic:
-        arms = [{**a.model_dump(), "halted": why if a.name == name and not a.halted else a.halted} for a in found.arms]
+        arms = [
+            {**arm.model_dump(), **(stopped if arm.halted is None and _is_same(arm, judged) else {})}
+            for arm in found.arms
+        ]
         return Traffic.read({**found.model_dump(), "arms": arms})
 
-    return _change(store, change, "halted", {"name": name, "why": why})
+    return _change(store, change, "halted", {"name": judged.name, "why": why})
+
+
+def _is_same(arm: Arm, other: Arm) -> bool:
+    return (arm.name, arm.release, arm.since) == (other.name, other.release, other.since)
 
 
 def _change(store: Store, change: Callable[[Traffic], Traffic], what: str, facts: dict[str, Any]) -> Traffic:
@@ -61,37 +71,30 @@ def _change(store: Store, change: Callable[[Traffic], Traffic], what: str, facts
 
 
 def _since(found: Traffic, arm: Arm) -> Arm:
+    now = _now_us()
     for before in found.arms:
         if (before.name, before.release, before.mode) == (arm.name, arm.release, arm.mode):
-            return arm.model_copy(update={"since": before.since})
-    return arm.model_copy(update={"since": _now_us()})
+            if arm.halted is not None:  # by hand, or as it was
+                until = now if before.halted is None else before.until
+                return arm.model_copy(update={"since": before.since, "until": until})
+            # One period has one share: days of other shares, when users chose more or less, would else count unlike.
+            if before.halted is None and before.share == arm.share:
+                return arm.model_copy(update={"since": before.since, "until": None})
+    return arm.model_copy(update={"since": now, "until": None if arm.halted is None else now})
 
 
-def failing(store: Store, traffic: Traffic, kinds: Kinds, window_us: int) -> dict[str, str]:
+def failing(running: Running, traffic: Traffic, kinds: Kinds) -> dict[str, str]:
     """Challengers that their guardrails halt, and why. May be asked as often as one likes (sequential.py); several
     guardrails share the probability of a false alarm."""
-    canaries = [arm for arm in traffic.arms if arm.is_shown and arm.guardrails]
     found = {}
-    for since, figures in _by_start(store, canaries, kinds, window_us).items():
-        for arm in canaries:
-            if arm.since == since and (why := _worse(arm, figures)) is not None:
+    with running.of(traffic, kinds) as figures:
+        for arm in traffic.arms:
+            if arm.is_shown and arm.guardrails and (why := _worse(arm, *figures[arm.name])) is not None:
                 found[arm.name] = why
     return found
 
 
-def _by_start(store: Store, arms: list[Arm], kinds: Kinds, window_us: int) -> dict[int, dict[str, Outcome]]:
-    """Figures of all variants, from the start of each arm on: challenger and others are compared by the same days."""
-    until = _now_us() + 1
-    return {
-        since: outcomes(store.answers_with_events(since, until, window_us, shadows=True), kinds)
-        for since in sorted({arm.since for arm in arms})
-    }
-
-
-def _worse(arm: Arm, figures: dict[str, Outcome]) -> str | None:
-    control, challenger = figures.get(DEFAULT), figures.get(arm.variant)
-    if control is None or challenger is None:
-        return None
+def _worse(arm: Arm, control: Outcome, challenger: Outcome) -> str | None:
     found = compared(control, challenger, len(arm.guardrails))
     for rail in arm.guardrails:
         before, after = control.moments(rail.metric).mean, challenger.moments(rail.metric).mean
@@ -105,32 +108,29 @@ def _worse(arm: Arm, figures: dict[str, Outcome]) -> str | None:
     return None
 
 
-def report(store: Store, traffic: Traffic, kinds: Kinds, window_us: int) -> list[dict[str, Any]]:
-    """One entry a challenger: `name`, `release`, `mode`, `share`, `since`, `halted`, and `variants`, two entries (the
-    served release over the same time, and the challenger): `variant`, `releases`, `users`, `answers`, `anonymous`
-    (answers to calls that name nobody, which are in no figure), `events`, a mean of each metric, `overlap` of a shadow
-    with what was shown. `differences` (challenger - served) by metric: `value`, `low`, `high`; these None where nothing
-    can be said yet. Of a shadow what follows was chosen from another list, and its figures lean towards that list."""
-    found = []
-    by_start = _by_start(store, traffic.arms, kinds, window_us)
-    for arm in traffic.arms:
-        control = by_start[arm.since].get(DEFAULT, Outcome())
-        challenger = by_start[arm.since].get(arm.variant, Outcome())
-        differences = {
+def report(running: Running, traffic: Traffic, kinds: Kinds) -> list[dict[str, Any]]:
+    """One entry a challenger: `name`, `release`, `mode`, `share`, `since`, `until` (where it was halted), `halted`, and
+    `variants`, two entries (the served release over the same time, and the challenger): `variant`, `releases`, `users`,
+    `answers`, `anonymous` (answers to calls that name nobody, which are in no figure), `instead` (answers that the
+    served release gave to the challenger's users, in no figure either), `events`, a mean of each metric, `overlap` of a
+    shadow with what was shown. `differences` (challenger - served) by metric: `value`, `low`, `high`; these None where
+    nothing can be said yet. Of a shadow what follows was chosen from another list, and its figures lean towards it."""
+    with running.of(traffic, kinds) as figures:
+        return [_entry(arm, *figures[arm.name]) for arm in traffic.arms]
+
+
+def _entry(arm: Arm, control: Outcome, challenger: Outcome) -> dict[str, Any]:
+    return {
+        **arm.model_dump(exclude={"at", "guardrails"}),
+        "variants": [_figures(DEFAULT, control), _figures(arm.variant, challenger)],
+        "differences": {
             metric: {
                 "value": d.value,
                 **({"low": d.low, "high": d.high} if d.is_bounded else {"low": None, "high": None}),
             }
             for metric, d in compared(control, challenger).items()
-        }
-        found.append(
-            {
-                **arm.model_dump(exclude={"at", "guardrails"}),
-                "variants": [_figures(DEFAULT, control), _figures(arm.variant, challenger)],
-                "differences": differences,
-            }
-        )
-    return found
+        },
+    }
 
 
 def _figures(variant: str, outcome: Outcome) -> dict[str, Any]:
@@ -140,6 +140,7 @@ def _figures(variant: str, outcome: Outcome) -> dict[str, Any]:
         "users": outcome.users,
         "answers": outcome.answers,
         "anonymous": outcome.anonymous,
+        "instead": outcome.instead,
         "events": outcome.events,
         **{metric: outcome.moments(metric).mean for metric in METRICS},
         "overlap": outcome.overlap,

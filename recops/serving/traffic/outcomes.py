@@ -4,15 +4,16 @@ In: the answers of a store with their events. Out: figures for each variant, one
 often counts as one. Knows no HTTP.
 """
 
+import json
 import math
-from collections import defaultdict
-from collections.abc import Iterable
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from recops.serving.live import Kinds
 from recops.serving.traffic.sequential import Difference, Moments, difference
-from recops.store import OF_SHADOW, SHADOW, LiveEvent
+from recops.store import Followed, LiveEvent
 
 # Figures of one user, each the mean over the user's answers.
 METRICS = {
@@ -32,45 +33,73 @@ BOUGHT = "purchase"
 class Outcome:
     """Sums of one variant over its users."""
 
-    answers: int = 0
     anonymous: int = 0  # answers to calls that name nobody: of the served release alone, so that no figure counts them
-    events: int = 0  # that named an answer
     releases: set[str] = field(default_factory=set)
-    _overlaps: list[float] = field(default_factory=lambda: [0.0, 0.0])
-    _users: dict[str, list[float]] = field(default_factory=lambda: defaultdict(lambda: [0.0] * (len(METRICS) + 1)))
+    _of_nobody: int = 0  # events
+    _instead: Counter[str] = field(default_factory=Counter)  # answers by user
+    # Sum of the shares of a shadow's items that were shown, and how many, by user.
+    _overlaps: dict[str | None, list[float]] = field(default_factory=lambda: defaultdict(lambda: [0.0, 0.0]))
+    # Sums of each metric, events and answers.
+    _users: dict[str, "array[float]"] = field(
+        default_factory=lambda: defaultdict(lambda: array("d", bytes(8 * (len(METRICS) + 2))))
+    )
 
-    def add(self, answer: dict[str, Any], events: list[LiveEvent], kinds: Kinds) -> None:
-        self.answers += 1
-        self.events += len(events)
-        self.releases.add(answer["release"])
-        if not answer["user_id"]:
-            self.anonymous += 1
+    def add(self, one: Followed, kinds: Kinds) -> None:
+        """An answer, or what has followed one that was added before."""
+        num_events = len(one.events) - len(one.before)
+        if one.is_new:
+            self.releases.add(one.release)
+            self._add_overlap(one)
+        if not one.user_id:
+            self.anonymous += one.is_new
+            self._of_nobody += num_events
             return
-        ranks = {item["item_id"]: item["rank"] for item in answer["items"]}
-        chosen = {e.item_id for e in events if e.item_id in ranks and kinds.is_positive(e.event, e.value)}
-        bought = any(e.item_id in ranks and e.event == BOUGHT for e in events)
-        figures = (
-            float(bool(chosen)),
-            float(bought),
-            ndcg([ranks[item_id] for item_id in chosen]),
-            float(answer["source"] == "fallback"),
-            float(not ranks),
-        )
-        sums = self._users[answer["user_id"]]
-        for place, value in enumerate((*figures, 1.0)):
-            sums[place] += value
+        sums = self._users[one.user_id]
+        if one.is_new:
+            for place, value in enumerate((*_figures(one, one.events, kinds), num_events, 1.0)):
+                sums[place] += value
+        else:
+            was, now = _figures(one, one.before, kinds), _figures(one, one.events, kinds)
+            for place, (before, after) in enumerate(zip((*was, 0.0), (*now, num_events), strict=True)):
+                sums[place] += after - before
 
-    def add_overlap(self, items: set[str], shown: set[str]) -> None:
+    def _add_overlap(self, one: Followed) -> None:
         """Of a shadow's answer: the share of its items that were shown."""
-        if items:
-            self._overlaps[0] += len(items & shown) / len(items)
-            self._overlaps[1] += 1
+        if one.shown_json is not None and (items := {item["item_id"] for item in one.items}):
+            shown = {item["item_id"] for item in json.loads(one.shown_json)}
+            sums = self._overlaps[one.user_id]
+            sums[0] += len(items & shown) / len(items)
+            sums[1] += 1
+
+    def add_instead(self, user_id: str) -> None:
+        """An answer that the served release gave to a user of this challenger."""
+        self._instead[user_id] += 1
+
+    @property
+    def instead(self) -> int:
+        """Answers that the served release gave to users of the challenger: in no figure."""
+        return self._instead.total()
+
+    def forget(self, is_gone: Callable[[str], bool]) -> None:
+        """Takes users out who were erased; who came back since is added anew."""
+        for user_id in [user_id for user_id in {*self._users, *self._instead} if is_gone(user_id)]:
+            for held in (self._users, self._instead, self._overlaps):
+                held.pop(user_id, None)
+
+    @property
+    def answers(self) -> int:
+        return self.anonymous + round(sum(sums[-1] for sums in self._users.values()))
+
+    @property
+    def events(self) -> int:
+        """That named an answer."""
+        return self._of_nobody + round(sum(sums[-2] for sums in self._users.values()))
 
     @property
     def overlap(self) -> float | None:
         """Mean share of a shadow's items that were shown; None of what is no shadow."""
-        total, num = self._overlaps
-        return total / num if num else None
+        num = sum(sums[1] for sums in self._overlaps.values())
+        return math.fsum(sums[0] for sums in self._overlaps.values()) / num if num else None
 
     @property
     def users(self) -> int:
@@ -93,20 +122,15 @@ def ndcg(ranks: list[int]) -> float:
     return sum(1 / math.log2(rank + 1) for rank in ranks) / ideal if ranks else 0.0
 
 
-def outcomes(answers: Iterable[tuple[dict[str, Any], list[LiveEvent]]], kinds: Kinds) -> dict[str, Outcome]:
-    """By variant; `answers` by time, shadows after what was shown."""
-    found: dict[str, Outcome] = defaultdict(Outcome)
-    shown: dict[str, set[str]] = {}  # of one moment, which is that of its shadows too
-    at = None
-    for answer, events in answers:
-        outcome, items = found[answer["variant"]], {item["item_id"] for item in answer["items"]}
-        outcome.add(answer, events, kinds)
-        if not str(answer["variant"]).startswith(SHADOW):
-            shown, at = {} if at != answer["time"] else shown, answer["time"]
-            shown[answer["request_id"]] = items
-        elif (seen := shown.get(answer["request_id"].partition(OF_SHADOW)[0])) is not None:
-            outcome.add_overlap(items, seen)
-    return dict(found)
+def _figures(one: Followed, events: Sequence[LiveEvent], kinds: Kinds) -> tuple[float, ...]:
+    """Of one answer, as METRICS has them."""
+    is_fallback, is_empty = float(one.source == "fallback"), float(one.items_json == "[]")
+    if not events:
+        return 0.0, 0.0, 0.0, is_fallback, is_empty
+    ranks = {item["item_id"]: item["rank"] for item in one.items}
+    chosen = {e.item_id for e in events if e.item_id in ranks and kinds.is_positive(e.event, e.value)}
+    bought = any(e.item_id in ranks and e.event == BOUGHT for e in events)
+    return float(bool(chosen)), float(bought), ndcg([ranks[item_id] for item_id in chosen]), is_fallback, is_empty
 
 
 def compared(control: Outcome, challenger: Outcome, num: int = 1) -> dict[str, Difference]:

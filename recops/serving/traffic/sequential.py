@@ -53,14 +53,16 @@ def difference(control: Moments, challenger: Moments, scale: float, alpha: float
     """The difference of two means. `scale`: the size of differences that are expected, in units of the figure: it
     decides when the interval is shortest, not whether it is valid. The whole line while a side has under 30 users. The
     figures lie between 0 and 1; where those of a side are all the same, their variance is taken for that of a share of
-    one more user each way.
+    one more user each way. Both sides are taken to vary as the one that varies more: of few users who seldom choose
+    anything those seen may all be alike, and a small canary would be proven worse by its own luck.
     """
     if not 0 < alpha < 1 or scale <= 0:
         raise CallError(f"alpha must lie between 0 and 1 and scale above 0; found {alpha:g} and {scale:g}")
     value = challenger.mean - control.mean
     if min(control.num, challenger.num) < LEAST_USERS:
         return Difference(value, -math.inf, math.inf)
-    variance = sum((side.variance or _of_a_share(side)) / side.num for side in (control, challenger))
+    of_one = max(side.variance or _of_a_share(side) for side in (control, challenger))
+    variance = of_one / control.num + of_one / challenger.num
     mixing = scale * scale
     half = math.sqrt(
         (2 * math.log(1 / alpha) + math.log1p(mixing / variance)) * variance * (variance + mixing) / mixing

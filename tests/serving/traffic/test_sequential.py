@@ -16,8 +16,9 @@ def test_moments_from_sums():
 
 
 def test_an_interval_by_hand():
-    """V = .09/900 + .16/1600 = 2e-4, tau = .01: tau^2/V = .5, half^2 = (2 ln 20 + ln 1.5) * 2e-4 * 3."""
-    found = difference(Moments(900, 0.1, 0.09), Moments(1600, 0.13, 0.16), scale=0.01)
+    """V = .09/900 + .09/900 = 2e-4 (.08 counts as .09), tau = .01: tau^2/V = .5, half^2 = (2 ln 20 + ln 1.5) * 2e-4 *
+    3."""
+    found = difference(Moments(900, 0.1, 0.09), Moments(900, 0.13, 0.08), scale=0.01)
     half = math.sqrt((2 * math.log(20) + math.log(1.5)) * 6e-4)
     assert (found.value, found.low, found.high) == pytest.approx((0.03, 0.03 - half, 0.03 + half))
     assert not found.is_proven and Difference(1, 0.5, 2).is_proven and Difference(-1, -2, -0.5).is_proven
@@ -72,6 +73,26 @@ def looked_at(effect: float, runs: int = 400, users: int = 4000, every: int = 50
 def test_it_holds_however_often_it_is_looked_at(effect):
     ours, fixed = looked_at(effect)
     assert ours <= 0.05 < 0.25 < fixed
+
+
+@pytest.mark.parametrize(("rate", "share"), [(0.02, 0.05), (0.05, 0.01), (0.005, 0.1)])
+def test_it_holds_for_a_small_canary_where_few_choose_anything(rate, share):
+    """Users of both sides alike, with one to five answers each; looked at after every 100 users."""
+    rng, runs, users, wrong = np.random.default_rng(0), 100, 6000, 0
+    for _ in range(runs):
+        num = rng.integers(1, 6, users)
+        figures = rng.binomial(num, rng.beta(rate * 5, (1 - rate) * 5, users)) / num
+        is_canary = rng.random(users) < share
+        sums = [
+            [np.cumsum(np.where(side, values, 0.0)) for values in (np.ones(users), figures, figures**2)]
+            for side in (~is_canary, is_canary)
+        ]
+        looks = range(99, users, 100)
+        wrong += any(
+            difference(*(Moments.of(int(n[at]), float(s[at]), float(q[at])) for n, s, q in sums), 0.02).is_proven
+            for at in looks
+        )
+    assert wrong / runs <= 0.05
 
 
 def test_a_real_difference_is_found():

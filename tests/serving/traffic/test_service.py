@@ -72,7 +72,8 @@ def logged(worker) -> list[dict]:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     time.sleep(0.3)
-    return [answer for answer, _ in worker.store.answers_with_events(0, 2**62, 10**12, shadows=True)]
+    found = worker.store.followed(0, 10**12, worker.store.last_place())
+    return [{**one._asdict(), "items": one.items} for one in found]
 
 
 def test_a_canary_answers_its_share_of_users_and_always_the_same(worker, releases):
@@ -174,47 +175,91 @@ def test_a_challenger_that_fails_is_halted_and_its_users_get_the_served_release(
 
 
 def fill(worker, rate_of_canary: float) -> None:
-    """Answers to 800 users with clicks: one in five of the served release's, and of the canary's as said."""
+    """Answers to 400 users of each side with clicks: to one in five of the served release, of the canary as said."""
     items = [{"item_id": "a", "rank": 1, "score": 1.0, "propensity": 1.0}]
-    now = time.time_ns() // 1000
+    now, num = time.time_ns() // 1000, {"c": 0, "default": 0}
+    traffic = control.read(worker.store)
     answers, events = [], []
-    for n in range(800):
-        variant, rate = ("c", rate_of_canary) if n % 2 else ("default", 0.2)
+    for n in range(2000):
+        variant = arm.name if (arm := traffic.owner(f"v{n}")) else "default"
+        if num[variant] == 400:
+            continue
         facts = {"request_id": f"q{n}", "user_id": f"v{n}", "release": "r", "source": "model", "items": items}
-        answers.append({**facts, "variant": variant, "time": now + n})
-        if (n // 2) % 100 < rate * 100:
-            told = {"event_id": f"e{n}", "user_id": f"v{n}", "item_id": "a", "timestamp": now + n, "event": "click"}
+        answers.append({**facts, "variant": variant, "time": now})
+        if num[variant] % 100 < (rate_of_canary if variant == "c" else 0.2) * 100:
+            told = {"event_id": f"e{n}", "user_id": f"v{n}", "item_id": "a", "timestamp": now, "event": "click"}
             rest = dict.fromkeys(("value", "rank", "session_id", "context"))
             events.append({**told, **rest, "request_id": f"q{n}"})
+        num[variant] += 1
     worker.store.log_answers(answers)
     worker.store.put_events(events)
 
 
-@pytest.mark.parametrize(("rate", "is_halted"), [(0.2, False), (0.05, True), (0.4, False)])
+@pytest.mark.parametrize(("rate", "is_halted"), [(0.2, False), (0.02, True), (0.4, False)])
 def test_a_canary_is_halted_when_its_guardrail_falls(worker, releases, rate, is_halted):
     rails = [{"metric": "hit_rate", "margin": 0.1}, {"metric": "fallback_share", "margin": 0.0}]
     set_to(worker, {"name": "c", "release": releases.second, "mode": "canary", "share": 0.5, "guardrails": rails})
     fill(worker, rate)
     worker.watch._look()
-    figures = control.report(worker.store, control.read(worker.store), worker.kinds, 10**12)[0]
+    figures = control.report(worker.running, control.read(worker.store), worker.kinds)[0]
     assert figures["variants"][0]["hit_rate"] == pytest.approx(0.2)
     assert figures["differences"]["hit_rate"]["value"] == pytest.approx(rate - 0.2)
     worker.poll()
     halted = worker.traffic.arms[0].halted
     assert (halted is not None) == is_halted
     if halted:
-        assert halted.startswith("hit_rate 0.0500 against 0.2000 of the served release: -0.1500 [-0.")
+        assert halted.startswith("hit_rate 0.0200 against 0.2000 of the served release: -0.1800 [-0.")
         assert set(variants(worker).values()) == {("default", releases.first)}
-        control.halt(worker.store, "c", "again")  # changes nothing
-        assert control.read(worker.store).arms[0].halted == halted
+        arm = control.read(worker.store).arms[0]
+        control.halt(worker.store, arm, "again")  # changes nothing
+        assert control.read(worker.store).arms[0] == arm and arm.since < arm.until
+        worker.watch._store.put_report(watch.CHECKED, {"at": 0.0, "took_s": 0.0})
+        variants(worker)  # its users, now answered by the served release, count for neither
+        logged(worker)
+        later = control.report(worker.running, control.read(worker.store), worker.kinds)[0]
+        assert [side["users"] for side in later["variants"]] == [400, 400] and later["until"] == arm.until
     looked = worker.store.report(watch.CHECKED)
-    worker.watch._look()  # another worker has just looked: the log is not read again
+    worker.watch._look()  # this worker has just looked: the log is not read again
     assert worker.store.report(watch.CHECKED) == looked
+
+
+@pytest.mark.parametrize(
+    ("by_itself", "checks_ago", "looks"), [(True, 0.5, 0), (True, 1, 1), (False, 2, 0), (False, 4, 1)]
+)
+def test_the_worker_that_has_the_figures_looks_again_while_it_lives(worker, releases, by_itself, checks_ago, looks):
+    arm = {"name": "c", "release": releases.second, "mode": "canary", "share": 0.5}
+    set_to(worker, {**arm, "guardrails": [{"metric": "hit_rate"}]})
+    by = worker.watch._name if by_itself else "another"
+    before = {"at": time.time() - checks_ago * 60, "took_s": 0.0, "by": by}  # guardrails_s is 60
+    worker.store.put_report(watch.CHECKED, before)
+    worker.watch._look()
+    assert (worker.store.report(watch.CHECKED) != before) == bool(looks)
+
+
+def test_a_canary_that_was_halted_and_is_set_again_begins_anew(worker, releases):
+    """Else what it was halted for would halt it again at once."""
+    arm = Arm(name="c", release=releases.second, mode="canary", share=0.5, guardrails=[{"metric": "hit_rate"}])
+    first = control.put(worker.store, arm, "t").arms[0]
+    again = control.put(worker.store, arm, "t").arms[0]
+    assert again == first  # nothing has changed
+    control.halt(worker.store, first, "why")
+    halted = control.read(worker.store).arms[0]
+    assert halted.halted == "why" and halted.until > first.since
+    assert control.put_all(worker.store, [halted], "t").arms[0] == halted  # as the HTTP call gives back what it got
+    second = control.put(worker.store, arm, "t").arms[0]
+    assert second.since > first.since and second.halted is None and second.until is None
+    control.halt(worker.store, first, "a look at the first came to its end")
+    assert control.read(worker.store).arms[0] == second
+    wider = control.put(worker.store, arm.model_copy(update={"share": 0.75}), "t").arms[0]
+    assert wider.since > second.since and wider.at == second.at
+    stricter = control.put(worker.store, wider.model_copy(update={"guardrails": []}), "t").arms[0]
+    assert stricter.since == wider.since
 
 
 def test_what_is_not_there_and_what_does_not_fit_is_refused(worker, releases):
     arm = {"name": "c", "release": releases.second, "mode": "ab", "share": 0.5}
-    assert set_to(worker, {**arm, "release": "nope"}, status=400)["field"] == "arms[0].release"
+    for release in ("nope", f"../main/{releases.second}", "..", "."):
+        assert set_to(worker, {**arm, "release": release}, status=400)["field"] == "arms[0].release"
     assert set_to(worker, {**arm, "mode": "other"}, status=400)["field"] == "arms[0].mode"
     assert "more than all" in set_to(worker, arm, {**arm, "name": "d", "share": 0.6}, status=400)["message"]
     assert "stands twice" in set_to(worker, arm, arm, status=400)["message"]
