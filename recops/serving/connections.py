@@ -19,7 +19,7 @@ def watch() -> None:
 def watched(protocol: Any, head_s: float = HEAD_S, answer_s: float = ANSWER_S, look_s: float = 1.0) -> Any:
     """uvicorn's protocol of a connection, which looks every `look_s` seconds at whether it is still of use."""
 
-    class Watched(protocol):  # type: ignore[misc]
+    class Watched(protocol):
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             self._looked_at: Any = None  # the request that was being answered at the last look

@@ -143,7 +143,15 @@ def test_a_tenant_without_a_release_keeps_nobody_waiting(service):
         ('{"b": {}}', "b: releases: expected a folder"),
         ('{"b": {"releases": "r", "stor": "x"}}', "b: unknown key stor"),
         ('{"b": {"releases": "r", "store": "s"}, "c": {"releases": "q", "store": "s"}}', "the same store"),
+        (
+            '{"b": {"releases": "r", "store": "sqlite:///s"}, "c": {"releases": "q", "store": "sqlite:///./s"}}',
+            "same store",
+        ),
         ('{"b": {"releases": "r"}, "c": {"releases": "r"}}', "the same releases"),
+        ('{"b": {"releases": "r"}, "c": {"releases": "q/../r/"}}', "the same releases"),
+        ('{"b": {"releases": "r", "store": 1}}', "b: store: expected text, found int"),
+        ('{"b": {"releases": "r", "rules": {}}}', "b: rules: expected text, found dict"),
+        ('{"b": {"releases": "r", "feedback_window_s": "1d"}}', "b: feedback_window_s: expected a number.*'1d'"),
         ('{"b": {"releases": "r", "rules": "none.yaml"}}', "none.yaml: no such file of rules"),
     ],
 )
