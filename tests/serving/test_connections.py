@@ -8,7 +8,7 @@ from uvicorn import Config
 from uvicorn.protocols.http import auto
 from uvicorn.server import ServerState
 
-from recops.serving.connections import watched
+from recops.serving.connections import watch, watched
 
 CALL = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 LARGE = 20_000_000  # more than sockets hold
@@ -130,3 +130,13 @@ def test_who_calls_in_time_is_left_alone() -> None:
         assert len(state.connections) == 1
 
     serving(calls, head_s=0.1, answer_s=0.1)
+
+
+def test_the_server_takes_what_was_put_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = auto.AutoHTTPProtocol
+    monkeypatch.setattr(auto, "AutoHTTPProtocol", own)  # put back at the end
+    watch()
+    config = Config(app, log_config=None)
+    config.load()
+    assert config.http_protocol_class is not own and issubclass(config.http_protocol_class, own)
+    assert hasattr(config.http_protocol_class, "_look")
