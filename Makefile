@@ -8,6 +8,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 ENV := .venv
 BIN := $(ENV)/bin
+# A file's tests stay in one process, and files begin in their order: the long ones are not the last.
+PROCESSES := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 STAMP := $(ENV)/stamp-$(shell cat pyproject.toml requirements.lock | cksum | tr ' ' '-')
 
 .PHONY: run test quick check serve clients clean setup
@@ -15,10 +17,10 @@ run: setup
 	@$(BIN)/recops run
 
 test: setup
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(PROCESSES)
 
 quick: setup
-	@$(BIN)/python -m pytest -n auto --dist loadfile -m "not real_data and not process"
+	@$(BIN)/python -m pytest $(PROCESSES) -m "not real_data and not process"
 
 check: setup
 	$(BIN)/ruff check .

@@ -24,6 +24,7 @@ from recops.histories import Histories
 from recops.index import EXTRA, Index, is_available, read_index
 from recops.links import Links
 from recops.nearest import Nearness
+from recops.onnx_weights import check_weights
 from recops.reranking import ItemFacts, Reranker
 from recops.runtime import OnnxNetwork, RatingScale, Scorer
 
@@ -202,6 +203,9 @@ def load_bundle(folder: Path, threads: int = 1, key: Path | None = None) -> Bund
         raise BundleError(f"{folder}: no such bundle")
     manifest = verify(folder, key)
     try:
+        for name in manifest["files"]:
+            if name.endswith(".onnx"):
+                check_weights(folder / name)
         items = _json(folder / ITEMS)
         fallback = np.asarray([0.0, *_json(folder / FALLBACK)["scores"]], np.float32)
         num_items = len(items["item_id"])

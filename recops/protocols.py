@@ -262,6 +262,9 @@ class Rule(Protocol):
     with a description; the same value means the same wherever it comes from. `occasion` is an `Occasion` of
     serving/occasion.py: the release, whose list it is, and when.
 
+    A rule whose value names items by id has a method `named(value)` too, which gives these ids: of those that a
+    release lacks the service's log speaks.
+
     N items and a row 0 that is none; C candidates, best first; K the length of the list.
     """
 

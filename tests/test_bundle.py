@@ -98,6 +98,14 @@ def nan_weights(folder: Path) -> None:
     sign(folder)
 
 
+def one_nan_weight(folder: Path) -> None:
+    """In the row of the last item, which no history of a first look holds."""
+    vectors = VECTORS.copy()
+    vectors[3, 0] = np.nan
+    (folder / files.ENCODER).write_bytes(encoder(vectors))
+    sign(folder)
+
+
 def path_escape(folder: Path) -> None:
     path = folder.parent / "outside.json"
     path.write_text("{}")
@@ -115,6 +123,7 @@ CORRUPTIONS = {
     "missing file": lambda folder: (folder / files.FALLBACK).unlink(),
     "wrong width": wrong_width,
     "weights that are no numbers": nan_weights,
+    "one weight that is no number": one_nan_weight,
     "wrong manifest": change(files.MANIFEST, lambda data: data.replace(b'"files"', b'"fules"')),
     "path outside": path_escape,
 }

@@ -7,6 +7,7 @@ half there: folders and files appear whole, by fsync and rename, and the pointer
 
 import fcntl
 import json
+import logging
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ from recops.bundle import (
 )
 from recops.errors import BundleError, CallError, RefusedError
 from recops.store import HistoryRow, Store, refused_in
+
+logger = logging.getLogger("recops.release")
 
 ENTRY = ("release", "state", "model", "metric", "promoted_at", "data_watermark", "commit", "error")
 _COPYING = ".copying"
@@ -209,7 +212,8 @@ def _copy(bundle: Path, target: Path) -> None:
             verify(target)
             _copy_signature(bundle, target)
             return
-        except BundleError:
+        except BundleError as error:
+            logger.warning("a kept release was damaged and is copied anew: %s", error)
             # The disk or a person damaged it. Its id is its content, so a good copy may take its place.
             broken = target.with_name(f"{_COPYING}.broken")
             shutil.rmtree(broken, ignore_errors=True)

@@ -75,7 +75,7 @@ ERASURES = Counter("recops_erasures", "Users erased.", registry=REGISTRY)
 PHRASED = Counter("recops_language_model", "Calls of a language model, by outcome.", ("outcome",), registry=REGISTRY)
 STORE_ERRORS = Counter(
     "recops_store_errors",
-    "Histories that could not be read, and items that could not be stored or used.",
+    "What could not be read from the store or put there, and items that could not be used.",
     registry=REGISTRY,
 )
 
@@ -86,7 +86,7 @@ for counter, values in (
     (ANSWERS, ("logged", "dropped", "lost")),
     (SHADOWS, ("answered", "failed", "left out")),
     (EVENTS, ("stored", "duplicate", "rejected")),
-    (PHRASED, ("used", "refused")),
+    (PHRASED, ("used", "refused", "unchecked")),
     (LOG_WAITING, ("answers", "events")),
     (LOG_LAG, ("answers", "events")),
     (LOG_WRITTEN, ("answers", "events")),

@@ -12,6 +12,7 @@ from recops.serving.assistant.asking import ask, told
 from recops.serving.assistant.language_model import LanguageModel
 from recops.serving.erased import ErasedUsers
 from recops.serving.explaining import explain
+from recops.serving.loading import load_release
 from recops.serving.online_items import OnlineItems
 from recops.serving.operation import json_bytes
 from recops.serving.problems import Problem
@@ -19,7 +20,7 @@ from recops.serving.release import Release
 from recops.serving.requests import Ask, Recommend, parse
 from recops.serving.retrieval import Stored, recommend
 from recops.serving.ruleset import NO_RULES, Rules
-from recops.serving.state import load_release, stored_of
+from recops.serving.state import stored_of
 from recops.store import Store, open_store
 
 

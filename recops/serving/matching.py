@@ -3,6 +3,7 @@
 An item matches where it holds all that is said, as it would pass these filters; `items` names some by id.
 """
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import numpy as np
@@ -49,3 +50,8 @@ class Match(create_model("MatchFields", __base__=Strict, **_fields)):  # type: i
             if (value := getattr(self, name)) is not None:
                 mask &= ~rule.hidden(value, occasion)
         return mask
+
+
+def named(matches: Iterable[Match]) -> list[str]:
+    """Ids of the items that they name."""
+    return [item_id for match in matches for item_id in match.items or ()]

@@ -5,9 +5,11 @@ Also what a handler is given (`Call`). Knows nothing about the calls themselves.
 
 import asyncio
 import json
+import logging
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import Any, Literal, TypeVar
 
@@ -17,6 +19,8 @@ from recops.serving.keys import Caller, Role
 from recops.serving.problems import Problem
 from recops.serving.release import Release
 from recops.serving.state import State
+
+logger = logging.getLogger("recops.serving")
 
 T = TypeVar("T")
 Answer = dict[str, Any] | Response
@@ -58,8 +62,26 @@ class Call:
             raise Problem(504, f"no answer within {self.state.settings.timeout_s:g} s")
 
     async def in_time(self, work: Awaitable[T]) -> T:
-        """What `work` on another thread gives. Raises TimeoutError at the call's deadline; the work goes on."""
-        return await asyncio.wait_for(asyncio.shield(work), max(self.deadline - monotonic(), 0.001))
+        """What `work` on another thread gives. Raises TimeoutError at the call's deadline; the work goes on, and where
+        it fails then, that is logged."""
+        return await self._waited_for(work, max(self.deadline - monotonic(), 0.001))
+
+    async def to_its_end(self, work: Awaitable[T]) -> T:
+        """`in_time` of work that minds the deadline itself."""
+        return await self._waited_for(work, None)
+
+    async def _waited_for(self, work: Awaitable[T], timeout_s: float | None) -> T:
+        doing = asyncio.ensure_future(work)
+        try:
+            return await asyncio.wait_for(asyncio.shield(doing), timeout_s)
+        finally:
+            if not doing.done():
+                doing.add_done_callback(partial(_log_late, self.request_id))
+
+
+def _log_late(request_id: str, done: "asyncio.Future[Any]") -> None:
+    if not done.cancelled() and (error := done.exception()) is not None:
+        logger.error("request %s has been answered; what it waited for failed later", request_id, exc_info=error)
 
 
 @dataclass(frozen=True)

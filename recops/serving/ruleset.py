@@ -72,6 +72,12 @@ class Rules:
                     found[f"filters.{name}"] = rule.hidden(value, occasion)
         return found
 
+    def lacking(self, release: Release) -> list[str]:
+        """Ids of items that the file names and the release does not have; to rules they are nothing."""
+        given = ((RULES[name], value) for name, value in (*self.filters, *self.movers))
+        named = (item_id for rule, value in given if hasattr(rule, "named") for item_id in rule.named(value))
+        return [item_id for item_id in dict.fromkeys(named) if item_id not in release.row_of]
+
     def _standing(self, occasion: Occasion) -> dict[str, np.ndarray]:
         """Of the file alone. Masks that depend on the release alone are made once for each."""
         kept = self._kept.get(occasion.release)

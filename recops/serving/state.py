@@ -5,18 +5,15 @@ In: Settings. Out: `State`, whose releases are replaced as a whole, so that a re
 end. A thread polls the pointer, so that a promotion holds in every worker within a second. Knows nothing about HTTP.
 """
 
-import json
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-from recops.bundle import load_bundle, read_pointer, release_folder
-from recops.errors import BundleError, RecopsError
+from recops.bundle import read_pointer, release_folder
+from recops.errors import RecopsError
 from recops.serving import counters
 from recops.serving.answers import AnswerLog
 from recops.serving.assistant.catalogue import catalogue_of, was_asked
@@ -24,10 +21,11 @@ from recops.serving.erased import ErasedUsers
 from recops.serving.event_log import EventLog
 from recops.serving.lag import Lag
 from recops.serving.live import Kinds, stored_history
+from recops.serving.loading import load_release, warm_up
 from recops.serving.online_items import OnlineItems
-from recops.serving.release import Encoders, Release
-from recops.serving.requests import Recommend, Similar
-from recops.serving.retrieval import Stored, recommend, similar
+from recops.serving.release import Release
+from recops.serving.retrieval import Stored, recommend
+from recops.serving.ruleset import Rules
 from recops.serving.settings import Settings
 from recops.serving.traffic import control
 from recops.serving.traffic.arms import DEFAULT, Arm, Traffic
@@ -38,20 +36,22 @@ from recops.store import OF_SHADOW, Store, open_store
 logger = logging.getLogger("recops.serving")
 
 RETRY_S = 30.0
+MOST_NAMED = 5  # items, in a line of the log
 NOTHING_YET = "no release has been promoted yet: `recops run` or `recops promote` does it"
 
 
 class Slot:
     """A release in memory: `base` as it was loaded, `release` with what was told of items since, up to `change`."""
 
-    def __init__(self, base: Release) -> None:
+    def __init__(self, base: Release, rules: Rules) -> None:
         self.base = self.release = base
+        self.rules = rules
         self.kinds = Kinds.of(base.bundle.manifest)
         self.change = 0
 
     def take(self, release: Release, change: int | None = None) -> None:
         """Answers from `release` from now on; `change`: it holds all that was told up to there."""
-        warm_up(release)  # here, what a release works out at its first call costs no call any time
+        warm_up(release, self.rules)  # here, what a release works out at its first call costs no call any time
         self.release = release
         self.change = self.change if change is None else change
 
@@ -249,7 +249,7 @@ class State:
             items.forget_all_but({facts["sha256"] for slot in slots for facts in slot.base.bundle.encoders})
             counters.ITEM_CHANGE.labels(self.settings.tenant).set(items.change)
         except Exception as error:
-            if not isinstance(error, RecopsError):
+            if not isinstance(error, RecopsError) or error.__cause__ is not None:
                 logger.exception("items could not be taken into use")
             logger.error("items not in use yet: %s", error)
             counters.STORE_ERRORS.inc()
@@ -309,7 +309,8 @@ class State:
         settings = self.settings
         try:
             release = load_release(
-                folder(), wanted, settings.threads, settings.source, settings.verify_key, self._erased
+                *(folder(), wanted, settings.threads, settings.source, settings.verify_key),
+                *(self._erased, settings.rules),
             )
             if self.release is not None and was_asked(self.release):
                 catalogue_of(release)  # here, so that no question waits for it; who never asks has no use for it
@@ -317,8 +318,11 @@ class State:
             self._refuse(wanted, error)
             return None
         self._refused.pop(wanted, None)
-        slot = Slot(release)
+        slot = Slot(release, settings.rules)
         self._apply(at_once=True, more=slot)
+        if lacking := settings.rules.lacking(slot.release):
+            shown = ", ".join(map(repr, lacking[:MOST_NAMED])) + ", …" * (len(lacking) > MOST_NAMED)
+            logger.warning("release %s lacks %d items that the rules name: %s", release.id, len(lacking), shown)
         self._slots = {**self._slots, release.id: slot}
         counters.LOADS.labels("loaded").inc()
         return slot
@@ -326,8 +330,8 @@ class State:
     def _refuse(self, wanted: str | None, error: Exception) -> None:
         if time.monotonic() < self._refused.get(wanted, 0.0):
             return
-        if not isinstance(error, RecopsError):
-            logger.exception("a release could not be loaded", exc_info=error)
+        if not isinstance(error, RecopsError) or error.__cause__ is not None:
+            logger.error("a release could not be loaded", exc_info=error)
         self._refused[wanted] = time.monotonic() + RETRY_S
         self.reason = "the promoted release could not be loaded; the service's log says why"
         counters.LOADS.labels("failed").inc()
@@ -335,49 +339,16 @@ class State:
 
     def _run(self, each_poll: Callable[[], None] | None) -> None:
         while not self._closing.is_set():
-            if each_poll is not None:
-                each_poll()
-            self.poll()
+            try:
+                if each_poll is not None:
+                    each_poll()
+                self.poll()
+            except Exception:  # a thread that ends would leave this worker at its release for ever
+                logger.exception("a look at what is to be served failed")
+                counters.STORE_ERRORS.inc()
             self._closing.wait(self.settings.poll_s)
 
 
 def stored_of(store: Store, release: Release, user_id: str) -> Stored | None:
     """What the store holds of a user at a release, events told since included."""
     return stored_history(store, release.id, Kinds.of(release.bundle.manifest), user_id, release.uses_time)
-
-
-def load_release(
-    folder: Path,
-    wanted: str | None = None,
-    threads: int = 1,
-    source: Path | None = None,
-    verify_key: Path | None = None,
-    erased: ErasedUsers | None = None,
-) -> Release:
-    """The release in `folder`, verified and warmed up; with `verify_key` only a signed one. Raises BundleError, also
-    when it is not the one `wanted`."""
-    bundle = load_bundle(folder, threads, verify_key)
-    if wanted is not None and bundle.id != wanted:
-        raise BundleError(f"{folder}: holds release {bundle.id[:12]}…, the pointer names {wanted[:12]}…")
-    record_file = folder.with_name(folder.name + ".json")
-    try:
-        record: dict[str, Any] = json.loads(record_file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        record = {}
-    except ValueError as error:
-        raise BundleError(f"{record_file}: not a readable record ({error})") from None
-    if not isinstance(record, dict):
-        raise BundleError(f"{record_file}: not a record, but {type(record).__name__}")
-    release = Release(bundle, record, Encoders(bundle, threads, source), erased=erased)
-    warm_up(release)
-    return release
-
-
-def warm_up(release: Release) -> None:
-    """Answers one call as the service does. Raises BundleError when that does not go well."""
-    for history in (release.ids[:3], []):
-        found = recommend(release, Recommend.model_construct(history=history, explain=True), None)
-        if not all(math.isfinite(item["score"]) for item in found["items"]):
-            raise BundleError(f"{release.bundle.folder}: scores of the warm-up call are not finite")
-    if release.ids:
-        similar(release, Similar.model_construct(item_id=release.ids[0]))

@@ -18,9 +18,9 @@ from recops.data.ingest import ingest
 from recops.data.sniff import sniff
 from recops.errors import CallError, RefusedError
 from recops.params import IngestParams, SourceParams
+from recops.serving.loading import load_release
 from recops.serving.online_items import OnlineItems
 from recops.serving.release import Encoders
-from recops.serving.state import load_release
 from recops.stages.project import Project
 from recops.store import open_store
 

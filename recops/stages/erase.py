@@ -98,7 +98,8 @@ def collect(project: Project) -> list[str]:
             shutil.rmtree(manifest.parents[2])
             removed.append(f"Bento {manifest.parents[2].name}")
     pipeline.run_dvc(project, "gc", "--workspace", "--force", "--quiet")
-    shutil.rmtree(project.root / ".dvc" / "cache" / "runs", ignore_errors=True)
+    if (runs := project.root / ".dvc" / "cache" / "runs").exists():
+        shutil.rmtree(runs)
     return [*removed, "DVC's cache of former data versions, and its run cache"]
 
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 
 from recops.stages.project import Project
 
@@ -18,27 +19,37 @@ def run_git(project: Project, *arguments: str) -> subprocess.CompletedProcess[st
     return subprocess.run(["git", "-C", str(project.root), *arguments], capture_output=True, text=True)
 
 
+def _did(project: Project, *arguments: str) -> bool:
+    """Whether a git command succeeded; one that did not is told of, and stops nothing."""
+    done = run_git(project, *arguments)
+    if done.returncode != 0:
+        print(f"git {arguments[0]}: {(done.stderr or done.stdout).strip()}", file=sys.stderr)
+    return done.returncode == 0
+
+
 def start(project: Project) -> None:
     """Makes the folder a repository of its own with an author."""
     if shutil.which("git") is None:
         return
     if not (project.root / ".git").exists():
-        run_git(project, "init", "--quiet", "--initial-branch", "main")
+        _did(project, "init", "--quiet", "--initial-branch", "main")
     for key, value in (("user.name", os.environ.get("USER") or "recops"), ("user.email", "recops@localhost")):
         if run_git(project, "config", key).returncode != 0:
-            run_git(project, "config", key, value)
+            _did(project, "config", key, value)
 
 
 def commit(project: Project, message: str) -> bool:
     """Commits what stands in COMMITTED, and nothing else that may be staged.
 
     False without git, in a folder that is no repository of its own, where dvc.lock is ignored (recops' own checkout),
-    and when nothing has changed.
+    when nothing has changed, and when git refuses, which is told of.
     """
     if shutil.which("git") is None or not (project.root / ".git").exists():
         return False
     if run_git(project, "check-ignore", "--quiet", "dvc.lock").returncode == 0:
         return False
     paths = [name for name in COMMITTED if (project.root / name).exists()]
-    run_git(project, "add", "--", *paths)
-    return run_git(project, "commit", "--quiet", "--message", message, "--", *paths).returncode == 0
+    _did(project, "add", "--", *paths)
+    if run_git(project, "diff", "--cached", "--quiet", "--", *paths).returncode == 0:
+        return False
+    return _did(project, "commit", "--quiet", "--message", message, "--", *paths)

@@ -4,6 +4,7 @@ Connections come from a pool. What a call has written survives a kill and a powe
 with `fsync` or `synchronous_commit` off.
 """
 
+import logging
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,6 +21,8 @@ try:
     import psycopg_pool
 except ImportError as error:
     raise CallError(f"a store on PostgreSQL needs the package {error.name}: pip install 'recops[postgres]'") from None
+
+logger = logging.getLogger("recops.store")
 
 CONNECT_S = 5.0
 STATEMENT_S = 60  # writes of a whole release's histories are many statements
@@ -74,7 +77,8 @@ class PostgresStore(SqlStore):
         try:
             with self._pool().connection() as con:
                 return con.execute(translated(query), values).fetchall()
-        except psycopg.OperationalError:
+        except psycopg.OperationalError as error:
+            logger.warning("%s: a query is asked again: %s", self.where, str(error).strip())
             # The server may have been restarted, and every connection in the pool be dead.
             self._pool().check()
             with self._pool().connection() as con:

@@ -3,13 +3,13 @@
 import json
 import os
 import shutil
-import signal
-import sys
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from recops.bundle import (
+    POINTER,
     Pointer,
     bundle_id,
     load_bundle,
@@ -31,18 +31,9 @@ from recops.release.releases import (
 )
 from recops.signing import make_keys
 from recops.store import open_store
+from tests.killed import in_a_child
 
 ROWS = [("u1", ["a", "b"], [1, 2]), ("u2", ["c"], None)]
-STEPS = (
-    "open",
-    "os.mkdir",
-    "os.rename",
-    "os.remove",
-    "os.rmdir",
-    "shutil.copyfile",
-    "shutil.rmtree",
-    "sqlite3.connect",
-)
 
 
 @pytest.fixture
@@ -94,12 +85,13 @@ def test_promoting_again_changes_nothing_but_the_time(tmp_path, popular, put):
     assert read_record(tmp_path / "releases", second)["promoted_at"] == "2026-02-01T00:00:00Z"
 
 
-def test_a_damaged_copy_is_replaced_when_promoted_again(tmp_path, popular, put):
+def test_a_damaged_copy_is_replaced_when_promoted_again(tmp_path, popular, put, caplog):
     release = put(popular(3, 2, 1))
     folder = release_folder(tmp_path / "releases", release)
     (folder / "items.json").write_text("{}")
     put(popular(3, 2, 1))
     verify(folder)
+    assert f"damaged and is copied anew: {folder / 'items.json'}: altered" in caplog.text
     assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".copying")] == []
 
 
@@ -232,45 +224,19 @@ def test_an_answer_is_traced_to_what_made_it(tmp_path, popular, store, put):
 
 
 def promote_in_a_child(folder, bundle, kill_at: int) -> tuple[bool, int]:
-    """Promotes in a process that is killed (-9) before its n-th step on the disk; whether it was, and steps taken."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            steps = 0
+    """Promotes in a process that is killed before its n-th step; whether it was, and steps taken."""
 
-            def step(event: str, *_) -> None:
-                nonlocal steps
-                if event in STEPS or event == "step":
-                    if steps == kill_at:
-                        os.kill(os.getpid(), signal.SIGKILL)
-                    steps += 1
+    def work(step):
+        def rows():
+            for row in ROWS:
+                step()
+                yield row
 
-            def counted(function):
-                def call(*arguments, **named):
-                    step("step")
-                    return function(*arguments, **named)
+        store = open_store(f"sqlite:///{folder}/store.sqlite")
+        pointer = read_pointer(folder / "releases")
+        promote(bundle, folder / "releases", store, Parts(rows()), expected=pointer.release, now="later")
 
-                return call
-
-            def rows():
-                for row in ROWS:
-                    step("step")
-                    yield row
-
-            os.fsync = counted(os.fsync)
-            sys.addaudithook(step)
-            store = open_store(f"sqlite:///{folder}/store.sqlite")
-            pointer = read_pointer(folder / "releases")
-            promote(bundle, folder / "releases", store, Parts(rows()), expected=pointer.release, now="later")
-            os.write(writer, str(steps).encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    _, status = os.waitpid(child, 0)
-    with os.fdopen(reader) as pipe:
-        text = pipe.read()
-    return os.WIFSIGNALED(status), int(text or 0)
+    return in_a_child(work, kill_at)
 
 
 def test_killed_at_any_step_the_pointer_names_a_whole_release(tmp_path, popular):
@@ -311,6 +277,31 @@ def test_killed_at_any_step_the_pointer_names_a_whole_release(tmp_path, popular)
             assert store.num_histories(bundle_id(new)) == len(ROWS)
         shutil.rmtree(folder)
     assert set(served) == ids
+
+
+def test_all_is_on_disk_before_it_gets_its_name(tmp_path, popular, put, monkeypatch):
+    """As far as a process sees what a power cut leaves: fsync of all that is renamed, and of the folder after."""
+    bundle, done = popular(3, 2, 1), []
+    fsync = os.fsync
+
+    def synced(handle):
+        done.append(("on disk", Path(os.readlink(f"/proc/self/fd/{handle}"))))
+        fsync(handle)
+
+    def noted(rename):
+        return lambda path, target: (done.append(("renamed", path, Path(target))), rename(path, target))[1]
+
+    monkeypatch.setattr(os, "fsync", synced)
+    for how in ("rename", "replace"):
+        monkeypatch.setattr(Path, how, noted(getattr(Path, how)))
+    release = put(bundle)
+    folder = release_folder(tmp_path / "releases", release)
+    renamed = [(place, *entry[1:]) for place, entry in enumerate(done) if entry[0] == "renamed"]
+    assert [to for _, _, to in renamed] == [folder, folder.with_name(f"{release}.json"), folder.with_name(POINTER)]
+    for place, path, to in renamed:
+        files = [path / file.relative_to(folder) for file in (folder, *folder.rglob("*"))] if to == folder else [path]
+        assert {("on disk", file) for file in files} <= set(done[:place])
+        assert ("on disk", folder.parent) in done[place:]
 
 
 def test_a_signature_goes_with_the_release_also_when_it_comes_later(tmp_path, popular, put):

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ SCORING = {"max_history": 200, "link_decay": None, "link_floor": 0.0, "link_wind
 VECTORS = np.array([[0, 0], [1, 0], [0, 1], [1, 1], [2, 0], [0, 0], [-1, 0]], np.float32)
 
 
-def write_encoder(path: Path) -> None:
+def write_encoder(path: Path, vectors: np.ndarray = VECTORS) -> None:
     """A network that adds up the vectors of the history."""
     graph = helper.make_graph(
         [
@@ -48,8 +48,8 @@ def write_encoder(path: Path) -> None:
         ],
         "encoder",
         [helper.make_tensor_value_info("item_idx", TensorProto.INT64, ["B", "L"])],
-        [helper.make_tensor_value_info("user_vector", TensorProto.FLOAT, ["B", 2])],
-        [numpy_helper.from_array(VECTORS, "table"), numpy_helper.from_array(np.array([1]), "axes")],
+        [helper.make_tensor_value_info("user_vector", TensorProto.FLOAT, ["B", vectors.shape[1]])],
+        [numpy_helper.from_array(vectors, "table"), numpy_helper.from_array(np.array([1]), "axes")],
     )
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
 
@@ -91,13 +91,15 @@ def write_bundle(
     folder: Path,
     *,
     content: bool = False,
+    items: dict[str, list[Any]] = ITEMS,
+    fallback: Sequence[float] = (6.0, 5.0, 4.0, 3.0, 2.0, 1.0),
     arrays: dict[str, np.ndarray] | None = None,
     encoder: bool = False,
     scoring: dict[str, Any] | None = None,
     prefix: str = "",
     **facts: Any,
 ) -> str:
-    """A bundle of ITEMS, with a `prefix` to their ids, that scores by LINKS, by `arrays`, by CONTENT, or by an encoder
+    """A bundle of `items`, their ids behind a `prefix`, that scores by LINKS, by `arrays`, by CONTENT, or by an encoder
     and VECTORS; its release id."""
     folder.mkdir(parents=True, exist_ok=True)
     if content:
@@ -105,9 +107,9 @@ def write_bundle(
     if encoder:
         write_encoder(folder / bundle.ENCODER)
         arrays = {bundle.VECTORS: VECTORS}
-    items = {**ITEMS, "item_id": [prefix + item_id for item_id in ITEMS["item_id"]]}
+    items = {**items, "item_id": [prefix + item_id for item_id in items["item_id"]]}
     (folder / bundle.ITEMS).write_text(json.dumps(items), encoding="utf-8")
-    (folder / bundle.FALLBACK).write_text(json.dumps({"scores": [6.0, 5.0, 4.0, 3.0, 2.0, 1.0]}), encoding="utf-8")
+    (folder / bundle.FALLBACK).write_text(json.dumps({"scores": list(fallback)}), encoding="utf-8")
     (folder / bundle.PROFILE).write_text("{}", encoding="utf-8")
     if arrays is None:
         pairs = [pair for row in range(7) for pair in LINKS.get(row, [])]

@@ -1,8 +1,11 @@
 """Bad calls: each gets a 4xx that names the field, all in one shape; nothing a caller sends is a 5xx."""
 
+import asyncio
 import gzip
 import json
+import threading
 
+import httpx
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
@@ -256,3 +259,29 @@ def test_whatever_is_sent_the_answer_is_defined(served, path, body):
     if answer.status_code != 200:
         assert answer.status_code in (400, 404)
         check_problem(answer, answer.status_code)
+
+
+def test_what_fails_after_the_answer_is_logged(serve, monkeypatch, caplog):
+    """A store that is slow and then fails: the call has got its 504 by then."""
+    served, over = serve({"timeout_s": 0.1}), threading.Event()
+
+    def slow(items):
+        over.wait(10)
+        raise OSError("disk full")
+
+    monkeypatch.setattr(served.state.store, "put_items", slow)
+
+    async def told_and_over():
+        async with httpx.AsyncClient(transport=served.client.transport, base_url="http://127.0.0.1") as client:
+            answer = await client.post("/items", json={"items": [{"item_id": "new"}]})
+            over.set()
+            for _ in range(1000):
+                if caplog.records:
+                    break
+                await asyncio.sleep(0.01)
+            return answer
+
+    answer = asyncio.run(told_and_over())
+    assert answer.status_code == 504
+    assert f"request {answer.json()['request_id']} has been answered; what it waited for failed later" in caplog.text
+    assert "OSError: disk full" in caplog.text

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
 from recops import signing
@@ -79,10 +78,6 @@ class Guarded(Server):
 
     def bearer(self, name: str = "admin") -> dict[str, str]:
         return {"authorization": f"Bearer {self.keys[name]}"}
-
-    def workers_now(self) -> list[psutil.Process]:
-        found = psutil.Process(self.process.pid).children(recursive=True)
-        return [p for p in found if "--worker-id" in " ".join(p.cmdline())]
 
     def rss(self) -> int:
         return sum(process.memory_info().rss for process in self.workers_now())

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from recops.bundle import Pointer, release_folder, write_pointer
@@ -85,6 +86,15 @@ class Server:
         """A GET on a connection of its own, so that any worker may answer."""
         return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=20, trust_env=False).json()
 
+    def figure(self, name: str) -> float:
+        """A figure of all workers, by its name and labels as /metrics writes them."""
+        text = self.client.get("/metrics").text
+        return float(re.search(rf"^{re.escape(name)} (.+)$", text, re.MULTILINE)[1])
+
+    def workers_now(self) -> list[psutil.Process]:
+        found = psutil.Process(self.process.pid).children(recursive=True)
+        return [p for p in found if "--worker-id" in " ".join(p.cmdline())]
+
     def stop(self) -> int:
         self.client.close()
         self.process.terminate()
@@ -155,10 +165,7 @@ def test_a_question_whose_asker_has_gone_keeps_nobody_waiting(server):
 
 
 def test_figures_are_of_all_workers(server):
-    def figure(name: str) -> float:
-        text = server.client.get("/metrics").text
-        return float(re.search(rf"^{re.escape(name)} (.+)$", text, re.MULTILINE)[1])
-
+    figure = server.figure
     lists, written = "recops_list_items_count", 'recops_answers_total{outcome="logged"}'
     before = figure(lists), figure(written)
     releases = set()

@@ -1,6 +1,7 @@
 """Which release a worker serves: the pointer decides, a broken release never replaces the one that serves."""
 
 import json
+import time
 
 import pytest
 
@@ -102,6 +103,28 @@ def test_the_bento_starts_with_its_own_bundle_and_the_pointer_decides(releases, 
     worker.start(own_bundle=tmp_path / "own")
     worker.close()
     assert worker.release.id == releases.first
+
+
+def test_a_look_that_fails_is_not_the_last(releases, caplog):
+    """The thread that looks at the pointer lives on whatever happens: without it a worker would serve one release for
+    ever."""
+    looks = []
+
+    def look():
+        looks.append(1)
+        if len(looks) < 3:
+            raise OSError("no such process")
+
+    before = counters.REGISTRY.get_sample_value("recops_store_errors_total")
+    worker = State(Settings(releases=releases.folder, poll_s=0.01))
+    worker.start(each_poll=look)
+    until = time.monotonic() + 10
+    while worker.release is None:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    worker.close()
+    assert counters.REGISTRY.get_sample_value("recops_store_errors_total") == before + 2
+    assert caplog.text.count("a look at what is to be served failed") == 2
 
 
 def test_a_store_that_cannot_be_read_makes_users_unknown(serve, monkeypatch):

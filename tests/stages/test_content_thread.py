@@ -33,7 +33,7 @@ train:
   models:
     fusion: {{members: [two_tower, ease], edges: []}}
     two_tower:
-      {{content: [attributes], id_dropout: 0.3, embedding_dim: 8, epochs: 6, batch_size: 16, learning_rate: 0.02,
+      {{content: [attributes], id_dropout: 0.3, embedding_dim: 8, epochs: 10, batch_size: 32, learning_rate: 0.02,
        user_attributes: true, history_dropout: 0.3}}
     content_knn: {{content: [attributes], num_neighbors: 5}}
 encode: {{encoders: [attributes], users: true}}
@@ -43,7 +43,7 @@ export: {{parity_users: 20}}
 gate: {{min_users: 5, guard_min_users: 1000}}
 ingest: {{events: {{click: {{signal: positive}}}}}}
 """
-GROUPS, USERS, ITEMS = 3, 30, 18
+GROUPS, USERS, ITEMS = 3, 90, 18
 
 
 @pytest.fixture
@@ -55,9 +55,9 @@ def project(tmp_path: Path) -> Project:
         folder.mkdir(parents=True)
     generator = np.random.default_rng(3)
     start, rows = datetime(2024, 1, 1, tzinfo=UTC), []
-    for hour in range(600):
+    for hour in range(2400):
         user = int(generator.integers(USERS))
-        newest = 6 + hour // 50
+        newest = 6 + hour // 200
         rows.append((f"u{user:02}", f"i{int(generator.integers(newest // GROUPS)) * GROUPS + user % GROUPS:02}", hour))
     frame = pl.DataFrame(rows, schema=["user_id", "item_id", "hour"], orient="row").unique(
         ["user_id", "item_id"], keep="first", maintain_order=True
@@ -127,7 +127,9 @@ def test_a_refitted_release_serves_new_items_by_the_users_taste(project: Project
 
 
 def test_an_item_told_to_a_release_stands_beside_one_like_it(project: Project) -> None:
-    project.params_file.write_text(PARAMS.format(refit="true").replace(", content_knn]", "]"))
+    project.params_file.write_text(
+        PARAMS.format(refit="true").replace(", content_knn]", "]").replace("model: fusion", "model: two_tower")
+    )
     fit(project)
     store = open_store(project.store_url)
     store.put_items([{"item_id": "told", "categories": ["c1"]}, {"item_id": "mute", "title": "no category"}])
@@ -143,7 +145,9 @@ def test_an_item_told_to_a_release_stands_beside_one_like_it(project: Project) -
 
 
 def test_a_refitted_release_serves_new_users_by_their_attributes(project: Project) -> None:
-    project.params_file.write_text(PARAMS.format(refit="true").replace(", content_knn]", "]"))
+    project.params_file.write_text(
+        PARAMS.format(refit="true").replace(", content_knn]", "]").replace("model: fusion", "model: two_tower")
+    )
     fit(project)
     served = Release(load_bundle(project.bundle), {})
     for group in range(GROUPS):

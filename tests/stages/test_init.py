@@ -94,6 +94,16 @@ def test_commit_takes_settings_only_and_once(project: Project) -> None:
     assert "notes.txt" not in shown
 
 
+def test_a_commit_that_git_refuses_is_told_of(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    (project.root / "dvc.lock").write_text("schema: '2.0'\n")
+    hook = project.root / ".git" / "hooks" / "pre-commit"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\necho not today >&2\nexit 1\n")
+    hook.chmod(0o755)
+    assert not git.commit(project, "Release abc")
+    assert capsys.readouterr().err == "git commit: not today\n"
+
+
 def test_commit_leaves_a_folder_alone_where_the_lock_is_ignored(project: Project) -> None:
     with (project.root / ".gitignore").open("a") as file:
         file.write("/dvc.lock\n")

@@ -82,7 +82,10 @@ def ask(
         until += monotonic() - start
         if proposal is None:
             model = None  # one that does not answer is not waited for twice
-        if proposal is not None and (read := proposals.read(proposal)) is not None:
+        read = None if proposal is None else proposals.read(proposal)
+        if proposal is not None and read is None:
+            logger.info("what a language model proposed was not used: it is no JSON of what was asked for")
+        if read is not None:
             with catalogue.used_for(release, until):
                 wishes = proposals.taken_up(wishes, read, catalogue, request.question)
     with catalogue.used_for(release, until):
@@ -99,6 +102,8 @@ def ask(
             wrong = phrasing.objection(text, catalogue, wishes, found.rows)
             remarks = answers.remarks(catalogue, wishes)
     except TimeoutError:
+        counters.PHRASED.labels("unchecked").inc()
+        logger.info("what a language model wrote was not used: there was no time left to check it")
         return found
     counters.PHRASED.labels("refused" if wrong else "used").inc()
     if wrong:

@@ -27,7 +27,7 @@ async def handle(call: Call) -> dict[str, Any]:
 
     try:
         with span("answer"):
-            found = await asyncio.to_thread(answered)
+            found = await call.to_its_end(asyncio.to_thread(answered))
     except TimeoutError:
         raise Problem(504, f"no answer within {call.state.settings.timeout_s:g} s") from None
     counters.LISTS.labels(found.source).inc()

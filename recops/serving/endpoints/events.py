@@ -54,15 +54,17 @@ async def _stored(call: Call, kept: list[dict[str, Any]]) -> list[bool]:
     log = call.state.events
     assert log is not None
     try:
-        with span("log"):
-            return await call.in_time(log.add(kept))
+        added = log.add(kept)
     except FullError:
         raise Problem(429, f"too many events wait for the disk; {KNOWN_TWICE}", headers={"Retry-After": "1"}) from None
+    try:
+        with span("log"):
+            return await call.in_time(added)
     except TimeoutError:
         raise Problem(504, f"the store is busy; {KNOWN_TWICE}") from None
     except asyncio.CancelledError:
         raise
-    except Exception:
+    except Exception:  # which the event log has logged and counted
         raise Problem(503, "the store could not be written; nothing was stored", headers={"Retry-After": "5"}) from None
 
 

@@ -86,7 +86,7 @@ async def handle_batch(call: Call) -> Response:
                 raise Problem(504, f"{problem.message}: {num} of {len(requests)} lists were made") from None
             try:
                 with span("scoring"):
-                    made = await asyncio.to_thread(_next, found)
+                    made = await call.to_its_end(asyncio.to_thread(_next, found))
             except Exception:
                 if variant == DEFAULT:
                     raise
@@ -98,8 +98,9 @@ async def handle_batch(call: Call) -> Response:
                     given(call, release, variant, requests[place], one, ids[place])
                     for place, one in zip(places_made, made, strict=True)
                 ]
-            for place, written in zip(places_made, await asyncio.to_thread(_written, answers), strict=True):
-                responses[place] = written
+            written = await call.to_its_end(asyncio.to_thread(_written, answers))
+            for place, one in zip(places_made, written, strict=True):
+                responses[place] = one
     return Response(b'{"responses":[' + b",".join(filter(None, responses)) + b"]}", media_type="application/json")
 
 

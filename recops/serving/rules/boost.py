@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from recops.serving.matching import Match
+from recops.serving.matching import Match, named
 from recops.serving.occasion import Occasion
 
 
@@ -30,3 +30,6 @@ class Boost:
             rows = boosted.rows(occasion)
             keys = np.where(rows, low + (keys - low) * boosted.factor, keys)
         return keys
+
+    def named(self, value: list[Boosted]) -> list[str]:
+        return named(value)

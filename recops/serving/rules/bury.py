@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from recops.serving.matching import Match
+from recops.serving.matching import Match, named
 from recops.serving.occasion import Occasion
 from recops.serving.rules.boost import lowest
 
@@ -30,3 +30,6 @@ class Bury:
                 moved = keys - (high - low) - max(high - low, 1.0)
             keys = np.where(buried.rows(occasion), moved, keys)
         return keys
+
+    def named(self, value: list[Buried]) -> list[str]:
+        return named(value)

@@ -31,3 +31,6 @@ class Pin:
     def places(self, value: list[Pinned], occasion: Occasion) -> dict[int, int]:
         row_of = occasion.release.row_of
         return {pin.rank: row_of[pin.item_id] for pin in value if pin.item_id in row_of}
+
+    def named(self, value: list[Pinned]) -> list[str]:
+        return [pin.item_id for pin in value]

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+from recops.serving import counters
 from recops.serving.live import Kinds
 from recops.serving.traffic import control
 from recops.serving.traffic.arms import Traffic
@@ -64,6 +65,7 @@ class Watch:
                 self._look()
             except Exception:
                 logger.exception("challengers could not be judged")
+                counters.STORE_ERRORS.inc()
 
     def _halt_failing(self) -> None:
         for arm in self._traffic().arms:

@@ -345,8 +345,10 @@ def test_the_time_of_the_model_is_no_time_of_the_question(ask_service):
         thread = threading.Thread(target=lambda: answers.append(served.post("/ask", question="a comedy")))
         thread.start()
         assert entered.wait(20)
+        before = served.figures("recops_language_model_total")[("unchecked",)]
         with catalogue_of(release).used_for(release):
             taken.set()
             thread.join()
+        assert served.figures("recops_language_model_total")[("unchecked",)] == before + 1
     assert answers[0]["items"]
     assert answers[0]["phrased_by"] == "template"

@@ -35,6 +35,21 @@ def worker(releases, tmp_path, connect):
     state.close()
 
 
+def test_challengers_that_cannot_be_judged_are_counted(worker, monkeypatch, caplog):
+    def broken():
+        raise OSError("disk")
+
+    name = "recops_store_errors_total"
+    before = counters.REGISTRY.get_sample_value(name)
+    monkeypatch.setattr(worker.watch, "_look", broken)
+    worker.watch._wake.set()
+    deadline = time.monotonic() + 10
+    while counters.REGISTRY.get_sample_value(name) == before:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert "challengers could not be judged" in caplog.text
+
+
 def set_to(worker, *arms, status=200):
     answer = worker.client.post("/admin/traffic", json={"arms": list(arms)})
     assert answer.status_code == status, answer.text
