@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from recops import __version__
-from recops.commands import keys, traffic
+from recops.commands import keys, lists, releases, traffic
 from recops.commands.common import HERE, Folder, opened
 from recops.errors import CallError, RecopsError, RefusedError
 from recops.stages.project import Project
@@ -25,9 +25,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="From an interaction log to a recommender that runs in production and stays good.",
 )
+app.add_typer(lists.app)
+app.add_typer(releases.app)
 app.add_typer(keys.app, name="keys")
 app.add_typer(traffic.app, name="traffic")
-REPEATED = "Repeat the exploration of this answer; without one there is none."
 
 
 def main() -> None:
@@ -232,200 +233,6 @@ def serve(
     raise typer.Exit(serve_release(opened(folder), host, port, workers))
 
 
-@app.command(epilog="Example: recops recommend --history 318,527 -k 5")
-def recommend(
-    folder: Folder = HERE,
-    user: Annotated[str | None, typer.Option(help="User id.")] = None,
-    history: Annotated[str | None, typer.Option(help="Item ids, oldest first, separated by commas.")] = None,
-    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Length of the list.")] = 10,
-    explain: Annotated[bool, typer.Option("--explain", help="Say of each item why it stands there.")] = False,
-    request_id: Annotated[str | None, typer.Option(help=REPEATED, metavar="ID")] = None,
-) -> None:
-    """One look at the promoted release, without a server."""
-    from recops.serving.local import recommend_once
-    from recops.serving.ruleset import read_rules
-
-    if user is None and history is None:
-        raise CallError("--user or --history: give one of them")
-    project = opened(folder)
-    answer = recommend_once(
-        project.releases,
-        project.store_url,
-        user,
-        listed(history),
-        k,
-        explain,
-        project.source_folder,
-        read_rules(project.rules_file),
-        request_id,
-    )
-    columns = ["rank", "item_id", "title", "score"]
-    rows = [[i["rank"], i["item_id"], i["title"] or "", f"{i['score']:.4f}"] for i in answer["items"]]
-    if explain:
-        from recops.stages.tables import move, sentence
-
-        columns.append("why")
-        why = ["\n".join(map(sentence, [*i["reasons"], *map(move, i.get("moved", ()))])) for i in answer["items"]]
-        rows = [[*row, reasons] for row, reasons in zip(rows, why, strict=True)]
-    print_table(f"release {answer['release'][:12]}, source {answer['source']}", columns, rows)
-
-
-@app.command("score-all", epilog="Example: recops score-all --out lists.parquet -k 50")
-def score_all(
-    out: Annotated[Path, typer.Option(help="The Parquet file to write: user_id, item_id [], score [], source.")],
-    folder: Folder = HERE,
-    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Length of each list.")] = 100,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a core.")] = None,
-) -> None:
-    """Write the list of every user the promoted release knows, as POST /recommend gives it.
-
-    A call after a kill goes on with the users that are missing.
-    """
-    from recops.stages.score_all import score_all as score
-
-    found = score(opened(folder), out, k, workers)
-    print(f"Release  {found.release[:12]}")
-    print(f"Wrote    {out}: {found.num_users:,} users ({found.kept:,} scored by an earlier call)")
-
-
-def listed(text: str | None) -> list[str]:
-    """Ids between commas."""
-    return [part.strip() for part in (text or "").split(",") if part.strip()]
-
-
-@app.command(epilog='Example: recops ask "something like Heat but funnier, from the nineties" --user 383')
-def ask(
-    question: Annotated[str, typer.Argument(help="The question, in words.")],
-    folder: Folder = HERE,
-    user: Annotated[str | None, typer.Option(help="User id.")] = None,
-    history: Annotated[str | None, typer.Option(help="Item ids, oldest first, separated by commas.")] = None,
-    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Length of the list.")] = 10,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
-) -> None:
-    """Ask the promoted release in words, without a server."""
-    from recops.stages.ask import answer as answered
-
-    answer = answered(opened(folder), question, user, None if history is None else listed(history), k)
-    if as_json:
-        console.print_json(data=answer)
-        return
-    print(answer["answer"])
-    if answer["items"]:
-        columns = ["rank", "item_id", "title", "why"]
-        rows = [[i["rank"], i["item_id"], i["title"] or "", i["reason"]] for i in answer["items"]]
-        print_table(f"release {answer['release'][:12]}, source {answer['source']}", columns, rows)
-
-
-@app.command(epilog="Example: recops explain --user 383 --item 318")
-def explain(
-    item: Annotated[str, typer.Option(help="Id of the item to account for.")],
-    folder: Folder = HERE,
-    user: Annotated[str | None, typer.Option(help="User id.")] = None,
-    history: Annotated[str | None, typer.Option(help="Item ids, oldest first, separated by commas.")] = None,
-    exclude: Annotated[str | None, typer.Option(help="Ids of items that must not be shown.")] = None,
-    filters: Annotated[str | None, typer.Option(help="As in POST /recommend.", metavar="JSON")] = None,
-    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Length of the list that rules are at work in.")] = 10,
-    request_id: Annotated[str | None, typer.Option(help=REPEATED, metavar="ID")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the account as JSON.")] = False,
-) -> None:
-    """The whole account of one item for one user: rank, score and its parts, history, reasons, rules."""
-    from recops.serving.local import explain_once
-    from recops.serving.ruleset import read_rules
-
-    if user is None and history is None:
-        raise CallError("--user or --history: give one of them")
-    project = opened(folder)
-    known = None if history is None else listed(history)
-    account = explain_once(
-        project.releases,
-        project.store_url,
-        user,
-        known,
-        item,
-        listed(exclude),
-        filters,
-        project.source_folder,
-        read_rules(project.rules_file),
-        k,
-        request_id,
-    )
-    if as_json:
-        console.print_json(data=account)
-        return
-    from recops.stages.tables import account_tables
-
-    for table in account_tables(account):
-        print_table(*table)
-
-
-@app.command("add-items", epilog="Example: recops add-items new-films.csv")
-def add_items(
-    file: Annotated[Path, typer.Argument(help="CSV, TSV, JSON lines or Parquet with an id and any columns of items.")],
-    folder: Folder = HERE,
-) -> None:
-    """Add items to the served release, or change them, without training and without a restart.
-
-    Services of this project take them up within a second. A column that the file lacks stays as it is.
-    """
-    from recops.stages.add_items import add_items as add
-
-    found = add(opened(folder), file)
-    print(f"Release  {found.release[:12]}: {found.added} items added, {found.changed} changed")
-    for line, reason in found.rejected:
-        print(f"Rejected {file}, line {line}: {reason}")
-    for column, number in found.unreadable.items():
-        print(f"Emptied  {column} of {number} items, whose values cannot be read")
-    for item_id, reason in found.not_recommendable.items():
-        print(f"Kept     {item_id}, not recommended: {reason}")
-    if found.rejected:
-        raise typer.Exit(1)
-
-
-@app.command(epilog="Example: recops releases")
-def releases(folder: Folder = HERE) -> None:
-    """What is and was served."""
-    from recops.release.releases import list_releases
-
-    rows = list_releases(opened(folder).releases)
-    columns = ["release", "state", "model", "metric", "promoted_at"]
-    print_table("Releases", columns, [[row[c] if c != "release" else row[c][:12] for c in columns] for row in rows])
-
-
-@app.command(epilog="Example: recops promote 3f2a90c1")
-def promote(
-    release: Annotated[str, typer.Argument(help="A release id (or its beginning), or `candidate`: the bundle/ here.")],
-    folder: Folder = HERE,
-) -> None:
-    """Serve this release from now on, whatever the gate said."""
-    from datetime import UTC, datetime
-
-    from recops.stages.promote import promote_by_hand
-
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    print(f"Serving {promote_by_hand(opened(folder), release, now)}")
-
-
-@app.command(epilog="Example: recops rollback")
-def rollback(folder: Folder = HERE) -> None:
-    """Serve the release before the present one; a second call changes nothing."""
-    from recops.release.releases import rollback as roll_back
-
-    print(f"Serving {roll_back(opened(folder).releases).release}")
-
-
-@app.command(epilog="Example: recops trace 5e0c… (a request_id or a release)")
-def trace(
-    what: Annotated[str, typer.Argument(help="A request_id from an answer, or a release id.", metavar="ID")],
-    folder: Folder = HERE,
-) -> None:
-    """Where an answer came from: release, commit, data hashes, validation, parameters, metrics."""
-    from recops.release.releases import trace as trace_back
-    from recops.store import open_store
-
-    project = opened(folder)
-    console.print_json(data=trace_back(what, project.releases, open_store(project.store_url)))
-
-
 @app.command(
     epilog="Example: recops erase --user 383, then recops run, recops erase --collect, and --user 383 --verify"
 )
@@ -468,22 +275,6 @@ def erase(
             "the user is still named; `recops run` trains anew, `recops erase --collect` removes the old"
         )
     print("Nothing that recops keeps names the user.")
-
-
-@app.command("deploy-files", epilog="Example: recops deploy-files deploy --image registry.shop.example/recops")
-def deploy_files(
-    out: Annotated[Path, typer.Argument(help="Folder of the files; made where it is missing.", metavar="OUT_DIR")],
-    folder: Folder = HERE,
-    image: Annotated[str, typer.Option(help="Name of the image; without a tag it gets the release's.")] = "recops",
-    replicas: Annotated[
-        int | None, typer.Option(min=1, help="Pods at least. Default: 2 with PostgreSQL; with SQLite there is one.")
-    ] = None,
-) -> None:
-    """Write a Dockerfile and Kubernetes objects that serve the promoted release, and say what to call with them."""
-    from recops.stages.deploy_files import deploy_files as write
-
-    for what, said in write(opened(folder), out, image, replicas):
-        print(f"{what:<8} {said}")
 
 
 @app.command(epilog="Example: recops drift --since 2016-09-01")

@@ -388,7 +388,8 @@ def checked(kind: type[M], values: Any, where: str) -> M:
         lines = []
         for e in error.errors():
             key = ".".join([where, *map(str, e["loc"])]) if where else ".".join(map(str, e["loc"]))
-            found = "" if e["type"] == "missing" else f" (found {e['input']!r})"
+            is_told = e["type"] == "missing" or isinstance(e["input"], dict)  # a whole group may hold a password
+            found = "" if is_told else f" (found {e['input']!r})"
             own = e.get("ctx", {}).get("error")  # a CallError of ours names its key and what was found itself
             lines.append(str(own) if isinstance(own, CallError) else f"{key}: {e['msg']}{found}")
         raise CallError("; ".join(lines)) from None

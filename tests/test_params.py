@@ -104,3 +104,9 @@ def test_a_certificate_and_its_key_belong_together(tmp_path: Path) -> None:
         with pytest.raises(CallError, match=r"serve: .*tls_cert and tls_key belong together"):
             read_params(write(tmp_path, text))
     assert read_params(write(tmp_path, "serve: {tls_cert: a.pem, tls_key: b.pem}")).serve.tls_key == "b.pem"
+
+
+def test_what_else_stands_in_a_group_is_not_repeated(tmp_path: Path) -> None:
+    with pytest.raises(CallError, match=r"belong together$") as caught:
+        read_params(write(tmp_path, "serve: {tls_cert: a.pem, store: 'postgresql://shop:secret@db/recops'}\n"))
+    assert "secret" not in str(caught.value)

@@ -86,8 +86,7 @@ def thread(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         project.bundle,
         project.releases,
         open_store(project.store_url),
-        histories(project),
-        record={},
+        releases.Parts(histories(project)),
         expected=None,
         now="2024-01-01T00:00:00+00:00",
     )

@@ -65,7 +65,7 @@ def both_at_once(what: Any, *arguments: Any, workers: int) -> float:
 
 def measure(quick: bool) -> dict[str, Any]:
     os.environ.update(ONE_THREAD)
-    from recops.release.releases import promote
+    from recops.release.releases import Parts, promote
     from recops.stages.project import open_project
     from recops.stages.score_all import score_all
     from recops.store import open_store
@@ -80,7 +80,7 @@ def measure(quick: bool) -> dict[str, Any]:
         rng, names = random.Random(1), item_ids()
         store = open_store(project.store_url)
         now = "2026-01-01T00:00:00+00:00"
-        release = promote(project.bundle, project.releases, store, [], record={}, expected=None, now=now)
+        release = promote(project.bundle, project.releases, store, Parts([]), expected=None, now=now)
 
         def spent() -> float:
             used = resource.getrusage(resource.RUSAGE_CHILDREN)

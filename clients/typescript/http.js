@@ -18,6 +18,8 @@ export class ServiceError extends Error {
 const REFUSED = [429, 503]; // nothing was done
 const NO_CONNECTION = ["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "EHOSTUNREACH", "ENETUNREACH", "UND_ERR_CONNECT_TIMEOUT"];
 
+const LONGEST_MS = 2 ** 31 - 1; // a longer timer would go off at once
+
 export class Http {
   #key;
   #fetch;
@@ -70,7 +72,7 @@ export class Http {
     if (this.#key) headers.authorization = `Bearer ${this.#key}`;
     const late = new AbortController();
     const stop = () => late.abort();
-    const timer = setTimeout(stop, Math.max(1, Math.min(until - this.#now(), this.attemptTimeoutMs)));
+    const timer = setTimeout(stop, Math.max(1, Math.min(until - this.#now(), this.attemptTimeoutMs, LONGEST_MS)));
     signal?.addEventListener("abort", stop, { once: true });
     let answer, text;
     try {

@@ -12,12 +12,14 @@ from typing import Any, TypeVar
 import httpx
 
 from recops.client.call import Call, answer_of, request_of
-from recops.client.errors import LateError, LostError, ServiceError, UnreachableError
+from recops.client.errors import AnswerError, LateError, LostError, ServiceError, UnreachableError
 from recops.client.operations import AsyncOperations, Operations
 from recops.client.retries import Attempts, Retries
 
 T = TypeVar("T")
 logger = logging.getLogger("recops.client")
+
+MAX_ANSWER_BYTES = 256 * 1024**2  # 256 lists of 1,000 items with their reasons have about half of that
 
 
 class _Key(httpx.Auth):
@@ -42,6 +44,19 @@ class _TimeLeft(dict[str, float]):
 
     def get(self, key: str, default: Any = None) -> Any:
         return max(self._until - self._now(), 0.001)
+
+
+class _Parts(list[bytes]):
+    """Of one answer, as they come. Raises AnswerError beyond what any call answers: memory would not hold all that
+    somebody else may send in ten seconds."""
+
+    size = 0
+
+    def add(self, part: bytes) -> None:
+        self.append(part)
+        self.size += len(part)
+        if self.size > MAX_ANSWER_BYTES:
+            raise AnswerError(None, "no_answer", None, f"the answer is larger than {MAX_ANSWER_BYTES:,} bytes")
 
 
 class _Settings:
@@ -156,10 +171,10 @@ class Client(_Settings, Operations):
 
     def _attempt(self, request: Mapping[str, Any], until: float) -> tuple[int, Mapping[str, str], bytes]:
         """Status, headers and body of one answer. Raises httpx.RequestError, for a body that comes too slowly too."""
-        parts = []
+        parts = _Parts()
         with self._http.stream(**request, extensions={"timeout": _TimeLeft(until, self._now)}) as response:
             for part in response.iter_bytes():
-                parts.append(part)
+                parts.add(part)
                 if self._now() > until:
                     raise httpx.ReadTimeout("")
         return response.status_code, response.headers, b"".join(parts)
@@ -209,9 +224,14 @@ class AsyncClient(_Settings, AsyncOperations):
 
     async def _attempt(self, request: Mapping[str, Any], until: float) -> tuple[int, Mapping[str, str], bytes]:
         """Status, headers and body of one answer. Raises httpx.RequestError."""
+        parts = _Parts()
         try:
-            async with asyncio.timeout(max(until - self._now(), 0.001)):
-                response = await self._http.request(**request, timeout=None)
+            async with (
+                asyncio.timeout(max(until - self._now(), 0.001)),
+                self._http.stream(**request, timeout=None) as response,
+            ):
+                async for part in response.aiter_bytes():
+                    parts.add(part)
         except TimeoutError:
             raise httpx.ReadTimeout("") from None
-        return response.status_code, response.headers, response.content
+        return response.status_code, response.headers, b"".join(parts)

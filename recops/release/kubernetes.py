@@ -22,6 +22,7 @@ KEYS_ENTRY, STORE_ENTRY, ASK_KEY_ENTRY = "keys.json", "RECOPS_STORE", "RECOPS_AS
 TLS_SECRET = f"{NAME}-tls"
 MOST_REPLICAS = 5  # times the fewest
 CPU_PERCENT = 70
+LEAVING_S = 5  # from the decision to end a pod to the word to its process: Services forget the pod meanwhile
 CLOSING_S = 10  # from the last answer to the end: the log of answers and the store are closed
 MEBIBYTE = 1024**2
 # Of a process without a bundle, and of a bundle's items and indexes as Python holds them, by the size of its files.
@@ -173,7 +174,7 @@ def pod(deployed: Deployed) -> Object:
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,  # those would be variables that begin with RECOPS_
-        "terminationGracePeriodSeconds": math.ceil(deployed.grace_s + deployed.answer_s) + CLOSING_S,
+        "terminationGracePeriodSeconds": LEAVING_S + math.ceil(deployed.grace_s + deployed.answer_s) + CLOSING_S,
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": USER,
@@ -208,6 +209,7 @@ def container(deployed: Deployed, mounts: list[Object]) -> Object:
         "startupProbe": {**probe(deployed, "/readyz"), "periodSeconds": 5, "failureThreshold": 120},
         "readinessProbe": {**probe(deployed, "/readyz"), "periodSeconds": 2, "failureThreshold": 2},
         "livenessProbe": {**probe(deployed, "/livez"), "periodSeconds": 10, "failureThreshold": 6},
+        "lifecycle": {"preStop": {"exec": {"command": ["sleep", str(LEAVING_S)]}}},
         "resources": resources(deployed),
         "securityContext": {
             "allowPrivilegeEscalation": False,

@@ -11,6 +11,7 @@ import logging
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,35 +38,33 @@ ENTRY = ("release", "state", "model", "metric", "promoted_at", "data_watermark",
 _COPYING = ".copying"
 
 
-def keep(
-    bundle: Path,
-    releases: Path,
-    store: Store,
-    histories: Iterable[HistoryRow],
-    *,
-    refused: Iterable[HistoryRow] = (),
-    events_until: int = 0,
-    record: dict[str, Any],
-    tenant: str = "main",
-) -> str:
+@dataclass(frozen=True)
+class Parts:
+    """What belongs to a release beside its bundle. `histories` of users are put in the store under the release, and
+    `refused` (items that are not to be recommended to a user) beside them; `events_until` is the place of the last of
+    the store's events that they hold. `record` holds commit, dvc.lock, params.yaml and run facts; `release` is
+    added."""
+
+    histories: Iterable[HistoryRow]
+    record: dict[str, Any] = field(default_factory=dict)
+    refused: Iterable[HistoryRow] = ()
+    events_until: int = 0
+
+
+def keep(bundle: Path, releases: Path, store: Store, parts: Parts, *, tenant: str = "main") -> str:
     """Makes `bundle` a release that can be served, or challenge the one that is, and returns its id; what is served
-    stays. Arguments and errors as of `promote`."""
+    stays. Errors as of `promote`."""
     verify(bundle)
-    release = bundle_id(bundle)
     with _one_promotion(releases, tenant):
-        _keep(bundle, releases, store, histories, refused, events_until, record, tenant)
-    return release
+        return _keep(bundle, releases, store, parts, tenant)
 
 
 def promote(
     bundle: Path,
     releases: Path,
     store: Store,
-    histories: Iterable[HistoryRow],
+    parts: Parts,
     *,
-    refused: Iterable[HistoryRow] = (),
-    events_until: int = 0,
-    record: dict[str, Any],
     expected: str | None,
     now: str,
     tenant: str = "main",
@@ -73,38 +72,27 @@ def promote(
     """Makes `bundle` the served release and returns its id.
 
     `expected` is the release it was judged against (None: there was none); when another one is served by now, raises
-    RefusedError and nothing changes. `histories` are put in the store under this release before it is served,
-    and `refused` (items that are not to be recommended to a user) beside them; `events_until` is the place of the last
-    of the store's events that they hold.
-    `record` holds commit, dvc.lock, params.yaml and run facts; `release` and `promoted_at` (`now`, ISO) are added.
-    Raises BundleError for a bundle that cannot be loaded: the served release then stays. May be killed at any moment
-    and called again.
+    RefusedError and nothing changes. All `parts` are in place before it is served; `promoted_at` (`now`, ISO) is added
+    to the record. Raises BundleError for a bundle that cannot be loaded: the served release then stays. May be killed
+    at any moment and called again.
     """
     verify(bundle)
-    release = bundle_id(bundle)
     with _one_promotion(releases, tenant):
         pointer = _served_as(expected, releases, tenant)
-        _keep(bundle, releases, store, histories, refused, events_until, {**record, "promoted_at": now}, tenant)
+        parts = replace(parts, record={**parts.record, "promoted_at": now})
+        release = _keep(bundle, releases, store, parts, tenant)
         _move_pointer(releases, release, pointer, tenant)
     return release
 
 
-def _keep(
-    bundle: Path,
-    releases: Path,
-    store: Store,
-    histories: Iterable[HistoryRow],
-    refused: Iterable[HistoryRow],
-    events_until: int,
-    record: dict[str, Any],
-    tenant: str,
-) -> None:
+def _keep(bundle: Path, releases: Path, store: Store, parts: Parts, tenant: str) -> str:
     release = bundle_id(bundle)
     _copy(bundle, release_folder(releases, release, tenant))
     load_bundle(release_folder(releases, release, tenant))
-    write_atomically(_record_file(releases, release, tenant), canonical_json({**record, "release": release}))
-    store.put_histories(refused_in(release), refused)
-    store.put_histories(release, histories, events_until)
+    write_atomically(_record_file(releases, release, tenant), canonical_json({**parts.record, "release": release}))
+    store.put_histories(refused_in(release), parts.refused)
+    store.put_histories(release, parts.histories, parts.events_until)
+    return release
 
 
 def point_to(releases: Path, prefix: str, *, expected: str | None, tenant: str = "main") -> Pointer:

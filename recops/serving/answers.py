@@ -23,20 +23,33 @@ logger = logging.getLogger("recops.serving")
 class AnswerLog:
     """`add` never waits; `close` returns once everything added before is written."""
 
-    def __init__(self, store: Store, wait_s: float = 0.2, max_batch: int = 1000, max_queue: int = 20_000) -> None:
+    def __init__(
+        self,
+        store: Store,
+        wait_s: float = 0.2,
+        max_batch: int = 1000,
+        max_queue: int = 20_000,
+        max_items: int = 400_000,
+    ) -> None:
         self.store = store
         self.wait_s = wait_s
         self.max_batch = max_batch
         self._queue: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        self._max_queue = max_queue
+        self._max_queue, self._max_items = max_queue, max_items
         self._num_in_hand = 0
+        self._num_items = 0  # of all that waits: a list of 1,000 takes as much memory as 100 lists of ten
+        self._lock = threading.Lock()
         self.oldest_at: float | None = None  # Unix seconds, of what is being written
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="answer-log", daemon=True)
         self._thread.start()
 
     def add(self, answer: dict[str, Any]) -> None:
-        if self._queue.qsize() >= self._max_queue:
+        num_items = len(answer["items"])
+        with self._lock:
+            is_full = self._queue.qsize() >= self._max_queue or self._num_items + num_items > self._max_items
+            self._num_items += 0 if is_full else num_items
+        if is_full:
             counters.ANSWERS.labels("dropped").inc()
         else:
             self._queue.put(answer)
@@ -89,6 +102,8 @@ class AnswerLog:
                     counters.ANSWERS.labels("lost").inc(len(batch))
                     break
         self._num_in_hand, self.oldest_at = 0, None
+        with self._lock:
+            self._num_items -= sum(len(answer["items"]) for answer in batch)
 
 
 def _logged(item: dict[str, Any]) -> dict[str, Any]:

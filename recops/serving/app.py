@@ -100,7 +100,11 @@ class Endpoint:
     def _parsed(self, scope: guard.Scope) -> Any:
         if self.operation.request is None:
             return None
-        kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"application/json")
+        given = dict(scope["headers"])
+        if (coding := given.get(b"content-encoding", b"identity").lower()) != b"identity":
+            found = coding[:100].decode("latin-1")
+            raise Problem(415, f"expected a body that is not compressed, found {found}", field="Content-Encoding")
+        kind = given.get(b"content-type", b"application/json")
         if kind.partition(b";")[0].strip().lower() != b"application/json":
             found = kind[:100].decode("latin-1")
             raise Problem(415, f"expected Content-Type: application/json, found {found}", field="Content-Type")

@@ -4,13 +4,16 @@ BentoML sets PROMETHEUS_MULTIPROC_DIR before a worker imports this file. Knows n
 """
 
 import os
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+TENANT = "tenant"  # the label of a figure that is one tenant's
 REGISTRY = CollectorRegistry()
 SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 LENGTH_BUCKETS = (0, 1, 5, 10, 20, 50, 100, 200, 500, 1000)
@@ -37,12 +40,15 @@ READY = Gauge("recops_workers_ready", "Workers with a release.", registry=REGIST
 ITEM_CHANGE = Gauge(
     "recops_item_change",
     "Last change of items in use, in the worker furthest behind.",
+    (TENANT,),
     registry=REGISTRY,
     multiprocess_mode="livemin",
 )
 ANSWERS = Counter("recops_answers", "Answers for the log, by outcome.", ("outcome",), registry=REGISTRY)
 SHADOWS = Counter("recops_shadows", "Calls put to challengers in shadow, by outcome.", ("outcome",), registry=REGISTRY)
-ARM_ERRORS = Counter("recops_challenger_errors", "Answers of challengers that failed.", ("variant",), registry=REGISTRY)
+ARM_ERRORS = Counter(
+    "recops_challenger_errors", "Answers of challengers that failed.", (TENANT, "variant"), registry=REGISTRY
+)
 LOG_WAITING = Gauge(
     "recops_log_waiting",
     "Answers, or events, that are not on disk yet.",
@@ -100,16 +106,26 @@ def forget_dead_workers() -> None:
             mark_process_dead(pid)
 
 
-def exposition(facts: Collector | None = None) -> bytes:
-    """All figures as Prometheus text; of all workers where there are several. `facts`: what is the same in each of
-    them, so that the one which is asked says it."""
-    registry = REGISTRY
+class _Seen(Collector):
+    """What `collector` says without figures of other tenants than these."""
+
+    def __init__(self, collector: Collector, tenants: Collection[str]) -> None:
+        self.collector, self.tenants = collector, tenants
+
+    def collect(self) -> Iterator[Metric]:
+        for family in self.collector.collect():
+            family.samples = [one for one in family.samples if one.labels.get(TENANT) in (None, *self.tenants)]
+            yield family
+
+
+def exposition(facts: Collector, tenants: Collection[str]) -> bytes:
+    """All figures as Prometheus text, of all workers where there are several; those of one tenant only of `tenants`.
+    `facts`: what is the same in each of them, so that the one which is asked says it."""
+    registry: CollectorRegistry = REGISTRY
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)
-    text = generate_latest(registry)
-    if facts is not None:
-        told = CollectorRegistry()
-        told.register(facts)
-        text += generate_latest(told)
-    return text
+    told = CollectorRegistry()
+    told.register(_Seen(registry, tenants))
+    told.register(facts)
+    return generate_latest(told)

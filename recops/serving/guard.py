@@ -126,8 +126,7 @@ class Guard:
                 tenant = caller.tenant
                 self.in_flight[tenant] += 1
                 self._check_load(tenant)
-            scope[BODY] = await self._read_body(scope, receive)
-            if not is_probe:
+                scope[BODY] = await self._read_body(scope, receive)
                 before = monotonic()
                 await asyncio.sleep(0)  # whatever else has arrived is counted before this request is worked on
                 self._see_load(monotonic() - before)
@@ -192,9 +191,12 @@ class Guard:
     async def _read_body(self, scope: Scope, receive: Receive) -> bytes:
         limit = self.settings.max_body_bytes
         too_large = Problem(413, f"the body is larger than {limit} bytes", headers={"Connection": "close"})
-        for name, value in scope["headers"]:
-            if name == b"content-length" and value.isdigit() and int(value[:20]) > limit:
-                raise too_large
+        given = dict(scope["headers"])
+        length = given.get(b"content-length", b"")
+        if length and b"transfer-encoding" in given:  # where a request ends would be read one way here, another before
+            raise Problem(400, "both Content-Length and Transfer-Encoding", headers={"Connection": "close"})
+        if length.isdigit() and int(length[:20]) > limit:
+            raise too_large
         parts, size = [], 0
         try:
             async with asyncio.timeout(self.settings.timeout_s):

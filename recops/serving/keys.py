@@ -167,7 +167,7 @@ class KeyRing:
     def __init__(self, file: Path | None, fixed: Sequence[str] = (), workers: int = 1) -> None:
         self.file, self.workers = file, workers
         self.is_open = file is None and not fixed
-        self._fixed = [_fixed(number, text) for number, text in enumerate(fixed, start=1)]
+        self._fixed = [fixed_key(number, text) for number, text in enumerate(fixed, start=1)]
         self._keys = self._fixed
         self._seen: tuple[int, int, int] | None = (-1, -1, -1)
         self._look_at = -math.inf
@@ -216,8 +216,12 @@ class KeyRing:
         self._buckets = {place: bucket for place, bucket in self._buckets.items() if place[0] in known}
 
 
-def _fixed(number: int, text: str) -> Key:
+def fixed_key(number: int, text: str) -> Key:
+    """What `KEY` (role admin) or `ROLE:KEY` stands for, `number` counted from 1. Raises CallError where nothing is left
+    to be the key: a call without any would have it."""
     role, colon, key = text.partition(":")
-    named = next((known for known in ROLES if colon and role == known), None)
-    found = text if named is None else key
+    named = next((known for known in ROLES if colon and role.strip() == known), None)
+    found = (text if named is None else key).strip()
+    if not found:
+        raise CallError(f"RECOPS_API_KEYS: key {number}: nothing after the role {named}")
     return Key(name=f"environment-{number}", role=named or "admin", sha256=digest(found), created_at="")

@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Mapping
@@ -47,9 +48,8 @@ def serve(
         raise CallError(f"{settings.keys_file}: holds no keys, so that nobody could call; `recops keys add` makes one")
     if settings.verify_key is not None:
         signing.load_public(settings.verify_key)
-    for file in tls or ():
-        if not file.is_file():
-            raise CallError(f"{file}: no such file (serve.tls_cert, serve.tls_key)")
+    if tls is not None:
+        check_tls(*tls)
     check_port(host, port)
     environment["OPENBLAS_NUM_THREADS"] = environment["OMP_NUM_THREADS"] = str(settings.threads)
     command = [sys.executable, "-m", "bentoml", "serve", SERVICE, "--host", host, "--port", str(port)]
@@ -59,6 +59,21 @@ def serve(
     if settings.log_format == "text":  # else BentoML's own line says it, as JSON
         print(f"recops: {address} (docs at /docs), {workers} worker{'s' * (workers > 1)}", flush=True)
     os.execve(sys.executable, command, environment)
+
+
+def check_tls(cert: Path, key: Path) -> None:
+    """Raises CallError for files that are no certificate with its private key; the server would start, and never
+    answer."""
+    for file in (cert, key):
+        if not file.is_file():
+            raise CallError(f"{file}: no such file (serve.tls_cert, serve.tls_key)")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password=lambda: "")
+    except (ssl.SSLError, OSError, ValueError) as error:
+        raise CallError(
+            f"{cert}, {key}: no certificate and its private key without a password, in PEM "
+            f"({getattr(error, 'reason', None) or error})"
+        ) from None
 
 
 def check_port(host: str, port: int, patience_s: float = PATIENCE_S) -> None:

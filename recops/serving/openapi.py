@@ -13,6 +13,8 @@ ERRORS = {
     "400": "The body or a field is wrong",
     "401": "No valid key",
     "403": "The key is not of the role needed, or of another tenant",
+    "404": "There is no such thing",
+    "408": "The body did not arrive in time",
     "413": "The body is too large",
     "415": "The body is not JSON",
     "429": "The service or the key is at its limit; Retry-After says when to come again",
@@ -66,7 +68,9 @@ def describe(operations: tuple[Operation, ...]) -> dict[str, Any]:
 def _can_give(operation: Operation, status: str) -> bool:
     if status == "400" and operation.parameters is not None:
         return True
-    if status in ("400", "413", "415"):
+    if status == "404":
+        return operation.may_miss
+    if status in ("400", "408", "413", "415"):
         return operation.request is not None
     return not (operation.is_probe and status in ("401", "403", "429"))
 

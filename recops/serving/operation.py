@@ -92,6 +92,7 @@ class Operation:
     `role`: what a key must allow: read; write for what changes what others get; admin for what decides or shows how
     the service is run.
     `is_probe`: answered without a key, and when the service is at its limit.
+    `may_miss`: it answers 404 where what it is asked about is not there.
     `name`: of the call in the description, and so of the method in the clients; by itself it is the path's.
     """
 
@@ -105,6 +106,7 @@ class Operation:
     is_probe: bool = False
     role: Role = "read"
     parameters: Any = None
+    may_miss: bool = False
     name: str = ""
 
     def __post_init__(self) -> None:

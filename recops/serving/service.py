@@ -24,7 +24,7 @@ else:
     parent.follow_parent()
 
 from recops.errors import CallError
-from recops.serving import counters, drain, logs, tracing
+from recops.serving import connections, counters, drain, logs, tracing
 from recops.serving.app import build_app
 from recops.serving.guard import Receive, Scope, Send
 from recops.serving.settings import read_settings
@@ -36,6 +36,7 @@ except CallError as mistake:  # `recops serve` has read them before; a Bento sta
     print(f"recops: {mistake}", file=sys.stderr)
     sys.exit(mistake.exit_code)
 logs.configure(SETTINGS.log_format, SETTINGS.access_log)
+connections.watch()
 STATE = State(SETTINGS)
 APP = build_app(STATE)
 

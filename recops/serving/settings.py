@@ -11,7 +11,7 @@ from typing import cast, get_args
 
 from recops.errors import CallError
 from recops.serving.assistant.language_model import LanguageModel
-from recops.serving.keys import NAME
+from recops.serving.keys import NAME, fixed_key
 from recops.serving.logs import Format
 from recops.serving.ruleset import NO_RULES, Rules, read_rules
 from recops.serving.tracing import traces_url
@@ -135,6 +135,8 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         rules=read_rules(path("RULES")),
         keys=tuple(k.strip() for k in (value("API_KEYS") or "").split(",") if k.strip()),
     )
+    for place, key in enumerate(settings.keys, start=1):
+        fixed_key(place, key)
     return replace(settings, others=_others(settings, value("TENANTS")))
 
 
@@ -155,6 +157,12 @@ def _others(main: Settings, text: str | None) -> tuple[Settings, ...]:
             raise CallError(f"{where}: unknown key {unknown[0]}; there are {', '.join(OWN)}")
         if not isinstance(own.get("releases"), str):
             raise CallError(f"{where}: releases: expected a folder")
+        window_s = own.get("feedback_window_s", main.feedback_window_us / 1e6)
+        if isinstance(window_s, bool) or not isinstance(window_s, int | float) or not 1 <= window_s < 1e12:
+            raise CallError(f"{where}: feedback_window_s: expected a number of at least 1, found {window_s!r}")
+        for name in ("store", "source", "rules"):
+            if not isinstance(own.get(name), str | None):
+                raise CallError(f"{where}: {name}: expected text, found {type(own[name]).__name__}")
         found.append(
             replace(
                 main,
@@ -164,11 +172,19 @@ def _others(main: Settings, text: str | None) -> tuple[Settings, ...]:
                 store=own.get("store"),
                 source=Path(own["source"]) if own.get("source") else None,
                 rules=read_rules(Path(own["rules"]) if own.get("rules") else None),
-                feedback_window_us=round(own.get("feedback_window_s", main.feedback_window_us / 1e6) * 1e6),
+                feedback_window_us=round(window_s * 1e6),
             )
         )
     for what in ("store", "releases"):
-        values = [value for one in (main, *found) if (value := getattr(one, what)) is not None]
+        values = [_place(value) for one in (main, *found) if (value := getattr(one, what)) is not None]
         if len(set(values)) < len(values):
             raise CallError(f"RECOPS_TENANTS: two tenants have the same {what}; each needs its own")
     return tuple(found)
+
+
+def _place(where: Path | str) -> str:
+    """The same for all ways to write one folder, or one file of a store."""
+    if isinstance(where, Path):
+        return os.path.realpath(where)
+    kind, _, path = where.partition(":///")
+    return f"sqlite:///{os.path.realpath(path)}" if kind == "sqlite" else where

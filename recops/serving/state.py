@@ -251,7 +251,7 @@ class State:
                 if slot.change != items.change:
                     slot.take(items.applied(slot.base), items.change)
             items.forget_all_but({facts["sha256"] for slot in slots for facts in slot.base.bundle.encoders})
-            counters.ITEM_CHANGE.set(items.change)
+            counters.ITEM_CHANGE.labels(self.settings.tenant).set(items.change)
         except Exception as error:
             if not isinstance(error, RecopsError) or error.__cause__ is not None:
                 logger.exception("items could not be taken into use")

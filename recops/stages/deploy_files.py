@@ -27,9 +27,14 @@ from recops.stages import ask
 from recops.stages.project import Project
 from recops.stages.serve import as_environment, log_environment, verify_key
 
+# As the specification of references has it: a registry, parts of a path, a tag and a digest.
+_PART = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
 IMAGE = re.compile(
-    r"([\w.-]+(:\d+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*(?P<tag>:\w[\w.-]{0,127})?(?P<digest>@sha256:[0-9a-f]{64})?"
+    rf"([a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?(:\d+)?/)?{_PART}(/{_PART})*"
+    r"(?P<tag>:\w[\w.-]{0,127})?(?P<digest>@sha256:[0-9a-f]{64})?",
+    re.ASCII,
 )
+MANIFESTS = "kubernetes.yaml"
 LARGEST_CONFIG = 1_000_000  # bytes; a cluster takes no larger one
 
 
@@ -53,7 +58,7 @@ def deploy_files(project: Project, out: Path, image: str, replicas: int | None) 
     if out.exists() and not out.is_dir():
         raise CallError(f"{out}: is a file; name a folder")
     out.mkdir(parents=True, exist_ok=True)
-    dockerfile, manifests = out / "Dockerfile", out / "kubernetes.yaml"
+    dockerfile, manifests = out / "Dockerfile", out / MANIFESTS
     write_atomically(dockerfile, (bento / "env" / "docker" / "Dockerfile").read_text(encoding="utf-8"))
     about = f"# Release {pointer.release}, by recops deploy-files. Needs the Secret `{kubernetes.NAME}` beforehand.\n"
     write_atomically(manifests, about + yaml.safe_dump_all(kubernetes.objects(deployed), sort_keys=False))
@@ -62,7 +67,8 @@ def deploy_files(project: Project, out: Path, image: str, replicas: int | None) 
         ("Wrote", f"{dockerfile}, {manifests}"),
         ("Build", shlex.join(["docker", "build", "-t", deployed.image, "-f", str(dockerfile), str(bento)])),
         *_secrets(project, deployed),
-        ("Apply", shlex.join(["kubectl", "apply", "-f", str(manifests)])),
+        # By the server: kubectl alone keeps each object once more in an annotation, which may have 256 KiB.
+        ("Apply", shlex.join(["kubectl", "apply", "--server-side", "-f", str(manifests)])),
         *([] if deployed.is_shared_store else [("One pod", f"{ONE_MACHINE}. The volume of this pod begins empty")]),
     ]
 
@@ -83,6 +89,8 @@ def _deployed(project: Project, image: str, version: str, replicas: int | None, 
     if replicas is not None and replicas > 1 and not is_shared:
         raise CallError(f"--replicas {replicas}: {ONE_MACHINE}")
     for named, url in (("ask.url", params.ask.url), ("serve.otlp", params.serve.otlp)):
+        if url is not None and "@" in urlsplit(url).netloc:
+            raise CallError(f"{named}: holds a name or a password, which would stand in {MANIFESTS} for all to read")
         if url is not None and is_loopback(urlsplit(url).hostname or ""):
             raise CallError(f"{named}: {url} is this machine, which a pod cannot reach")
     environment = {**as_environment(params), **log_environment(params.serve), **_ask_environment(params.ask)}

@@ -104,18 +104,17 @@ def promote(project: Project, *, expected: str | None, now: str, run: dict[str, 
     """
     with closing(open_store(project.store_url)) as store:
         return releases.promote(
-            project.bundle, project.releases, store, **_parts(project, run), expected=expected, now=now
+            project.bundle, project.releases, store, _parts(project, run), expected=expected, now=now
         )
 
 
 def keep(project: Project, run: dict[str, Any]) -> str:
     """Makes bundle/ a release beside the one that is served, so that it can challenge it; returns the release."""
     with closing(open_store(project.store_url)) as store:
-        return releases.keep(project.bundle, project.releases, store, **_parts(project, run))
+        return releases.keep(project.bundle, project.releases, store, _parts(project, run))
 
 
-def _parts(project: Project, run: dict[str, Any]) -> dict[str, Any]:
-    """What belongs to a release beside its bundle."""
+def _parts(project: Project, run: dict[str, Any]) -> releases.Parts:
     git.commit(project, f"Release {bundle_id(project.bundle)[:12]}")
     record = {
         "commit": git_commit(project),
@@ -126,12 +125,7 @@ def _parts(project: Project, run: dict[str, Any]) -> dict[str, Any]:
         "package": json.loads((project.reports / "package.json").read_text(encoding="utf-8")),
         "run": run,
     }
-    return {
-        "histories": histories(project),
-        "refused": refused(project),
-        "events_until": events_until(project),
-        "record": record,
-    }
+    return releases.Parts(histories(project), record, refused(project), events_until(project))
 
 
 def promote_by_hand(project: Project, release: str, now: str) -> str:

@@ -252,7 +252,7 @@ def open_store(url: str, tenant: str = "main") -> Store:
     Raises CallError for another kind of URL, a file that is no database, a server that does not answer, or a schema
     written by a newer recops.
     """
-    kind, separator, path = url.partition("://")
+    kind, _, path = url.partition("://")
     if kind == "sqlite" and path.startswith("/") and len(path) > 1:
         from recops.store.sqlite import SqliteStore
 
@@ -261,6 +261,5 @@ def open_store(url: str, tenant: str = "main") -> Store:
         from recops.store.postgres import PostgresStore
 
         return PostgresStore(url, tenant)
-    raise CallError(
-        f"store {kind + separator if separator else url!r}: expected sqlite:///PATH or postgresql://HOST/DATABASE"
-    )
+    # No more of it than how it begins: what follows may be a password.
+    raise CallError(f"store {kind.partition(':')[0]}: expected sqlite:///PATH or postgresql://HOST/DATABASE")

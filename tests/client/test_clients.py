@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from recops.client import AsyncClient, Client, Retries, errors
+from recops.client import AsyncClient, Client, Retries, clients, errors
 from tests.client.flaky import Flaky, running
 
 KEY = "rk_hidden-from-all"
@@ -93,6 +93,16 @@ def test_a_service_that_stays_away_is_told(ask: Ask, service: Flaky) -> None:
     with pytest.raises(errors.NotReadyError, match="503 some: k: said so"):
         ask("release", clock=clock, retries=Retries(max_retries=2))
     assert len(service.seen) == 3 and len(clock.waits) == 2
+
+
+def test_an_answer_without_end_is_not_kept(ask: Ask, service: Flaky, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clients, "MAX_ANSWER_BYTES", 100_000)
+    service.plan(b'{"items": "' + b"x" * 99_000 + b'"}')
+    assert len(ask("release")["items"]) == 99_000
+    service.plan(b'{"items": "' + b"x" * 5_000_000 + b'"}')
+    with pytest.raises(errors.AnswerError, match="larger than 100,000 bytes"):
+        ask("release")
+    assert len(service.seen) == 1
 
 
 def test_the_deadline_holds_for_all_attempts_together(ask: Ask, service: Flaky) -> None:

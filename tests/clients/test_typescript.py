@@ -95,6 +95,17 @@ def test_what_passes_is_outwaited_and_what_does_not_is_told(service: Flaky) -> N
 
 
 @node.needs_node
+def test_a_caller_may_have_all_the_time_there_is(service: Flaky) -> None:
+    """A timer of node goes off at once where it is to wait longer than 24 days."""
+    service.plan(b'{"release": "x"}')
+    told = ask(
+        service,
+        "told.release = await tried(() => clocked({ timeoutMs: Infinity, attemptTimeoutMs: Infinity }).release());",
+    )
+    assert told["release"] == {"release": "x"}
+
+
+@node.needs_node
 def test_the_key_is_shown_nowhere_and_a_caller_may_give_up(service: Flaky) -> None:
     service.plan(b"{}", 401, "hang")
     told = ask(

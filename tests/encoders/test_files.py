@@ -4,6 +4,7 @@ import os
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -86,13 +87,18 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         targets = {"/near": "/a.png", "/far": "http://localhost:1/a.png", "/round": "/round", "/odd": "http://[::1/a"}
         target = targets.get(self.path)
-        status = 302 if target else 200 if self.path == "/a.png" else 404
+        status = 302 if target else 200 if self.path in ("/a.png", "/drops") else 404
         self.send_response(status)
         if target:
             self.send_header("Location", target)
         self.send_header("Content-Length", "7")
         self.end_headers()
-        self.wfile.write(b"picture")
+        if self.path != "/drops":
+            self.wfile.write(b"picture")
+            return
+        for drop in (b"p", b"i", b"c", b"t", b"u", b"r"):  # and one that never comes
+            self.wfile.write(drop)
+            time.sleep(0.1)
 
     def log_message(self, *_: Any) -> None:
         """Silent."""
@@ -149,6 +155,12 @@ def test_a_fetched_file_has_the_same_limit(address: str) -> None:
         files(None, hosts=["127.0.0.1"], max_bytes=6).read(f"{address}/a.png")
 
 
+def test_a_file_that_comes_drop_by_drop_is_given_up(address: str) -> None:
+    """Each drop comes in time."""
+    with pytest.raises(UnreadableError, match=r"^comes too slowly$"):
+        files(None, hosts=["127.0.0.1"], timeout_s=0.4).read(f"{address}/drops")
+
+
 @pytest.mark.parametrize(
     ("address", "public"),
     [
@@ -173,6 +185,9 @@ def test_a_fetched_file_has_the_same_limit(address: str) -> None:
         ("2002:7f00:1::", False),  # 6to4 of 127.0.0.1
         ("64:ff9b::7f00:1", False),  # NAT64 of 127.0.0.1
         ("64:ff9b::808:808", True),
+        ("64:ff9b:1::808:808", False),  # NAT64 of a network's own
+        ("::7f00:1", False),  # 127.0.0.1 once more
+        ("fec0::1", False),
         ("a name", False),
     ],
 )

@@ -169,8 +169,10 @@ def test_a_pod_may_do_little(deployed: Deployed) -> None:
 
 
 def test_a_pod_has_the_time_to_answer_what_it_has_taken() -> None:
-    pod, _ = pod_of(SHARED)
-    assert pod["terminationGracePeriodSeconds"] == 23  # 2.5 s of grace, 10 to the last answer, rounded up, and 10
+    pod, container = pod_of(SHARED)
+    # 5 s in which Services forget it, 2.5 s of grace and 10 to the last answer, rounded up, and 10 to close.
+    assert pod["terminationGracePeriodSeconds"] == 28
+    assert container["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", "5"]
 
 
 def test_memory_is_guessed_by_bundle_and_workers() -> None:

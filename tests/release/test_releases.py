@@ -19,7 +19,16 @@ from recops.bundle import (
     verify,
 )
 from recops.errors import BundleError, CallError, RefusedError
-from recops.release.releases import find_release, list_releases, point_to, promote, read_record, rollback, trace
+from recops.release.releases import (
+    Parts,
+    find_release,
+    list_releases,
+    point_to,
+    promote,
+    read_record,
+    rollback,
+    trace,
+)
 from recops.signing import make_keys
 from recops.store import open_store
 from tests.killed import in_a_child
@@ -39,8 +48,10 @@ def put(tmp_path, store):
 
     def put(bundle, now="2026-01-01T00:00:00Z", rows=ROWS, **more):
         pointer = read_pointer(tmp_path / "releases")
-        arguments = {"record": {"commit": "abc"}, "expected": pointer and pointer.release, "now": now, **more}
-        return promote(bundle, tmp_path / "releases", store, iter(rows), **arguments)
+        judged = {"expected": more.pop("expected", pointer and pointer.release), "now": now}
+        return promote(
+            bundle, tmp_path / "releases", store, Parts(iter(rows), **{"record": {"commit": "abc"}, **more}), **judged
+        )
 
     return put
 
@@ -223,7 +234,7 @@ def promote_in_a_child(folder, bundle, kill_at: int) -> tuple[bool, int]:
 
         store = open_store(f"sqlite:///{folder}/store.sqlite")
         pointer = read_pointer(folder / "releases")
-        promote(bundle, folder / "releases", store, rows(), record={}, expected=pointer.release, now="later")
+        promote(bundle, folder / "releases", store, Parts(rows()), expected=pointer.release, now="later")
 
     return in_a_child(work, kill_at)
 
@@ -233,7 +244,7 @@ def test_killed_at_any_step_the_pointer_names_a_whole_release(tmp_path, popular)
     start = tmp_path / "start"
     start.mkdir()
     with closing(open_store(f"sqlite:///{start}/store.sqlite")) as store:
-        promote(old, start / "releases", store, ROWS, record={}, expected=None, now="earlier")
+        promote(old, start / "releases", store, Parts(ROWS), expected=None, now="earlier")
     ids = {bundle_id(old), bundle_id(new)}
 
     whole = tmp_path / "whole"
@@ -261,7 +272,7 @@ def test_killed_at_any_step_the_pointer_names_a_whole_release(tmp_path, popular)
                 verify(release_folder(releases, row["release"]))
             # The same call again goes on to the end.
             if pointer.release != bundle_id(new):
-                promote(new, releases, store, ROWS, record={}, expected=bundle_id(old), now="later")
+                promote(new, releases, store, Parts(ROWS), expected=bundle_id(old), now="later")
             assert read_pointer(releases) == Pointer(bundle_id(new), (bundle_id(old),))
             assert store.num_histories(bundle_id(new)) == len(ROWS)
         shutil.rmtree(folder)

@@ -117,6 +117,10 @@ def test_the_description_says_what_stands_in_paths_and_query_strings(served):
     told = [(p["name"], p["in"], p["required"], p["schema"]["type"]) for p in of_user["get"]["parameters"][:2]]
     assert told == [("user_id", "path", True, "string"), ("limit", "query", False, "integer")]
     assert [p["name"] for p in of_user["delete"]["parameters"]] == ["user_id"]
+    assert {path for path, methods in paths.items() for one in methods.values() if "404" in one["responses"]} == {
+        "/similar"
+    }
+    assert "408" in paths["/events"]["post"]["responses"] and "408" not in paths["/release"]["get"]["responses"]
     assert "400" in of_user["get"]["responses"] and "400" not in paths["/release"]["get"]["responses"]
     names = [entry["operationId"] for methods in paths.values() for entry in methods.values()]
     assert len(set(names)) == len(names) and all(name.isidentifier() for name in names)

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from recops.serving import counters
+from recops.serving.facts import Facts
 
 
 def test_a_worker_that_is_gone_no_longer_counts(tmp_path, monkeypatch):
@@ -25,7 +26,7 @@ def test_a_worker_that_is_gone_no_longer_counts(tmp_path, monkeypatch):
 def test_one_process_needs_no_folder(monkeypatch):
     monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
     counters.forget_dead_workers()
-    assert b"recops_requests_total" in counters.exposition()
+    assert b"recops_requests_total" in counters.exposition(Facts(1, {}), ())
 
 
 # Of six items u1 has seen a; a, c, e and f are available; x are a, b and f.

@@ -104,7 +104,7 @@ def given(served) -> dict[str, list[dict[str, str]]]:
     limit, served.app.limit = served.app.limit, 0
     assert served.client.post("/recommend", json={}).status_code == 429
     served.app.limit = limit
-    counters.ARM_ERRORS.labels("b")
+    counters.ARM_ERRORS.labels("main", "b")
     found: dict[str, list[dict[str, str]]] = {}
     for sample in served.samples():
         found.setdefault(sample.name, []).append(sample.labels)
@@ -195,7 +195,7 @@ def test_alerts_say_whom_they_wake_and_why():
         assert re.fullmatch(r"\d+[smhd]", rule.get("for", "1m"))
         for text in rule["annotations"].values():
             for label in re.findall(r"\$labels\.(\w+)", text):
-                assert label in TARGET | {"log", "outcome"}, f"{rule['alert']}: {label}"
+                assert label in TARGET | {"log", "outcome", "tenant"}, f"{rule['alert']}: {label}"
 
 
 def test_the_scrape_example_asks_the_service_and_reads_the_rules(served):

@@ -1,6 +1,7 @@
 """Bad calls: each gets a 4xx that names the field, all in one shape; nothing a caller sends is a 5xx."""
 
 import asyncio
+import gzip
 import json
 import threading
 
@@ -129,7 +130,13 @@ def test_wrong_paths_methods_and_types(served):
     assert "POST" in answer.headers["allow"]
     for kind in ("text/plain", "application/xml", "application/vnd.bentoml+pickle", "multipart/form-data"):
         check_problem(served.client.post("/recommend", content=b"{}", headers={"content-type": kind}), 415)
-    kind = {"content-type": "application/json; charset=utf-8"}
+    packed = {**JSON, "content-encoding": "gzip"}
+    check_problem(
+        served.client.post("/recommend", content=gzip.compress(b'{"user_id": "u"}'), headers=packed),
+        415,
+        "Content-Encoding",
+    )
+    kind = {"content-type": "application/json; charset=utf-8", "content-encoding": "identity"}
     assert served.client.post("/recommend", content=b'{"user_id": "u"}', headers=kind).status_code == 200
 
 
@@ -143,6 +150,14 @@ def test_large_bodies_are_refused_with_and_without_a_length(serve):
 
     check_problem(served.client.post("/recommend", content=chunks(), headers=JSON), 413)
     assert served.client.post("/recommend", json={"user_id": "u"}).status_code == 200
+
+
+def test_a_body_with_two_ends_is_refused(served):
+    """What is before the service may have taken the other one, and the rest for the next call."""
+    both = {**JSON, "content-length": "5", "transfer-encoding": "chunked"}
+    answer = served.client.post("/recommend", content=b'{"user_id": "u"}', headers=both)
+    check_problem(answer, 400)
+    assert answer.headers["connection"] == "close"
 
 
 def test_above_the_limit_callers_are_told_when_to_come_again(serve):

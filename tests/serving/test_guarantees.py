@@ -17,22 +17,17 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives import serialization as forms
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from recops import signing
 from recops.bundle import release_folder, sign_manifest
 from recops.serving.keys import add_key, revoke_key
+from tests.serving.certificates import write_certificate
 from tests.serving.malformed import Sent, calls
 from tests.serving.test_process import Server
 
@@ -351,16 +346,3 @@ def test_https(tmp_path, make_bundle) -> None:
     with pytest.raises(httpx.TransportError):
         httpx.get(f"http://127.0.0.1:{server.port}/livez", trust_env=False)
     assert server.stop() == 0
-
-
-def write_certificate(cert: Path, private: Path) -> None:
-    """Of 127.0.0.1, good for an hour."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "recops")])
-    now = datetime.now(UTC)
-    made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    made = made.not_valid_before(now - timedelta(minutes=5)).not_valid_after(now + timedelta(hours=1))
-    made = made.add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-    made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-    cert.write_bytes(made.sign(key, hashes.SHA256()).public_bytes(forms.Encoding.PEM))
-    private.write_bytes(key.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.PKCS8, forms.NoEncryption()))

@@ -129,3 +129,22 @@ def test_a_worker_that_is_behind_takes_no_more(connect) -> None:
     assert all(answer.headers["retry-after"] == "1" for answer in then if answer.status_code == 429)
     assert guard.turn_s > 0.05 / FEW  # far behind, and yet
     assert {answer.status_code for answer in client.at_once([("GET", "/slow", {})] * FEW)} == {200}
+
+
+def test_nobody_s_body_is_read_for_a_probe() -> None:
+    """Else anybody, without a key, could have the service hold as much as it lets a caller send."""
+
+    async def body() -> dict:
+        raise AssertionError("the body was asked for")
+
+    sent = []
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    state = State(Settings(keys=("secret",)))
+    probe = Guard(Endpoint(Operation("GET", "/livez", "", lambda call: {}, is_probe=True), state), state, {"/livez"})
+    for headers in ([], [(b"content-length", b"1000000")], [(b"transfer-encoding", b"chunked")]):
+        scope = {"type": "http", "path": "/livez", "method": "POST", "headers": headers, "query_string": b""}
+        asyncio.run(probe(scope, body, send))
+    assert [message["status"] for message in sent[::2]] == [200] * 3

@@ -11,7 +11,7 @@ from recops.errors import CallError
 from recops.serving import keys
 from recops.serving.app import operations
 from recops.serving.keys import Bucket, KeyRing, add_key, digest, read_keys, revoke_key
-from recops.serving.settings import Settings
+from recops.serving.settings import Settings, read_settings
 
 JSON = {"content-type": "application/json"}
 
@@ -240,3 +240,16 @@ def test_a_file_is_replaced_as_a_whole(file: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.undo()
     assert [known.name for known in read_keys(file)] == ["shop"]
     assert KeyRing(file).caller(f"Bearer {key}".encode())
+
+
+@pytest.mark.parametrize("text", ["read:", "shop,admin: ", "write: ,read:b"])
+def test_nothing_is_no_key(text: str) -> None:
+    """As of a variable that is put together of another one, which is not set."""
+    with pytest.raises(CallError, match=r"RECOPS_API_KEYS: key \d: nothing after the role (read|admin|write)"):
+        read_settings({"RECOPS_API_KEYS": text})
+
+
+def test_spaces_are_no_part_of_a_key() -> None:
+    ring = KeyRing(None, read_settings({"RECOPS_API_KEYS": " read: abc , def "}).keys)
+    found = [ring.caller(b"Bearer " + key) for key in (b"abc", b"def", b"")]
+    assert [key and key.role for key in found] == ["read", "admin", None]

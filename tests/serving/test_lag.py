@@ -7,6 +7,7 @@ from time import monotonic, sleep, time
 from typing import Any
 
 import pytest
+from prometheus_client import Counter
 
 from recops.serving import answers, counters
 from recops.serving.answers import AnswerLog
@@ -62,6 +63,26 @@ def test_answers_that_wait_are_counted_and_the_oldest_says_how_long(tmp_path):
     assert (waiting, behind) == (0, 0)
     assert written == pytest.approx(time(), abs=20)
     lag.close()
+
+
+@pytest.mark.parametrize("most", [{"max_queue": 3}, {"max_items": 30}])
+def test_what_does_not_fit_is_dropped_and_counted_by_answers_and_by_items(most, monkeypatch):
+    monkeypatch.setattr(counters, "ANSWERS", Counter("made", "", ("outcome",), registry=None))
+    store = SlowStore()
+    log = AnswerLog(store, wait_s=0.01, max_batch=1, **most)
+
+    def add() -> float:
+        before = counters.ANSWERS.labels("dropped")._value.get()
+        log.add({"time": 0, "items": [{"item_id": "a", "rank": 1, "score": 1.0}] * 10})
+        return counters.ANSWERS.labels("dropped")._value.get() - before
+
+    # One may be in hand of the thread, which then waits.
+    assert sum(add() for _ in range(3)) == 0
+    assert sum(add() for _ in range(3)) >= 2
+    store.may_write.set()
+    until(lambda: log.num_waiting == 0)
+    assert add() == 0  # there is room again
+    log.close()
 
 
 def test_events_that_wait_are_counted_by_the_thread_of_their_own():

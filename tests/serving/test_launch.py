@@ -10,6 +10,7 @@ from recops.serving import launch
 from recops.serving.keys import add_key, revoke_key
 from recops.serving.settings import Settings, read_settings
 from recops.signing import make_keys
+from tests.serving.certificates import write_certificate
 
 
 class Started(Exception):
@@ -114,11 +115,27 @@ def test_a_certificate_is_handed_on_and_must_be_there(started, tmp_path, capsys)
     cert.touch()
     with pytest.raises(CallError, match=rf"{key}: no such file \(serve.tls_cert, serve.tls_key\)"):
         call(tls=(cert, key))
-    key.touch()
+    write_certificate(cert, key)
     with pytest.raises(Started):
         call(tls=(cert, key))
     assert started["command"][-4:] == ["--ssl-certfile", str(cert), "--ssl-keyfile", str(key)]
     assert capsys.readouterr().out.startswith("recops: https://")
+
+
+def test_files_that_are_no_certificate_with_its_key_are_named(started, tmp_path):
+    """The server would say nothing and never answer."""
+    for name, password in (("one", None), ("other", None), ("locked", b"secret")):
+        write_certificate(tmp_path / f"{name}.pem", tmp_path / f"{name}.key", password)
+    (tmp_path / "junk.pem").write_text("junk")
+    for cert, key in (
+        ("one.pem", "other.key"),
+        ("junk.pem", "one.key"),
+        ("one.pem", "junk.pem"),
+        ("locked.pem", "locked.key"),
+    ):
+        with pytest.raises(CallError, match=f"{cert}.*{key}: no certificate and its private key"):
+            call(tls=(tmp_path / cert, tmp_path / key))
+    assert not started
 
 
 def test_a_key_to_verify_with_is_looked_at_before_the_start(started, tmp_path):

@@ -179,7 +179,7 @@ def test_figures_are_of_all_workers(server):
         time.sleep(0.05)
     assert (figure("recops_workers"), figure("recops_workers_ready")) == (2, 2)
     assert figure('recops_log_written_timestamp_seconds{log="answers"}') == pytest.approx(time.time(), abs=10)
-    info = re.search('recops_release_info{.*release="([0-9a-f]+)"} 1', server.client.get("/metrics").text)
+    info = re.search('recops_release_info{.*release="([0-9a-f]+)",tenant="main"} 1', server.client.get("/metrics").text)
     assert {info[1]} == releases
 
 

@@ -15,7 +15,7 @@ import pytest
 from recops.bundle import bundle_id, load_bundle, read_pointer, release_folder, verify
 from recops.protocols import ServingParts
 from recops.release.export import export_bundle
-from recops.release.releases import promote
+from recops.release.releases import Parts, promote
 from recops.serving.keys import add_key
 from recops.store import open_store
 from tests.killed import in_a_child
@@ -50,9 +50,8 @@ def publish(project: Path, scores: tuple[float, ...], step=lambda: None) -> str:
     pointer = read_pointer(project / "releases")
     with closing(open_store(f"sqlite:///{project}/store.sqlite")) as store:
         served = pointer and pointer.release
-        return promote(
-            *(project / "bundle", project / "releases", store, histories()), record={}, expected=served, now="now"
-        )
+        parts = Parts(histories())
+        return promote(project / "bundle", project / "releases", store, parts, expected=served, now="now")
 
 
 def publish_in_a_child(project: Path, kill_at: int) -> tuple[bool, int]:

@@ -6,9 +6,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from recops.bundle import Pointer, release_folder, write_pointer
 from recops.errors import CallError
+from recops.serving import counters
 from recops.serving.app import build_app, operations
 from recops.serving.keys import add_key
 from recops.serving.settings import read_settings
@@ -36,6 +38,7 @@ class Service:
             with closing(open_store(own[tenant]["store"])) as store:
                 store.put_histories(release, [(f"{tenant}-u1", [f"{tenant}-a"], None), ("both", [f"{tenant}-b"], None)])
             self.keys[tenant] = add_key(root / "keys.json", f"key-of-{tenant}", "admin", tenant)
+            self.keys[f"{tenant} read"] = add_key(root / "keys.json", f"reader-of-{tenant}", "read", tenant)
         main = own.pop("main")
         environment |= {"RECOPS_RELEASES": main["releases"], "RECOPS_STORE": main["store"], "RECOPS_POLL_S": "60"}
         self.state = State(read_settings({**environment, "RECOPS_TENANTS": json.dumps(own)}))
@@ -84,7 +87,9 @@ def test_no_call_of_one_shows_an_id_of_the_other(service):
                 if method == "DELETE" or operation.path in ("/docs", "/openapi.json", "/docs.json"):
                     continue
                 body = fits(path, tenant) if method == "POST" else {}
-                text = service.call(tenant, method, path, **body).text
+                # Figures of all tenants are for the admin of the first one alone, which is another test's.
+                key = f"{tenant} read" if path == "/metrics" else tenant
+                text = service.call(key, method, path, **body).text
                 own = text.replace(f'"{FOREIGN[tenant]}a"', "")  # what the call itself named
                 assert FOREIGN[tenant] not in own, (path, text)
                 if path == "/recommend":
@@ -138,7 +143,15 @@ def test_a_tenant_without_a_release_keeps_nobody_waiting(service):
         ('{"b": {}}', "b: releases: expected a folder"),
         ('{"b": {"releases": "r", "stor": "x"}}', "b: unknown key stor"),
         ('{"b": {"releases": "r", "store": "s"}, "c": {"releases": "q", "store": "s"}}', "the same store"),
+        (
+            '{"b": {"releases": "r", "store": "sqlite:///s"}, "c": {"releases": "q", "store": "sqlite:///./s"}}',
+            "same store",
+        ),
         ('{"b": {"releases": "r"}, "c": {"releases": "r"}}', "the same releases"),
+        ('{"b": {"releases": "r"}, "c": {"releases": "q/../r/"}}', "the same releases"),
+        ('{"b": {"releases": "r", "store": 1}}', "b: store: expected text, found int"),
+        ('{"b": {"releases": "r", "rules": {}}}', "b: rules: expected text, found dict"),
+        ('{"b": {"releases": "r", "feedback_window_s": "1d"}}', "b: feedback_window_s: expected a number.*'1d'"),
         ('{"b": {"releases": "r", "rules": "none.yaml"}}', "none.yaml: no such file of rules"),
     ],
 )
@@ -147,14 +160,44 @@ def test_wrong_settings_are_named(text, message):
         read_settings({"RECOPS_TENANTS": text})
 
 
-def test_figures_of_a_release_are_of_the_caller_s_tenant_and_so_is_the_one_that_answered(service, caplog):
+def test_figures_are_of_the_caller_s_tenant_and_all_are_the_admin_s_of_the_first_one(service):
+    for tenant in TENANTS:
+        counters.ARM_ERRORS.labels(tenant, f"{tenant}-challenger").inc()
+        state = service.state.tenants[tenant]
+        told = {"release": state.release.id, "verdict": f"{tenant}-verdict", "num_events": 7, "results": []}
+        state.store.put_report("drift", told)
+    for key, seen in (("main read", ["main"]), ("shop read", ["shop"]), ("shop", ["shop"]), ("main", ["main", "shop"])):
+        text = service.call(key, "GET", "/metrics").text
+        found = {}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                found.setdefault(sample.name, []).append(sample.labels)
+        info = [(one["tenant"], one["model"], one["release"]) for one in found["recops_release_info"]]
+        assert info == [(tenant, f"{tenant}-model", service.state.tenants[tenant].release.id) for tenant in seen]
+        verdicts = [(one["tenant"], one["verdict"]) for one in found["recops_drift_verdict"]]
+        assert verdicts == [(tenant, f"{tenant}-verdict") for tenant in seen]
+        errors = {(one["tenant"], one["variant"]) for one in found["recops_challenger_errors_total"]}
+        assert errors == {(tenant, f"{tenant}-challenger") for tenant in seen}
+        for tenant in {*TENANTS} - {*seen}:
+            assert f"{tenant}-" not in text and f'"{tenant}"' not in text
+
+
+def test_a_log_line_names_the_release_that_answered(service, caplog):
     object.__setattr__(service.state.settings, "access_log", True)
-    releases = {tenant: service.state.tenants[tenant].release.id for tenant in TENANTS}
     with caplog.at_level("INFO", logger="recops.access"):
         for tenant in TENANTS:
-            text = service.call(tenant, "GET", "/metrics").text
-            info = [line for line in text.splitlines() if line.startswith("recops_release_info{")]
-            assert info == [f'recops_release_info{{commit="",model="{tenant}-model",release="{releases[tenant]}"}} 1.0']
+            service.call(tenant, "GET", "/metrics")
             service.call(tenant, "POST", "/recommend", user_id="both")
     answered = [record.fields.get("release") for record in caplog.records if record.name == "recops.access"]
-    assert answered == [None, releases["main"], None, releases["shop"]]
+    releases = [service.state.tenants[tenant].release.id for tenant in TENANTS]
+    assert answered == [None, releases[0], None, releases[1]]
+
+
+@pytest.mark.parametrize("release", ["/etc", "../../../main/releases/main/{}", "..", ".", "a/b", ""])
+def test_a_challenger_is_no_path(service, release):
+    """It would be opened, and say whether it is there."""
+    main = service.state.release.id
+    arm = {"name": "x", "release": release.format(main), "mode": "shadow"}
+    answer = service.call("shop", "POST", "/admin/traffic", status=400, arms=[arm])
+    assert answer.json()["field"] == "arms[0].release"
+    assert "kept here" not in answer.json()["message"]

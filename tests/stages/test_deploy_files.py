@@ -97,9 +97,24 @@ def test_the_image_is_built_from_the_bento_of_the_release(project: Project) -> N
     assert said["Build"] == f"docker build -t {image} -f '{out}/Dockerfile' '{bento}'"
     assert (out / "Dockerfile").read_text() == "FROM python:3.11-slim\n"
     assert container(found)["resources"]["requests"]["memory"] == "1042Mi"  # 256, and three times 256 and twice 3
-    for name in ("recops:mine", f"recops@sha256:{'0' * 64}"):
+    for name in ("recops:mine", f"recops@sha256:{'0' * 64}", "10.0.0.1:5000/a__b/c--d.e:1"):
         assert container(written(project, image=name)[0])["image"] == name
-    for name in ("", "Recops", "a b", "recops:", "-x", "a//", "recops:1:2"):
+    wrong = (
+        "",
+        "Recops",
+        "a b",
+        "recops:",
+        "-x",
+        "a//",
+        "recops:1:2",
+        "a//b",
+        "a/../b",
+        "a/.b",
+        "a___b",
+        "a..b",
+        "-a/b",
+    )
+    for name in (*wrong, "b\u00fccher/x", "recops\n", "recops:\u0661", "r:1/recops:2:3"):
         with pytest.raises(CallError, match="--image"):
             written(project, image=name)
 
@@ -140,6 +155,7 @@ def test_tls_and_a_language_model(project: Project) -> None:
             "ask: {language_model: m, url: 'http://127.0.0.1:8000/v1'}",
             "ask.url: http://127.0.0.1:8000/v1 is this machine",
         ),
+        ("serve: {otlp: 'https://shop:secret@traces.example'}", "serve.otlp: holds a name or a password, which would"),
         ("serve: {otlp: 'http://localhost:4318'}", "serve.otlp: http://localhost:4318 is this machine"),
         ("serve: {tenants: {other: ../other}}", "serve.tenants: an image holds the release of one project"),
         ("serve: {rules: none.yaml}", "none.yaml: no such file of rules"),

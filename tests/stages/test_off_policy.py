@@ -14,7 +14,7 @@ from recops.bundle import bundle_id
 from recops.errors import CallError
 from recops.protocols import ServingParts
 from recops.release.export import export_bundle
-from recops.release.releases import promote
+from recops.release.releases import Parts, promote
 from recops.serving.local import as_served, bundle_as_served
 from recops.serving.requests import Recommend
 from recops.serving.retrieval import recommend
@@ -71,9 +71,7 @@ class Shop:
                 project.bundle,
                 project.releases,
                 store,
-                with_history,
-                refused=[(USERS[1], [IDS[-2]], None)],
-                record={},
+                Parts(with_history, refused=[(USERS[1], [IDS[-2]], None)]),
                 expected=None,
                 now="2026-01-01T00:00:00+00:00",
             )

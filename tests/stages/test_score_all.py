@@ -14,7 +14,7 @@ import pytest
 from recops.errors import CallError, RefusedError
 from recops.protocols import ServingParts
 from recops.release.export import export_bundle
-from recops.release.releases import promote
+from recops.release.releases import Parts, promote
 from recops.serving.local import recommend_once
 from recops.stages.project import Project, open_project
 from recops.stages.score_all import SCHEMA, score_all
@@ -53,9 +53,10 @@ def released(folder: Path, num_users: int = NUM_USERS) -> Project:
         project.bundle,
         project.releases,
         open_store(project.store_url),
-        [(user, rng.choice(ids, 7, replace=False).tolist(), None) for user in with_history],
-        refused=[(user, [ids[n % NUM_ITEMS]], None) for n, user in enumerate(with_history[::3])],
-        record={},
+        Parts(
+            [(user, rng.choice(ids, 7, replace=False).tolist(), None) for user in with_history],
+            refused=[(user, [ids[n % NUM_ITEMS]], None) for n, user in enumerate(with_history[::3])],
+        ),
         expected=None,
         now="2026-01-01T00:00:00+00:00",
     )

@@ -31,9 +31,11 @@ def test_what_is_no_store(tmp_path):
     (tmp_path / "file").write_text("no database, but long enough to be looked at as one " * 10)
     with pytest.raises(CallError, match="not usable as a store"):
         open_store(f"sqlite:///{tmp_path}/file")
-    for url in ("mysql://localhost/x", "sqlite:///", "store.sqlite", "postgresql://"):
-        with pytest.raises(CallError, match="expected sqlite:///PATH or postgresql://"):
+    wrong = ("mysql://localhost/x", "sqlite:///", "store.sqlite", "postgresql://", "postgresql:shop:secret@db/x")
+    for url in (*wrong, "my:secret://x"):
+        with pytest.raises(CallError, match="expected sqlite:///PATH or postgresql://") as caught:
             open_store(url)
+        assert "secret" not in str(caught.value)
 
 
 def test_an_erased_user_is_in_no_file_any_more(store, path):

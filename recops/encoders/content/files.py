@@ -7,6 +7,8 @@ from hosts that the settings name, redirects do not lead away from them, and a n
 network is not followed there.
 """
 
+import io
+import math
 import os
 import socket
 import stat
@@ -15,9 +17,10 @@ import urllib.request
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from time import monotonic
+from typing import Any, ClassVar
 from urllib.parse import urljoin, urlsplit
 
 import numpy as np
@@ -28,7 +31,10 @@ from recops.errors import CallError
 from recops.protocols import Item
 
 MAX_REDIRECTS = 3
+AT_ONCE = 65_536  # bytes
 NAT64 = int(IPv6Address("64:ff9b::")) >> 32
+# Private ones that the standard library of this Python may call global: NAT64 of a network's own, and sites of old.
+PRIVATE = (IPv6Network("64:ff9b:1::/48"), IPv6Network("fec0::/10"))
 
 
 class FileOptions(Options):
@@ -44,7 +50,7 @@ class FileOptions(Options):
         "network is fetched only where its IP address stands here too",
     )
     max_bytes: int = Field(20_000_000, ge=1, description="larger files are not read")
-    timeout_s: float = Field(10.0, gt=0)
+    timeout_s: float = Field(10.0, gt=0, description="for an answer to begin, and for all of it")
     harmless: ClassVar[frozenset[str]] = frozenset({"folder", "file", "hosts", "max_bytes", "timeout_s"})
 
 
@@ -83,9 +89,15 @@ class ItemFiles:
         except (OSError, ValueError, RuntimeError):  # no permission, a name with NUL or too long, links in a circle
             raise UnreadableError("not readable") from None
 
-    def _limited(self, file: IO[bytes]) -> bytes:
-        found = file.read(self.options.max_bytes + 1)
-        if len(found) > self.options.max_bytes:
+    def _limited(self, file: io.BufferedIOBase, until: float = math.inf) -> bytes:
+        parts, size = [], 0
+        while size <= self.options.max_bytes and (part := file.read1(AT_ONCE)):
+            parts.append(part)
+            size += len(part)
+            if monotonic() > until:
+                raise UnreadableError("comes too slowly")
+        found = b"".join(parts)
+        if size > self.options.max_bytes:
             raise UnreadableError("larger than max_bytes")
         if not found:
             raise UnreadableError("empty")
@@ -94,11 +106,12 @@ class ItemFiles:
     def _fetch(self, address: str) -> bytes:
         if not self.options.hosts:
             raise UnreadableError("an address, and no hosts are allowed")
+        until = monotonic() + self.options.timeout_s
         for _ in range(MAX_REDIRECTS + 1):
             _check_address(address, self.options.hosts)
             try:
                 with _open_public(address, self.options.hosts, self.options.timeout_s) as answer:
-                    return self._limited(answer)
+                    return self._limited(answer, until)
             except UnreadableError:
                 raise
             except urllib.error.HTTPError as error:
@@ -163,9 +176,11 @@ def is_public(address: str) -> bool:
         return False
     meant: list[IPv4Address | IPv6Address | None] = [found]
     if isinstance(found, IPv6Address):
-        # Addresses of version 4 in ones of version 6: mapped, 6to4, Teredo, and behind the prefix of NAT64.
+        if any(found in network for network in PRIVATE):
+            return False
+        # Addresses of version 4 in ones of version 6: mapped, 6to4, Teredo, behind the prefix of NAT64 and behind none.
         meant += [found.ipv4_mapped, found.sixtofour, *(found.teredo or ())]
-        meant += [IPv4Address(int(found) & 0xFFFFFFFF)] if int(found) >> 32 == NAT64 else []
+        meant += [IPv4Address(int(found) & 0xFFFFFFFF)] if int(found) >> 32 in (NAT64, 0) else []
     return all(one.is_global and not one.is_multicast for one in meant if one is not None)
 
 

@@ -7,8 +7,10 @@ from itertools import islice
 from time import time_ns
 from typing import Any
 
+from starlette.responses import Response
+
 from recops.serving import counters
-from recops.serving.operation import Call, Operation
+from recops.serving.operation import Call, Operation, json_bytes
 from recops.serving.problems import Problem
 from recops.serving.release import Release
 from recops.serving.request_ids import new_request_id
@@ -55,18 +57,18 @@ async def _found(call: Call, release: Release, request: Recommend, request_id: s
 def _instead(call: Call, variant: str) -> tuple[Release, str]:
     """The served release for a challenger that cannot answer."""
     logger.exception("challenger %s could not answer", variant)
-    counters.ARM_ERRORS.labels(variant).inc()
+    counters.ARM_ERRORS.labels(call.state.settings.tenant, variant).inc()
     if call.state.watch is not None:
         call.state.watch.failed(variant)
     return call.release, DEFAULT
 
 
-async def handle_batch(call: Call) -> dict[str, Any]:
+async def handle_batch(call: Call) -> Response:
     """One answer a request, in order, each with a request id of its own; those of a variant from one release. Lists are
-    made on a thread, so that other requests do not wait for many."""
+    made, and written as JSON, on a thread, a few at a time, so that other requests do not wait for many."""
     requests, asked_at = call.body.requests, time_ns() // 1000
     ids = [new_request_id() for _ in requests]
-    responses: list[dict[str, Any] | None] = [None] * len(requests)
+    responses: list[bytes | None] = [None] * len(requests)
     places: dict[tuple[Release, str], list[int]] = {}
     for place, one in enumerate(requests):
         places.setdefault(call.answering(one.user_id), []).append(place)
@@ -91,14 +93,24 @@ async def handle_batch(call: Call) -> dict[str, Any]:
                     raise
                 work.append((_instead(call, variant), some[start:]))
                 break
+            places_made = some[start : start + CHECKED_AT_ONCE]
             with span("log"):
-                for place, one in zip(some[start:], made, strict=False):
-                    responses[place] = given(call, release, variant, requests[place], one, ids[place], asked_at)
-    return {"responses": responses}
+                answers = [
+                    given(call, release, variant, requests[place], one, ids[place], asked_at)
+                    for place, one in zip(places_made, made, strict=True)
+                ]
+            written = await call.to_its_end(asyncio.to_thread(_written, answers))
+            for place, one in zip(places_made, written, strict=True):
+                responses[place] = one
+    return Response(b'{"responses":[' + b",".join(filter(None, responses)) + b"]}", media_type="application/json")
 
 
 def _next(found: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(islice(found, CHECKED_AT_ONCE))
+
+
+def _written(answers: list[dict[str, Any]]) -> list[bytes]:
+    return [json_bytes(answer) for answer in answers]
 
 
 def given(

@@ -32,5 +32,6 @@ OPERATIONS = (
             release="string",
             request_id="string",
         ),
+        may_miss=True,
     ),
 )

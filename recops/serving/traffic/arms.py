@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from recops.errors import CallError
-from recops.serving.fields import Strict, Text
+from recops.serving.fields import Strict
 from recops.store import SHADOW
 
 REPORT = "traffic"  # under which the store keeps it
@@ -29,7 +29,8 @@ class Arm(Strict):
     of users, and halted by its guardrails. `ab`: shown to a share of users until somebody ends it."""
 
     name: Annotated[str, StringConstraints(max_length=64, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-    release: Text
+    # A name and no path: it is that of a folder beside those of other tenants.
+    release: Annotated[str, StringConstraints(max_length=64, pattern=r"^[A-Za-z0-9]+$")]
     mode: Literal["shadow", "canary", "ab"]
     share: float = Field(1.0, ge=0, le=1)
     at: float | None = Field(
