@@ -35,6 +35,9 @@ try:
 except CallError as mistake:  # `recops serve` has read them before; a Bento starts here
     print(f"recops: {mistake}", file=sys.stderr)
     sys.exit(mistake.exit_code)
+# Threads that make batches and write logs hand the interpreter over ten times sooner than usual: whenever the event loop
+# has sent or received anything it waits for as long.
+sys.setswitchinterval(0.0005)
 logs.configure(SETTINGS.log_format, SETTINGS.access_log)
 STATE = State(SETTINGS)
 APP = build_app(STATE)

@@ -1,13 +1,14 @@
 """POST /recommend and /recommend/batch: lists for users, logged for `recops trace`."""
 
-import asyncio
 import logging
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from time import time_ns
 from typing import Any
 
 from recops.serving import counters
+from recops.serving.lane import Lane, Turn
 from recops.serving.operation import Call, Operation
 from recops.serving.problems import Problem
 from recops.serving.release import Release
@@ -22,6 +23,7 @@ from recops.serving.traffic.shadow import Asked
 logger = logging.getLogger("recops.serving")
 
 CHECKED_AT_ONCE = 16  # lists of a batch between two looks at the clock
+BATCHES = Lane("batches")
 ANSWER = obj(
     items=array(item(reasons=True)),
     release="string",
@@ -64,6 +66,11 @@ def _instead(call: Call, variant: str) -> tuple[Release, str]:
 async def handle_batch(call: Call) -> dict[str, Any]:
     """One answer a request, in order, each with a request id of its own; those of a variant from one release. Lists are
     made on a thread, so that other requests do not wait for many."""
+    async with BATCHES.call() as turn:
+        return {"responses": await _responses(call, turn)}
+
+
+async def _responses(call: Call, turn: Turn) -> list[dict[str, Any] | None]:
     requests = call.body.requests
     ids = [new_request_id() for _ in requests]
     responses: list[dict[str, Any] | None] = [None] * len(requests)
@@ -84,7 +91,7 @@ async def handle_batch(call: Call) -> dict[str, Any]:
                 raise Problem(504, f"{problem.message}: {num} of {len(requests)} lists were made") from None
             try:
                 with span("scoring"):
-                    made = await asyncio.to_thread(_next, found)
+                    made = await turn.run(partial(_next, found))
             except Exception:
                 if variant == DEFAULT:
                     raise
@@ -93,7 +100,7 @@ async def handle_batch(call: Call) -> dict[str, Any]:
             with span("log"):
                 for place, one in zip(some[start:], made, strict=False):
                     responses[place] = given(call, release, variant, requests[place], one, ids[place])
-    return {"responses": responses}
+    return responses
 
 
 def _next(found: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -134,5 +141,6 @@ OPERATIONS = (
         handle_batch,
         RecommendBatch,
         obj(responses=array(ANSWER)),
+        lane=BATCHES,
     ),
 )
