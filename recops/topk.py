@@ -78,18 +78,17 @@ def largest_products(users_BD: np.ndarray, items_ND: np.ndarray, nums: Sequence[
         some = slice(start // BLOCK, (start + len(tile_TB)) // BLOCK)
         # Items of a block lie apart, so that the maximum goes along rows.
         np.maximum.reduce(tile_TB.reshape(BLOCK, -1, num_users), axis=0, out=maxima_MB[some])
-    tail = np.arange(max(num_blocks * BLOCK, 1), num_rows)
     reached = np.flatnonzero(maxima_MB >= _reached_by(maxima_MB, [num + 1 for num in nums]))
-    blocks, users = np.divmod(reached, num_users)
-    blocks = blocks[np.argsort(users, kind="stable")]
-    found = []
-    for some in np.split(blocks, np.cumsum(np.bincount(users, minlength=num_users))[:-1]):
-        tiles = some * BLOCK // TILE * TILE
-        apart = np.minimum(TILE, num_blocks * BLOCK - tiles) // BLOCK
-        first = tiles + some - tiles // BLOCK
-        rows = np.sort((first[:, None] + apart[:, None] * np.arange(BLOCK)).ravel())
-        found.append(np.concatenate([rows[rows > 0], tail]))
-    return found
+    blocks, users = np.divmod(reached, max(num_users, 1))
+    tiles = blocks * BLOCK // TILE * TILE
+    apart = np.minimum(TILE, num_blocks * BLOCK - tiles) // BLOCK
+    first = tiles + blocks - tiles // BLOCK
+    rows = first[:, None] + apart[:, None] * np.arange(BLOCK)
+    # Of all users at once: a user's rows rise, and those of the next follow.
+    keys = np.sort(((users * num_rows)[:, None] + rows)[rows > 0])
+    ends = np.searchsorted(keys, np.arange(1, num_users) * num_rows)
+    tail = np.arange(max(num_blocks * BLOCK, 1), num_rows)
+    return [np.concatenate([some, tail]) for some in np.split(keys % num_rows, ends)][:num_users]
 
 
 def _reached_by(maxima_MB: np.ndarray, nums: Sequence[int]) -> np.ndarray:
