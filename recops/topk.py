@@ -67,34 +67,40 @@ def largest_products(users_BD: np.ndarray, items_ND: np.ndarray, nums: Sequence[
     >>> largest_products(np.ones((1, 1), np.float32), items, [2])[0].tolist()
     [1, 2, 3]
     """
-    num_rows, num_blocks = len(items_ND), len(items_ND) // BLOCK
-    maxima_BM = np.empty((len(users_BD), num_blocks), np.float32)
-    products = np.empty(len(users_BD) * TILE, np.float32)
+    num_users, num_rows, num_blocks = len(users_BD), len(items_ND), len(items_ND) // BLOCK
+    users_DB = np.ascontiguousarray(users_BD.T)
+    maxima_MB = np.empty((num_blocks, num_users), np.float32)
+    products_TB = np.empty((TILE, num_users), np.float32)
     for start in range(0, num_blocks * BLOCK, TILE):
-        width = min(TILE, num_blocks * BLOCK - start)
-        tile_BT = products[: len(users_BD) * width].reshape(-1, width)
-        np.matmul(users_BD, items_ND[start : start + width].T, out=tile_BT)
-        some = slice(start // BLOCK, (start + width) // BLOCK)
+        tile_TB = products_TB[: min(TILE, num_blocks * BLOCK - start)]
+        # With the users in columns: a fifth less time than with the items in them.
+        np.matmul(items_ND[start : start + len(tile_TB)], users_DB, out=tile_TB)
+        some = slice(start // BLOCK, (start + len(tile_TB)) // BLOCK)
         # Items of a block lie apart, so that the maximum goes along rows.
-        np.maximum.reduce(tile_BT.reshape(len(users_BD), BLOCK, -1), axis=1, out=maxima_BM[:, some])
+        np.maximum.reduce(tile_TB.reshape(BLOCK, -1, num_users), axis=0, out=maxima_MB[some])
+    reached = np.flatnonzero(maxima_MB >= _reached_by(maxima_MB, [num + 1 for num in nums]))
+    blocks, users = np.divmod(reached, max(num_users, 1))
+    tiles = blocks * BLOCK // TILE * TILE
+    apart = np.minimum(TILE, num_blocks * BLOCK - tiles) // BLOCK
+    first = tiles + blocks - tiles // BLOCK
+    rows = first[:, None] + apart[:, None] * np.arange(BLOCK)
+    # Of all users at once: a user's rows rise, and those of the next follow.
+    keys = np.sort(((users * num_rows)[:, None] + rows)[rows > 0])
+    ends = np.searchsorted(keys, np.arange(1, num_users) * num_rows)
     tail = np.arange(max(num_blocks * BLOCK, 1), num_rows)
-    found = []
-    for maxima, num in zip(maxima_BM, nums, strict=True):
-        blocks = np.flatnonzero(maxima >= _reached_by(maxima, num + 1))
-        tiles = blocks * BLOCK // TILE * TILE
-        apart = np.minimum(TILE, num_blocks * BLOCK - tiles) // BLOCK
-        first = tiles + blocks - tiles // BLOCK
-        rows = np.sort((first[:, None] + apart[:, None] * np.arange(BLOCK)).ravel())
-        found.append(np.concatenate([rows[rows > 0], tail]))
-    return found
+    return [np.concatenate([some, tail]) for some in np.split(keys % num_rows, ends)][:num_users]
 
 
-def _reached_by(maxima: np.ndarray, num: int) -> float:
-    """A bound that at least `num` of the maxima reach; a little lower, since sums in another order differ in the last
-    bits."""
-    if num >= len(maxima):
-        return -np.inf
-    groups = len(maxima) // COARSE
-    coarse = maxima[: groups * COARSE].reshape(COARSE, groups).max(0) if groups >= 2 * num else maxima
-    bound = np.partition(coarse, len(coarse) - num)[len(coarse) - num]
-    return float(bound - 1e-5 * abs(bound) - 1e-12)
+def _reached_by(maxima_MB: np.ndarray, nums: Sequence[int]) -> np.ndarray:
+    """For each user a bound that at least so many of the maxima reach, float32 [B]; a little lower, since sums in
+    another order differ in the last bits."""
+    num_blocks, num_users = maxima_MB.shape
+    groups = num_blocks // COARSE
+    coarse_BG = np.ascontiguousarray(maxima_MB[: groups * COARSE].reshape(COARSE, groups, num_users).max(0).T)
+    bounds = np.full(num_users, -np.inf, np.float32)
+    for b, num in enumerate(nums):
+        if num < num_blocks:
+            looked_at = coarse_BG[b] if groups >= 2 * num else maxima_MB[:, b]
+            bound = float(np.partition(looked_at, len(looked_at) - num)[len(looked_at) - num])
+            bounds[b] = bound - 1e-5 * abs(bound) - 1e-12
+    return bounds

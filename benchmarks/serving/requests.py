@@ -8,27 +8,31 @@ import json
 import random
 import statistics
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.serving.control import K, item_ids, make_bundle
 from benchmarks.serving.load import open_loop, saturate
 from benchmarks.serving.servers import CONTROL, ONE_THREAD, SERVICE, free_port, round_ms, server
+from recops.runtime import OnnxNetwork
 from recops.store import open_store
 
-SHAPES = ((64, 50), (128, 200))  # width, history
+SHAPES = ((64, 50), (128, 50), (128, 200))  # width, history
 BATCH, CANDIDATES = 128, 1000
 TARGETS = {"above_ms": 0.5, "score_ms": 3.0, "batch_times_cheaper": 5.0, "p99_over_p50": 3.0}
 FILTERS = {"categories": [f"category {n}" for n in range(10)], "price": {"min": 10, "max": 90}, "available": True}
 
 
 class Servers:
-    """Running servers by name, each with its port and process: `control`, `service`, and `bare`, which is the service
-    without a store."""
+    """Running servers by name, each with its port and process: `control`, `service`, `bare`, which is the service
+    without a store, and of `names` others `two`, which is the service with two workers."""
 
-    def __init__(self, root: Path, stack: ExitStack, width: int, history: int) -> None:
+    def __init__(self, root: Path, stack: ExitStack, width: int, history: int, names: Sequence[str]) -> None:
         rng = random.Random(1)
         self.names, self.rng, self.history = item_ids(), rng, history
         release = make_bundle(root / "bundle", width, history)
@@ -43,9 +47,12 @@ class Servers:
             "control": (CONTROL, "GET /", {**ONE_THREAD, "BENCHMARK_BUNDLE": str(root / "bundle")}),
             "bare": (SERVICE, "GET /readyz", own),
             "service": (SERVICE, "GET /readyz", {**own, "RECOPS_STORE": url}),
+            "two": (SERVICE, "GET /readyz", {**own, "RECOPS_STORE": url, "RECOPS_WORKERS": "2"}),
         }
+        self.encode = OnnxNetwork(root / "bundle" / "model.onnx")
         self.port, self.pid = {}, {}
-        for name, (command, probe, environment) in started.items():
+        for name in names:
+            command, probe, environment = started[name]
             port = self.port[name] = free_port()
             running = server([*command, str(port)], port, probe, environment, root / f"{name}.log")
             self.pid[name] = stack.enter_context(running)
@@ -53,11 +60,20 @@ class Servers:
     def cost(self, name: str, bodies: list[bytes], path: str = "/recommend") -> float:
         return round_ms(self.port[name], self.pid[name], bodies, path)
 
+    def encoder_ms(self) -> float:
+        """CPU milliseconds of the encoder alone, a history at a time, on one thread as in the service."""
+        row_of = {name: row for row, name in enumerate(self.names, start=1)}
+        rows = [np.array([[row_of[item] for item in items]], np.int64) for items in self.histories[:100]]
+        started = time.process_time()
+        for history_1L in rows:
+            self.encode(history_1L)
+        return (time.process_time() - started) / len(rows) * 1000
+
 
 @contextmanager
-def servers(width: int, history: int) -> Iterator[Servers]:
+def servers(width: int, history: int, names: Sequence[str]) -> Iterator[Servers]:
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
-        yield Servers(Path(temporary), stack, width, history)
+        yield Servers(Path(temporary), stack, width, history, names)
 
 
 def body(**values: Any) -> bytes:
@@ -89,13 +105,16 @@ def turns(running: Servers, num: int, num_rounds: int) -> dict[str, float]:
     }
     for name, bodies, path in plan.values():
         running.cost(name, bodies[:20], path)  # warms up
-    rounds = [{turn: running.cost(*sent) for turn, sent in plan.items()} for _ in range(num_rounds)]
+    rounds = [
+        {"encoder": running.encoder_ms(), **{turn: running.cost(*sent) for turn, sent in plan.items()}}
+        for _ in range(num_rounds)
+    ]
 
     def median(of: Any) -> float:
         return round(statistics.median(of(row) for row in rounds), 4)
 
     return {
-        **{f"{turn}_ms": median(lambda row, turn=turn: row[turn]) for turn in plan},
+        **{f"{turn}_ms": median(lambda row, turn=turn: row[turn]) for turn in ("encoder", *plan)},
         "above_ms": median(lambda row: row["service"] - row["control"]),
         "over_control": median(lambda row: row["service"] / row["control"]),
         "answer_log_ms": median(lambda row: row["service"] - row["bare"]),
@@ -112,7 +131,7 @@ def measure(quick: bool) -> dict[str, Any]:
     """For each of SHAPES the medians over rounds; target `above_ms`."""
     found: dict[str, Any] = {"targets": TARGETS, "batch": BATCH, "candidates": CANDIDATES}
     for width, history in SHAPES[: 1 if quick else None]:
-        with servers(width, history) as running:
+        with servers(width, history, ("control", "bare", "service")) as running:
             numbers = turns(running, 128 if quick else 512, 2 if quick else 5)
         found[f"width {width}, history {history}"] = numbers
         print(f"width {width}, history {history}:")
@@ -122,14 +141,14 @@ def measure(quick: bool) -> dict[str, Any]:
 
 
 def latency(quick: bool) -> dict[str, Any]:
-    """Latencies under an open loop: requests come at random moments at half of capacity, whether or not the last is
-    answered, and are timed from the moment they should have been sent."""
+    """Latencies under an open loop, with one worker and with two: requests come at random moments at half of capacity,
+    whether or not the last is answered, and are timed from the moment they should have been sent."""
     width, history = SHAPES[0]
     seconds = 5.0 if quick else 20.0
     found: dict[str, Any] = {"target p99_over_p50": TARGETS["p99_over_p50"]}
-    with servers(width, history) as running:
+    with servers(width, history, names := ("control", "service", "two")) as running:
         bodies = [body(history=items, k=K) for items in running.histories]
-        for name in ("control", "service"):
+        for name in names:
             port = running.port[name]
             capacity = saturate(port, bodies, seconds / 4)
             rows = {}

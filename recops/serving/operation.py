@@ -13,9 +13,11 @@ from functools import partial
 from time import monotonic
 from typing import Any, Literal, TypeVar
 
+from pydantic_core import to_json
 from starlette.responses import Response
 
 from recops.serving.keys import Caller, Role
+from recops.serving.lane import Lane
 from recops.serving.problems import Problem
 from recops.serving.release import Release
 from recops.serving.state import State
@@ -93,6 +95,8 @@ class Operation:
     the service is run.
     `is_probe`: answered without a key, and when the service is at its limit.
     `may_miss`: it answers 404 where what it is asked about is not there.
+    `lane`: the thread that it works on, where it does; a call that would wait there for too long is turned away before
+    its body is read.
     `name`: of the call in the description, and so of the method in the clients; by itself it is the path's.
     """
 
@@ -107,6 +111,7 @@ class Operation:
     role: Role = "read"
     parameters: Any = None
     may_miss: bool = False
+    lane: Lane | None = None
     name: str = ""
 
     def __post_init__(self) -> None:
@@ -119,4 +124,7 @@ _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",",
 
 def json_bytes(value: Any) -> bytes:
     """Compact UTF-8 JSON. A NaN is our own mistake and raises ValueError."""
-    return _encode(value).encode("utf-8")
+    found = to_json(value, inf_nan_mode="constants")  # a tenth of the time of the standard library's
+    if b"NaN" in found or b"Infinity" in found:  # in a text, or the mistake
+        return _encode(value).encode("utf-8")
+    return found

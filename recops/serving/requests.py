@@ -13,10 +13,14 @@ from urllib.parse import parse_qsl
 from pydantic import (
     AfterValidator,
     Discriminator,
+    FailFast,
     Field,
     StringConstraints,
     Tag,
+    TypeAdapter,
     ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     create_model,
     field_validator,
     model_validator,
@@ -28,6 +32,7 @@ from recops.serving.problems import Problem
 from recops.serving.ruleset import fields
 
 M = TypeVar("M", bound=Strict)
+MAX_HISTORY = 10_000  # events
 
 
 def without_spaces(value: str) -> str:
@@ -48,12 +53,24 @@ def _kind_of_event(value: Any) -> str:
 Event = Annotated[Annotated[ItemId, Tag("id")] | Annotated[HistoryEvent, Tag("event")], Discriminator(_kind_of_event)]
 
 
+_ids = TypeAdapter(Annotated[list[ItemId], FailFast()], config=Strict.model_config)
+
+
+def _ids_at_once(value: Any, validate: ValidatorFunctionWrapHandler) -> list[Any]:
+    """A history of ids alone, as most are, is looked through without asking of each what it is."""
+    try:
+        found = _ids.validate_python(value)
+    except ValidationError:
+        return validate(value)
+    return found if len(found) <= MAX_HISTORY else validate(value)
+
+
 class Who(Strict):
     """Whom a call is about: a user the store may know, the events the caller knows, or both."""
 
     user_id: UserId | None = None
-    history: list[Event] | None = Field(
-        None, max_length=10_000, description="Oldest first; sorted by time where every event has one. May be empty."
+    history: Annotated[list[Event], Field(max_length=MAX_HISTORY), WrapValidator(_ids_at_once)] | None = Field(
+        None, description="Oldest first; sorted by time where every event has one. May be empty."
     )
 
     @model_validator(mode="after")
@@ -64,7 +81,9 @@ class Who(Strict):
 
     def history_events(self) -> tuple[list[str], list[int | None]]:
         """Item ids of the call's history, oldest first, and their times in µs (None: not said)."""
-        events = [(e, None) if isinstance(e, str) else (e.item_id, e.timestamp) for e in self.history or []]
+        if set(map(type, history := self.history or [])) <= {str}:
+            return history, [None] * len(history)  # type: ignore[return-value]
+        events = [(e, None) if isinstance(e, str) else (e.item_id, e.timestamp) for e in history]
         if all(time is not None for _, time in events):
             events = sorted(events, key=itemgetter(1))
         return [item_id for item_id, _ in events], [time for _, time in events]

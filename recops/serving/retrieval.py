@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ def person(release: Release, who: Who, stored: Stored | None, moment: int | None
     user = release.user_row(who.user_id)
     known = [] if stored is None else stored.item_ids
     ids, times = who.history_events()
-    rows = np.array([get(item_id, 0) for item_id in (*known, *ids)], np.int64)
+    rows = np.array(list(map(get, (*known, *ids), repeat(0))), np.int64)
     kept = np.flatnonzero(rows)
     ages = asked_at = None
     if release.uses_time:
@@ -218,14 +219,14 @@ def score(release: Release, request: Score, stored: Stored | None) -> dict[str, 
     Of a model of ratings the score is a predicted rating.
     """
     someone = person(release, request, stored)
-    scorer, get = release.bundle.scorer, release.row_of.get
-    rows = [get(item_id, 0) for item_id in request.item_ids]
-    known = np.array([row for row in rows if row], np.int64)
+    scorer = release.bundle.scorer
+    rows = np.array(list(map(release.row_of.get, request.item_ids, repeat(0))), np.int64)
+    known = rows[rows > 0]
     answer = scorer.score_items if scorer.ratings is None else scorer.predictions
     values = answer(someone.asked, known)[0].tolist()
-    if len(values) < len(rows):
+    if len(known) < len(rows):
         found = iter(values)
-        values = [next(found) if row else None for row in rows]
+        values = [next(found) if row else None for row in rows.tolist()]
     scores = [{"item_id": i, "score": value} for i, value in zip(request.item_ids, values, strict=True)]
     return {"scores": scores, "source": someone.source}
 

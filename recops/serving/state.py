@@ -5,6 +5,7 @@ In: Settings. Out: `State`, whose releases are replaced as a whole, so that a re
 end. A thread polls the pointer, so that a promotion holds in every worker within a second. Knows nothing about HTTP.
 """
 
+import gc
 import logging
 import threading
 import time
@@ -275,6 +276,7 @@ class State:
     def _load(self) -> None:
         """Loads what the pointer names and the releases of challengers, unless they are in memory already, and lets go
         of the others. What serves already goes on serving while another one is refused."""
+        loaded = self._slots.keys()
         if (slot := self._wanted()) is not None and slot is not self._served:
             self._served = slot
             counters.READY.set(1)
@@ -285,6 +287,11 @@ class State:
                 self._loaded(arm.release, lambda arm=arm: release_folder(releases, arm.release))  # type: ignore[misc]
         kept = {self._served.base.id if self._served else None, *(arm.release for arm in arms)}
         self._slots = {release: slot for release, slot in self._slots.items() if release in kept}
+        if self._slots.keys() != loaded:
+            # What stays is not looked through for garbage again: of 100,000 items that stops every call for 40 ms.
+            gc.unfreeze()
+            gc.collect()
+            gc.freeze()
 
     def _wanted(self) -> Slot | None:
         """What should be served, None where it cannot be, or is nothing; the pointer decides."""

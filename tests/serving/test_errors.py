@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 
 from recops.serving.app import Endpoint
+from recops.serving.endpoints.recommend import BATCHES
 from recops.serving.guard import Guard, is_loopback
 from recops.serving.operation import Operation
 from recops.serving.settings import Settings
@@ -191,6 +192,16 @@ def test_a_batch_ends_with_its_deadline(serve):
     answers = [served.client.post("/recommend/batch", json={"requests": requests}) for _ in range(3)]
     assert {a.status_code for a in answers} <= {504, 408}
     check_problem(answers[0], answers[0].status_code)
+
+
+def test_a_batch_that_would_wait_too_long_is_refused_unread(serve, monkeypatch):
+    served = serve({"max_lag_s": 0.05})
+    monkeypatch.setattr(BATCHES, "num_calls", 2)
+    monkeypatch.setattr(BATCHES, "work_s", 1.0)
+    answer = served.client.post("/recommend/batch", content=b"{broken", headers=JSON)
+    check_problem(answer, 429)
+    assert answer.headers["retry-after"] == "1"
+    assert served.client.post("/recommend", json={"user_id": "u"}).status_code == 200  # singles do not wait for batches
 
 
 def test_keys(serve):

@@ -11,7 +11,7 @@ from recops.errors import CallError, RefusedError
 from recops.protocols import ServingParts
 from recops.release.export import export_bundle
 from recops.runtime import Scorer
-from recops.serving import state
+from recops.serving import loading
 from recops.serving.explaining import explain
 from recops.serving.local import explain_once, recommend_once
 from recops.serving.release import Encoders, Release
@@ -212,7 +212,7 @@ def test_the_promoted_release_without_a_server(promoted):
 def test_files_that_new_items_name_lie_where_the_sources_do(promoted, tmp_path, monkeypatch):
     """Else the service would know a new item by its picture, and this would not."""
     told = []
-    monkeypatch.setattr(state, "Encoders", lambda *given: told.append(given[2]) or Encoders(*given))
+    monkeypatch.setattr(loading, "Encoders", lambda *given: told.append(given[2]) or Encoders(*given))
     explain_once(*promoted, "u1", None, "c", [], None, tmp_path)
     recommend_once(*promoted, "u1", [], 3, source=tmp_path)
     assert told == [tmp_path, tmp_path]

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from time import time_ns
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from starlette.responses import Response
 
 from recops.serving import counters
+from recops.serving.lane import Lane, Turn
 from recops.serving.operation import Call, Operation, json_bytes
 from recops.serving.problems import Problem
 from recops.serving.release import Release
@@ -24,6 +26,7 @@ from recops.serving.traffic.shadow import Asked
 logger = logging.getLogger("recops.serving")
 
 CHECKED_AT_ONCE = 16  # lists of a batch between two looks at the clock
+BATCHES = Lane("batches")
 ANSWER = obj(
     items=array(item(reasons=True)),
     release="string",
@@ -66,6 +69,12 @@ def _instead(call: Call, variant: str) -> tuple[Release, str]:
 async def handle_batch(call: Call) -> Response:
     """One answer a request, in order, each with a request id of its own; those of a variant from one release. Lists are
     made, and written as JSON, on a thread, a few at a time, so that other requests do not wait for many."""
+    async with BATCHES.call() as turn:
+        responses = await _responses(call, turn)
+    return Response(b'{"responses":[' + b",".join(filter(None, responses)) + b"]}", media_type="application/json")
+
+
+async def _responses(call: Call, turn: Turn) -> list[bytes | None]:
     requests, asked_at = call.body.requests, time_ns() // 1000
     ids = [new_request_id() for _ in requests]
     responses: list[bytes | None] = [None] * len(requests)
@@ -87,7 +96,7 @@ async def handle_batch(call: Call) -> Response:
                 raise Problem(504, f"{problem.message}: {num} of {len(requests)} lists were made") from None
             try:
                 with span("scoring"):
-                    made = await call.to_its_end(asyncio.to_thread(_next, found))
+                    made = await call.to_its_end(turn.run(partial(_next, found)))
             except Exception:
                 if variant == DEFAULT:
                     raise
@@ -99,10 +108,10 @@ async def handle_batch(call: Call) -> Response:
                     given(call, release, variant, requests[place], one, ids[place], asked_at)
                     for place, one in zip(places_made, made, strict=True)
                 ]
-            written = await call.to_its_end(asyncio.to_thread(_written, answers))
+            written = await call.to_its_end(turn.run(partial(_written, answers)))
             for place, one in zip(places_made, written, strict=True):
                 responses[place] = one
-    return Response(b'{"responses":[' + b",".join(filter(None, responses)) + b"]}", media_type="application/json")
+    return responses
 
 
 def _next(found: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -153,5 +162,6 @@ OPERATIONS = (
         handle_batch,
         RecommendBatch,
         obj(responses=array(ANSWER)),
+        lane=BATCHES,
     ),
 )
