@@ -177,7 +177,8 @@ def test_figures_are_of_the_caller_s_tenant_and_all_are_the_admin_s_of_the_first
         verdicts = [(one["tenant"], one["verdict"]) for one in found["recops_drift_verdict"]]
         assert verdicts == [(tenant, f"{tenant}-verdict") for tenant in seen]
         errors = {(one["tenant"], one["variant"]) for one in found["recops_challenger_errors_total"]}
-        assert errors == {(tenant, f"{tenant}-challenger") for tenant in seen}
+        assert errors >= {(tenant, f"{tenant}-challenger") for tenant in seen}
+        assert {tenant for tenant, _ in errors} == set(seen)  # other tests of this process count in main, too
         for tenant in {*TENANTS} - {*seen}:
             assert f"{tenant}-" not in text and f'"{tenant}"' not in text
 

@@ -139,7 +139,7 @@ def test_a_batch_and_events_have_spans_and_probes_have_none(served, collector):
 def test_failures_are_errors_and_no_user_is_named(served, collector, monkeypatch):
     served.client.get("/users/secret-user")
     served.client.post("/recommend", json={"k": 0})
-    monkeypatch.setattr(served.state, "history", lambda *_: 1 / 0)
+    monkeypatch.setattr(served.state, "history_soon", lambda *_: 1 / 0)
     served.client.post("/recommend", json={"user_id": "secret-user"})
     tracing.stop()
     spans = collector.spans()
