@@ -135,8 +135,8 @@ class SqlStore(ABC):
                 yield None
                 continue
             item_ids, times = ([], None) if own is None else own
-            wants_times = (with_times or events) and times is not None
-            yield Known(item_ids, json.loads(times) if wants_times else None, [] if no is None else no[0], events)
+            wanted = json.loads(times) if times is not None and (with_times or events) else None
+            yield Known(item_ids, wanted, [] if no is None else no[0], events)
 
     def _live(self, release: str, user_id: str) -> list[LiveEvent]:
         """The newest MAX_LIVE events that the user's history does not hold, in order of arrival."""
