@@ -33,7 +33,7 @@ Best = tuple[np.ndarray, np.ndarray]  # rows int64 [K], scores float32 [K]; K ma
 
 def num_left(hidden: Hidden, num_items: int) -> int:
     """How many of N items may be shown."""
-    rows = set().union(*(one.tolist() for one in hidden if one.dtype != bool))
+    rows: set[int] = set().union(*(one.tolist() for one in hidden if one.dtype != bool))
     rows.discard(0)
     masks = [one for one in hidden if one.dtype == bool]
     if not masks:

@@ -327,6 +327,9 @@ def test_what_a_call_needs_of_a_user(store):
     live = [("a", "dislike", 1.5, 3)]
     assert store.known("r1", "u1") == Known(["a", "b"], [1, 2], ["z"], live)
     assert store.known("r1", "u2") == Known([], None, ["y"], [])
+    many = [*(f"nobody {n}" for n in range(600)), "u2", "u1"]
+    assert store.known_of("r1", many) == [*[None] * 600, store.known("r1", "u2"), store.known("r1", "u1")]
+    assert store.known_of("r1", []) == []
     # Of a release that holds none of the events, and of one that has no histories at all, every event counts.
     store.put_histories("r2", [("u1", ["a"], None)])
     assert store.known("r2", "u1") == Known(["a"], None, [], [("a", "click", None, 5), *live])
