@@ -7,6 +7,7 @@ users. Events count that were told before the part of their user was made. The r
 """
 
 import fcntl
+import gc
 import hashlib
 import multiprocessing
 import os
@@ -223,6 +224,7 @@ def _start_worker(project: Project, release: str, change: int) -> None:
     if found != change:
         raise RefusedError("items were told while the lists were begun; call again")
     _worker.update(release=opened, store=store, rules=read_rules(project.rules_file))
+    gc.freeze()  # or the release is looked through for garbage again and again
 
 
 def _score_part(path: Path, ids: list[str], k: int) -> None:
