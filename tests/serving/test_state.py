@@ -107,10 +107,10 @@ def test_the_bento_starts_with_its_own_bundle_and_the_pointer_decides(releases, 
 def test_a_store_that_cannot_be_read_makes_users_unknown(serve, monkeypatch):
     served = serve()
 
-    def fail(release, user_id, with_times):
+    def fail(release, user_ids, with_times):
         raise OSError("disk gone")
 
-    monkeypatch.setattr(served.state.store, "known", fail)
+    monkeypatch.setattr(served.state.store, "known_of", fail)
     assert served.post("/recommend", user_id="u1")["source"] == "fallback"
 
 
