@@ -22,23 +22,9 @@ class Histories:
     def of(cls, histories: "Histories | Sequence[np.ndarray]") -> "Histories":
         return histories if isinstance(histories, cls) else cls(histories)  # type: ignore[arg-type]
 
-    @classmethod
-    def joined(cls, parts: "Sequence[Histories]") -> "Histories":
-        """All of them, one after the other; what one of them lacks must be lacking in all."""
-        if len(parts) == 1:
-            return parts[0]
-
-        def each(name: str) -> list[np.ndarray] | None:
-            found = [getattr(part, name) for part in parts]
-            return None if not found or found[0] is None else found
-
-        ages = None if each("ages") is None else [age for part in parts for age in part.ages or ()]
-        users, at = (None if (found := each(name)) is None else np.concatenate(found) for name in ("users", "at"))
-        return cls([history for part in parts for history in part.items], ages, users, at)
-
     def up_to(self, num_items: int) -> "Histories":
         """Without the events of rows beyond `num_items`, which a model of so many items does not know."""
-        if all(history.max(initial=0) <= num_items for history in self.items):
+        if len(self.items) == 0 or np.concatenate(self.items).max(initial=0) <= num_items:
             return self
         kept = [history <= num_items for history in self.items]
         ages = None if self.ages is None else [age[k] for age, k in zip(self.ages, kept, strict=True)]

@@ -91,6 +91,12 @@ class Scorer:
         return self.item_vectors is not None and self.rank is self.links is self.item_scores is None
 
     @cached_property
+    def largest_norm(self) -> float:
+        """Of its item vectors."""
+        assert self.item_vectors is not None
+        return float(np.sqrt(np.einsum("nd,nd->n", self.item_vectors, self.item_vectors).max(initial=0)))
+
+    @cached_property
     def linked(self) -> Links | None:
         """The links that say most: its own, or those of the heaviest member that has any."""
         found = next((part.links for part in self._by_weight() if part.links is not None), None)

@@ -16,23 +16,25 @@ from recops.histories import Histories
 from recops.index import Index
 from recops.runtime import Scorer
 from recops.serving.release import Release
-from recops.topk import largest_products, top_k
+from recops.topk import best_products, top_k
 
 SCORES_AT_ONCE = 8_000_000  # float32 scores held at a time: 32 MB
 PEOPLE_AT_ONCE = 32  # of whom all scores are made
-TOGETHER = 128  # of whom the largest products are looked for together
+TOGETHER = 512  # of whom the best products are looked for together
 MANY = 64  # people for whom that is worth it
 SELECTIVE = 8  # a filter that leaves less than one in so many: what is left is scored, and nothing else
 FEW = 1000  # hidden items that an index is asked to find spares for
 
 # What must not be shown: int rows, or a bool mask [N+1].
 Hidden = Sequence[np.ndarray]
+NO_ROWS = np.zeros(0, np.int64)
 Best = tuple[np.ndarray, np.ndarray]  # rows int64 [K], scores float32 [K]; K may be less than asked for
 
 
 def num_left(hidden: Hidden, num_items: int) -> int:
     """How many of N items may be shown."""
-    rows = {row for one in hidden if one.dtype != bool for row in one.tolist()} - {0}
+    rows: set[int] = set().union(*(one.tolist() for one in hidden if one.dtype != bool))
+    rows.discard(0)
     masks = [one for one in hidden if one.dtype == bool]
     if not masks:
         return num_items - len(rows)
@@ -71,19 +73,17 @@ def _by_products(scorer: Scorer, asked: Histories, wanted: list[tuple[Hidden, in
     assert scorer.item_vectors is not None
     users = scorer.user_vectors(asked)
     assert users is not None
-    never = [np.concatenate([np.zeros(0, np.int64), *hidden]) for hidden, _ in wanted]
-    nums = [k + len(rows) for (_, k), rows in zip(wanted, never, strict=True)]
-    proposed = largest_products(users, scorer.item_vectors, nums)
-    is_hidden = np.zeros(scorer.num_items + 1, bool)
-    for place, is_answered in enumerate(scorer.answers(asked)):
+    never = [hidden[0] if len(hidden) == 1 else np.concatenate([NO_ROWS, *hidden]) for hidden, _ in wanted]
+    nums = [k for _, k in wanted]
+    found = best_products(users, scorer.item_vectors, nums, never, scorer.largest_norm)
+    for place, (one, is_answered) in enumerate(zip(found, scorer.answers(asked).tolist(), strict=True)):
         hidden, k = wanted[place]
-        if is_answered:
-            is_hidden[never[place]] = True
-            kept = proposed[place][~is_hidden[proposed[place]]]
-            is_hidden[never[place]] = False
-            yield _of_rows(scorer, users[place], kept, k)
-        else:
+        if not is_answered:
             yield of_scores(scorer.scores(asked[place : place + 1])[0], hidden, k)
+        elif one is None:
+            yield _of_all(scorer, users[place], hidden, k)
+        else:
+            yield one
 
 
 def _by_index(scorer: Scorer, index: Index, asked: Histories, wanted: Iterator[tuple[Hidden, int]]) -> Iterator[Best]:

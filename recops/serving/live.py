@@ -3,6 +3,7 @@
 In: what the store holds of a user, and what the release says of kinds of event. Out: a `Stored`. Knows no HTTP.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
@@ -47,8 +48,15 @@ def stored_history(store: Store, release: str, kinds: Kinds, user_id: str, uses_
     `times` where the model asks for them. Events stand where their own times put them, however late they arrived; in a
     history without times they come last.
     """
-    known = store.known(release, user_id, uses_time)
-    return None if known is None else combined(known, kinds, uses_time)
+    return stored_histories(store, release, kinds, [user_id], uses_time)[0]
+
+
+def stored_histories(
+    store: Store, release: str, kinds: Kinds, user_ids: Sequence[str], uses_time: bool
+) -> list[Stored | None]:
+    """`stored_history` of each, read together."""
+    found = store.known_of(release, user_ids, uses_time)
+    return [None if known is None else combined(known, kinds, uses_time) for known in found]
 
 
 def combined(known: Known, kinds: Kinds, uses_time: bool) -> Stored:

@@ -114,7 +114,7 @@ def _opened(
     store = open_store(store_url)
     try:
         release, _ = as_served(releases, pointer.release, store, source)
-        stored = None if user_id is None else stored_of(store, release, user_id)
+        stored = None if user_id is None else stored_of(store, release, [user_id])[0]
     finally:
         store.close()
     yield release, stored

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import repeat
+from itertools import accumulate, chain, repeat
 from typing import Any
 
 import numpy as np
@@ -36,17 +36,23 @@ class Stored:
     refused: list[str] = field(default_factory=list)  # not to be recommended to the user
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Person:
-    """Whose list it is: what a scorer is given, and what it came from."""
+    """Whose list it is: what a scorer is given, as one of many, and what it came from."""
 
-    asked: Histories  # of one
+    together: Histories
+    place: int
     source: str
+
+    @property
+    def asked(self) -> Histories:
+        """Of one."""
+        return self.together[self.place : self.place + 1]
 
     @property
     def history(self) -> np.ndarray:
         """int64 rows, oldest first."""
-        return self.asked.items[0]
+        return self.together.items[self.place]
 
 
 def person(release: Release, who: Who, stored: Stored | None, moment: int | None = None) -> Person:
@@ -54,26 +60,48 @@ def person(release: Release, who: Who, stored: Stored | None, moment: int | None
 
     An event without a time counts as of then: those of the call are what has just happened.
     """
-    get, scorer = release.row_of.get, release.bundle.scorer
-    user = release.user_row(who.user_id)
-    known = [] if stored is None else stored.item_ids
-    ids, times = who.history_events()
-    rows = np.array(list(map(get, (*known, *ids), repeat(0))), np.int64)
-    kept = np.flatnonzero(rows)
+    return people_of(release, [(who, stored)], [moment])[0]
+
+
+def people_of(
+    release: Release, whom: Sequence[tuple[Who, Stored | None]], moments: Sequence[int | None]
+) -> list[Person]:
+    """`person` of each."""
+    scorer = release.bundle.scorer
+    users = [release.user_row(who.user_id) for who, _ in whom]
+    calls = [who.history_events() for who, _ in whom]
+    known = [[] if stored is None else stored.item_ids for _, stored in whom]
+    both = [one for stored_ids, (ids, _) in zip(known, calls, strict=True) for one in (stored_ids, ids)]
+    ends = [0, *accumulate(map(len, both))]  # twice a person: of the stored history, and of the call's
+    events = np.fromiter(map(release.row_of.get, chain.from_iterable(both), repeat(0)), np.int64, ends[-1])
+    is_kept, kept_ends = events > 0, ends
+    if not is_kept.all():
+        kept_ends = np.concatenate([[0], np.cumsum(is_kept)])[ends].tolist()
+        events = events[is_kept]
+    histories = [events[kept_ends[n] : kept_ends[n + 2]] for n in range(0, len(both), 2)]
     ages = asked_at = None
     if release.uses_time:
-        now = now_us() if moment is None else moment
-        before = [None] * len(known) if stored is None or stored.times is None else stored.times
-        at = [now if t is None else t for t in (*before, *times)]
-        ages = [np.array([max(now - at[place], 0) // 1_000_000 for place in kept], np.int64)]
-        asked_at = np.array([now])
-    asked = Histories([rows[kept]], ages, np.array([user]), asked_at)
+        asked_at = np.array([now_us() if moment is None else moment for moment in moments], np.int64)
+        ages = []
+        for place, ((_, stored), now) in enumerate(zip(whom, asked_at.tolist(), strict=True)):
+            before = [None] * len(known[place]) if stored is None or stored.times is None else stored.times
+            at = np.array([now if t is None else t for t in (*before, *calls[place][1])], np.int64)
+            own = is_kept[ends[2 * place] : ends[2 * place + 2]]
+            ages.append(np.maximum(now - at[own], 0) // 1_000_000)
+    asked = Histories(histories, ages, np.array(users, np.int64), asked_at)
     tables = [part.user_table for part in scorer.parts if part.user_table is not None and part.encode is None]
-    in_table = user > 0 and any(user < len(table) for table in tables)  # others may know more users, by attributes
-    is_known = bool(rows[: len(known)].any()) or in_table or (stored is not None and not scorer.needs_history)
-    if not scorer.answers(asked)[0]:
-        return Person(asked, "fallback")
-    return Person(asked, "model" if is_known else "cold-start" if len(kept) or scorer.needs_history else "fallback")
+    longest = max(map(len, tables), default=0)  # others may know more users, by attributes
+    people = []
+    for place, is_answered in enumerate(scorer.answers(asked).tolist()):
+        is_known = kept_ends[2 * place + 1] > kept_ends[2 * place] or 0 < users[place] < longest
+        if not is_answered:
+            source = "fallback"
+        elif is_known or (whom[place][1] is not None and not scorer.needs_history):
+            source = "model"
+        else:
+            source = "cold-start" if len(histories[place]) or scorer.needs_history else "fallback"
+        people.append(Person(asked, place, source))
+    return people
 
 
 def occasion_of(release: Release, someone: Person, stored: Stored | None, moment: int | None = None) -> Occasion:
@@ -147,13 +175,13 @@ def lists(
     """For each request its list, as of its moment (µs) where one is given. Those that no rule moves and that need no
     reasons are looked for together; for the others the whole catalogue is scored."""
     at = [None] * len(requests) if moments is None else moments
-    people = [person(release, *one, moment) for one, moment in zip(requests, at, strict=True)]
+    people = people_of(release, requests, at)
     asking = [
         (request, someone, occasion_of(release, someone, stored, moment), rules.moving(request))
         for (request, stored), someone, moment in zip(requests, people, at, strict=True)
     ]
     is_plain = [not request.explain and not movers for request, _, _, movers in asking]
-    plain = [someone.asked for someone, plainly in zip(people, is_plain, strict=True) if plainly]
+    plain = people[0].together[np.flatnonzero(is_plain)] if people else Histories([])
     num_candidates: deque[int] = deque()  # of those whose lists are being made
 
     def wanted() -> Iterator[tuple[Hidden, int]]:
@@ -164,7 +192,7 @@ def lists(
                 num_candidates.append(num_left(hidden, release.bundle.scorer.num_items))
                 yield hidden, request.k
 
-    found = best(release, Histories.joined(plain), wanted())
+    found = best(release, plain, wanted())
     ratings = release.bundle.scorer.ratings
     for place, (request, someone, occasion, _) in enumerate(asking):
         if is_plain[place]:

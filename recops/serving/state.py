@@ -9,7 +9,7 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from recops.serving.assistant.catalogue import catalogue_of, was_asked
 from recops.serving.erased import ErasedUsers
 from recops.serving.event_log import EventLog
 from recops.serving.lag import Lag
-from recops.serving.live import Kinds, stored_history
+from recops.serving.live import Kinds, stored_histories
 from recops.serving.loading import load_release, warm_up
 from recops.serving.online_items import OnlineItems
 from recops.serving.reading import Reader
@@ -360,6 +360,6 @@ class State:
             self._closing.wait(self.settings.poll_s)
 
 
-def stored_of(store: Store, release: Release, user_id: str) -> Stored | None:
-    """What the store holds of a user at a release, events told since included."""
-    return stored_history(store, release.id, Kinds.of(release.bundle.manifest), user_id, release.uses_time)
+def stored_of(store: Store, release: Release, user_ids: Sequence[str]) -> list[Stored | None]:
+    """What the store holds of users at a release, events told since included."""
+    return stored_histories(store, release.id, Kinds.of(release.bundle.manifest), user_ids, release.uses_time)

@@ -1,12 +1,13 @@
 """`recops score-all`: the list of every user of the promoted release, as POST /recommend gives it, in one Parquet file.
 
 In: a project with a release, whose store holds the histories. Out: a file of SCHEMA, users in the order of their ids.
-Users are scored some thousands at a time by several processes; each part is on disk before it counts, so that a call
-after a kill goes on with what is missing. Memory does not grow with the number of users. Events count that were told
-before the part of their user was made. The rules file holds, but for chance.
+Users are scored some thousands at a time by several processes, while this one writes the file; each part is on disk
+before it counts, so that a call after a kill goes on with what is missing. Memory does not grow with the number of
+users. Events count that were told before the part of their user was made. The rules file holds, but for chance.
 """
 
 import fcntl
+import gc
 import hashlib
 import multiprocessing
 import os
@@ -18,14 +19,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
 from recops.bundle import canonical_json, read_pointer, sync_folder, write_atomically
 from recops.errors import CallError, RefusedError
+from recops.serving.best import TOGETHER
 from recops.serving.local import as_served
 from recops.serving.parent import PARENT, be_parent, follow_parent
 from recops.serving.release import Release
@@ -41,6 +44,8 @@ from recops.store import Store, open_store
 SCHEMA = pa.schema(
     {"user_id": pa.string(), "item_id": pa.list_(pa.string()), "score": pa.list_(pa.float32()), "source": pa.string()}
 )
+# As parts hold it: rows of items instead of their ids.
+PART = pa.schema({**{name: SCHEMA.field(name).type for name in SCHEMA.names}, "item_id": pa.list_(pa.int32())})
 USERS_A_PART = 8192  # and a row group
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
@@ -82,8 +87,11 @@ def score_all(
             "rules": repr(rules),
         }
         with _parts(out, facts, say) as folder:
-            done = _score_parts(project, release, store, folder, facts, workers or _cores(), say)
-            _join(folder, out, done.num_parts, pointer.release)
+            whole = folder / "whole.tmp"
+            with _file_of_lists(whole, release) as add:
+                done = _score_parts(project, release, store, folder, facts, workers or _cores(), say, add)
+            whole.replace(out)
+            sync_folder(out.parent)
             shutil.rmtree(folder)
     finally:
         store.close()
@@ -112,17 +120,16 @@ def _parts(out: Path, facts: dict[str, Any], say: Callable[[str], None]) -> Iter
             raise CallError(f"{out}: another call is writing it") from None
         state = folder / "state.json"
         if not state.exists() or state.read_text(encoding="utf-8") != canonical_json(facts):
-            for part in folder.glob("*.parquet"):
+            for part in folder.glob("*.arrow"):
                 part.unlink()
             write_atomically(state, canonical_json(facts))
-        elif any(folder.glob("*.parquet")):
+        elif any(folder.glob("*.arrow")):
             say(f"Going on with the parts in {folder}")
         yield folder
 
 
 @dataclass
 class _Done:
-    num_parts: int = 0
     num_users: int = 0
     kept: int = 0
 
@@ -135,8 +142,10 @@ def _score_parts(
     facts: dict[str, Any],
     workers: int,
     say: Callable[[str], None],
+    add: Callable[[Path], None],
 ) -> _Done:
-    """Makes every part that is missing; the parts of users that have changed are made anew."""
+    """Makes every part that is missing, and has each added in its turn; the parts of users that have changed are made
+    anew."""
     done = _Done()
     with (
         _environment_of_workers(),
@@ -147,21 +156,29 @@ def _score_parts(
             initargs=(project, facts["release"], facts["item_change"]),
         ) as pool,
     ):
-        pending: deque[Future[None]] = deque()
+        pending: deque[tuple[Path, Future[None] | None]] = deque()
+
+        def add_next() -> None:
+            path, future = pending.popleft()
+            if future is not None:
+                future.result()
+            add(path)
+
         try:
-            users = user_ids(release, store)
+            users, num_parts = user_ids(release, store), 0
             while ids := list(islice(users, facts["users_a_part"])):
-                path = folder / f"{done.num_parts:06d}.parquet"
+                path = folder / f"{num_parts:06d}.arrow"
                 if _is_of(path, ids):
                     done.kept += len(ids)
+                    pending.append((path, None))
                 else:
-                    pending.append(pool.submit(_score_part, path, ids, facts["k"]))
-                done.num_parts, done.num_users = done.num_parts + 1, done.num_users + len(ids)
+                    pending.append((path, pool.submit(_score_part, path, ids, facts["k"])))
+                num_parts, done.num_users = num_parts + 1, done.num_users + len(ids)
                 while len(pending) > 2 * workers:  # ids are read no faster than they are scored
-                    pending.popleft().result()
+                    add_next()
                     say(f"{done.num_users - len(pending) * facts['users_a_part']:,} users")
-            for future in pending:
-                future.result()
+            while pending:
+                add_next()
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
@@ -189,7 +206,7 @@ def user_ids(release: Release, store: Store) -> Iterator[str]:
     whom events were told since, in the order of the first."""
     others = {user_id for user_id in release.bundle.user_ids if release.user_row(user_id)}
     told = dict.fromkeys(store.users_told_of(release.id))
-    for user_id, _ in store.history_rows(release.id):
+    for user_id in store.users_with_history(release.id):
         others.discard(user_id)
         told.pop(user_id, None)
         yield user_id
@@ -207,32 +224,45 @@ def _start_worker(project: Project, release: str, change: int) -> None:
     if found != change:
         raise RefusedError("items were told while the lists were begun; call again")
     _worker.update(release=opened, store=store, rules=read_rules(project.rules_file))
+    gc.freeze()  # or the release is looked through for garbage again and again
 
 
 def _score_part(path: Path, ids: list[str], k: int) -> None:
     """Writes the lists of these users, whole or not at all."""
     release, store = _worker["release"], _worker["store"]
-    asked = [(Recommend.model_construct(user_id=user_id, k=k), stored_of(store, release, user_id)) for user_id in ids]
     rows, scores, sources = [], [], []
-    for one in lists(release, asked, _worker["rules"]):
-        rows.append(one.rows)
-        scores.append(one.scores)
-        sources.append(one.someone.source)
+    for start in range(0, len(ids), TOGETHER):  # what is read of so many stays in the cache
+        some = ids[start : start + TOGETHER]
+        asked = [
+            (_request(user_id, k), stored)
+            for user_id, stored in zip(some, stored_of(store, release, some), strict=True)
+        ]
+        for one in lists(release, asked, _worker["rules"]):
+            rows.append(one.rows)
+            scores.append(one.scores)
+            sources.append(one.someone.source)
     offsets = np.cumsum([0, *map(len, rows)], dtype=np.int32)
-    item_id = pa.array(release.ids, pa.string()).take(pa.array(np.concatenate(rows) - 1))
     table = pa.table(
         [
             pa.array(ids, pa.string()),
-            pa.ListArray.from_arrays(offsets, item_id),
+            pa.ListArray.from_arrays(offsets, pa.array(np.concatenate(rows).astype(np.int32))),
             pa.ListArray.from_arrays(offsets, pa.array(np.concatenate(scores), pa.float32())),
             pa.array(sources, pa.string()),
         ],
-        schema=SCHEMA.with_metadata({"users": _digest(ids)}),
+        schema=PART.with_metadata({"users": _digest(ids)}),
     )
     temporary = path.with_suffix(".tmp")
-    _write(temporary, [table], SCHEMA.with_metadata(table.schema.metadata))
+    with _synced(temporary) as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
     temporary.replace(path)
     sync_folder(path.parent)
+
+
+def _request(user_id: str, k: int) -> Recommend:
+    try:
+        return Recommend.model_validate({"user_id": user_id, "k": k})  # takes a fifth of the other
+    except ValidationError:  # no call could name such a user, or ask for so many
+        return Recommend.model_construct(user_id=user_id, k=k)
 
 
 def _digest(ids: list[str]) -> str:
@@ -241,22 +271,46 @@ def _digest(ids: list[str]) -> str:
 
 def _is_of(path: Path, ids: list[str]) -> bool:
     """Whether a part is there and of these users."""
-    return path.exists() and pq.read_schema(path).metadata[b"users"].decode() == _digest(ids)
+    return path.exists() and pa.ipc.open_file(path).schema.metadata[b"users"].decode() == _digest(ids)
 
 
-def _join(folder: Path, out: Path, num_parts: int, release: str) -> None:
-    temporary = folder / "whole.tmp"
-    parts = (pq.read_table(folder / f"{part:06d}.parquet") for part in range(num_parts))
-    _write(temporary, parts, SCHEMA.with_metadata({"release": release}))
-    temporary.replace(out)
-    sync_folder(out.parent)
+@contextmanager
+def _file_of_lists(path: Path, release: Release) -> Iterator[Callable[[Path], None]]:
+    """Gives what adds a part to the file at `path`, as a row group; the file is on disk afterwards."""
+    ids = pa.array(release.ids, pa.string())
+    columns = {column: f"{column}.list.element" for column in ("item_id", "score")}
+    with (
+        _synced(path) as file,
+        pq.ParquetWriter(
+            file,
+            _named(PART.empty_table(), ids).schema,
+            compression="zstd",
+            store_schema=False,  # or readers would be told of dictionaries
+            use_dictionary=[columns["item_id"], "source"],
+            dictionary_pagesize_limit=2**31 - 1,
+            column_encoding={columns["score"]: "BYTE_STREAM_SPLIT"},
+        ) as writer,
+    ):
+        yield lambda part: writer.write_table(_named(pa.ipc.open_file(part).read_all(), ids))
+        writer.add_key_value_metadata({"release": release.id})
 
 
-def _write(path: Path, tables: Any, schema: pa.Schema) -> None:
-    """One row group a table, on disk when this returns."""
+def _named(part: pa.Table, ids: pa.StringArray) -> pa.Table:
+    """With ids instead of rows, each id once, since there are far fewer items than places in lists."""
+    table = part.combine_chunks().replace_schema_metadata(None)
+    lists_of_rows = table["item_id"].chunk(0) if len(table) else pa.array([], PART.field("item_id").type)
+    rows = lists_of_rows.values.to_numpy()
+    used = np.flatnonzero(np.bincount(rows, minlength=1))
+    place = np.zeros(used.max(initial=0) + 1, np.int32)
+    place[used] = np.arange(len(used), dtype=np.int32)
+    named = pa.DictionaryArray.from_arrays(pa.array(place[rows]), ids.take(pa.array(used - 1)))
+    return table.set_column(1, "item_id", pa.ListArray.from_arrays(lists_of_rows.offsets, named))
+
+
+@contextmanager
+def _synced(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write, on disk afterwards."""
     with path.open("wb") as file:
-        with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-            for table in tables:
-                writer.write_table(table.replace_schema_metadata(schema.metadata))
+        yield file
         file.flush()
         os.fsync(file.fileno())

@@ -111,8 +111,12 @@ class Store(Protocol):
         where they were asked for, or events arrived since; of those at most the 2,000 newest."""
         ...
 
-    def history_rows(self, release: str) -> Iterator[tuple[str, list[str]]]:
-        """Every user's history, ordered by user id, read as it stood at the first row; empty for an unknown release."""
+    def known_of(self, release: str, user_ids: Sequence[str], with_times: bool = False) -> list[Known | None]:
+        """`known` of each, read together."""
+        ...
+
+    def users_with_history(self, release: str) -> Iterator[str]:
+        """All whose history is held, ordered by id, as it stood at the first; empty for an unknown release."""
         ...
 
     def users_told_of(self, release: str) -> Iterator[str]:

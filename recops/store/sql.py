@@ -21,8 +21,10 @@ from recops.user_hash import user_hash
 EVENT_COLUMNS = tuple(EVENTS)
 _STORED = (*EVENT_COLUMNS, "is_made")  # of an event, beside tenant and place
 _SELECT_EVENTS = f"SELECT place, {', '.join(_STORED)} FROM events WHERE tenant = ?"
+# Of tenant and release: events that the histories do not hold.
+_SINCE = "place > coalesce((SELECT events_until FROM history_sets WHERE tenant = ? AND release = ?), 0)"
 _NEXT = "(SELECT coalesce(max(place), 0) + 1 FROM {} WHERE tenant = ?)"
-_AT_ONCE = 500  # rows of one statement
+_AT_ONCE = 512  # rows, or users, of one statement
 MAX_LIVE = 2_000  # events of a user that a call looks at, the newest
 
 
@@ -88,38 +90,56 @@ class SqlStore(Answers):
         return None if found is None or found[0] is None else json.loads(found[0])
 
     def known(self, release: str, user_id: str, with_times: bool = False) -> Known | None:
-        refused = refused_in(release)
-        query = (
-            "SELECT release, item_ids, timestamps FROM histories WHERE tenant = ? AND release IN (?, ?) AND user_id = ?"
-        )
-        held = {row[0]: row for row in self._read(query, (self.tenant, release, refused, user_id))}
-        query = (
-            "SELECT item_id, event, value, timestamp FROM events WHERE tenant = ? AND user_id = ? AND place > coalesce("
-            "(SELECT events_until FROM history_sets WHERE tenant = ? AND release = ?), 0) ORDER BY place DESC LIMIT ?"
-        )
-        live = self._read(query, (self.tenant, user_id, self.tenant, release, MAX_LIVE))
-        if not held and not live:
-            return None
-        own = held.get(release)
-        wants_times = (with_times or live) and own is not None and own[2] is not None
-        return Known(
-            item_ids=[] if own is None else json.loads(own[1]),
-            times=json.loads(own[2]) if wants_times and own is not None else None,
-            refused=json.loads(held[refused][1]) if refused in held else [],
-            events=[LiveEvent(*row) for row in reversed(live)],
-        )
+        return self.known_of(release, [user_id], with_times)[0]
 
-    def history_rows(self, release: str) -> Iterator[tuple[str, list[str]]]:
-        query = "SELECT user_id, item_ids FROM histories WHERE tenant = ? AND release = ? ORDER BY user_id"
-        for user_id, item_ids in self._stream(query, (self.tenant, release)):
-            yield user_id, json.loads(item_ids)
+    def known_of(self, release: str, user_ids: Sequence[str], with_times: bool = False) -> list[Known | None]:
+        return [
+            known
+            for start in range(0, len(user_ids), _AT_ONCE)
+            for known in self._known_of(release, user_ids[start : start + _AT_ONCE], with_times)
+        ]
+
+    def _known_of(self, release: str, user_ids: Sequence[str], with_times: bool) -> Iterator[Known | None]:
+        refused = refused_in(release)
+        among = f"user_id IN ({', '.join('?' * len(user_ids))})"
+        query = (
+            "SELECT release, user_id, item_ids, timestamps FROM histories "
+            f"WHERE tenant = ? AND release IN (?, ?) AND {among}"
+        )
+        rows = self._read(query, (self.tenant, release, refused, *user_ids))
+        # Decoded in one go, which is cheaper.
+        ids = json.loads(f"[{','.join(row[2] for row in rows)}]")
+        held = {(row[0], row[1]): (items, row[3]) for row, items in zip(rows, ids, strict=True)}
+        told = user_ids
+        if len(user_ids) > 1:
+            query = f"SELECT DISTINCT user_id FROM events WHERE tenant = ? AND {among} AND {_SINCE}"
+            told = [row[0] for row in self._read(query, (self.tenant, *user_ids, self.tenant, release))]
+        live = {user_id: self._live(release, user_id) for user_id in told}
+        for user_id in user_ids:
+            own, no, events = held.get((release, user_id)), held.get((refused, user_id)), live.get(user_id, [])
+            if own is None and no is None and not events:
+                yield None
+                continue
+            item_ids, times = ([], None) if own is None else own
+            wanted = json.loads(times) if times is not None and (with_times or events) else None
+            yield Known(item_ids, wanted, [] if no is None else no[0], events)
+
+    def _live(self, release: str, user_id: str) -> list[LiveEvent]:
+        """The newest MAX_LIVE events that the user's history does not hold, in order of arrival."""
+        query = (
+            f"SELECT item_id, event, value, timestamp FROM events WHERE tenant = ? AND user_id = ? AND {_SINCE} "
+            "ORDER BY place DESC LIMIT ?"
+        )
+        rows = self._read(query, (self.tenant, user_id, self.tenant, release, MAX_LIVE))
+        return [LiveEvent(*row) for row in reversed(rows)]
+
+    def users_with_history(self, release: str) -> Iterator[str]:
+        query = "SELECT user_id FROM histories WHERE tenant = ? AND release = ? ORDER BY user_id"
+        for (user_id,) in self._stream(query, (self.tenant, release)):
+            yield user_id
 
     def users_told_of(self, release: str) -> Iterator[str]:
-        query = (
-            "SELECT user_id FROM events WHERE tenant = ? AND place > coalesce("
-            "(SELECT events_until FROM history_sets WHERE tenant = ? AND release = ?), 0) "
-            "GROUP BY user_id ORDER BY min(place)"
-        )
+        query = f"SELECT user_id FROM events WHERE tenant = ? AND {_SINCE} GROUP BY user_id ORDER BY min(place)"
         for (user_id,) in self._stream(query, (self.tenant, self.tenant, release)):
             yield user_id
 

@@ -266,7 +266,7 @@ def test_killed_at_any_step_the_pointer_names_a_whole_release(tmp_path, popular)
         served.append(pointer.release)
         with closing(open_store(f"sqlite:///{folder}/store.sqlite")) as store:
             load_bundle(release_folder(releases, pointer.release))
-            assert len(list(store.history_rows(pointer.release))) == len(ROWS)
+            assert len(list(store.users_with_history(pointer.release))) == len(ROWS)
             for row in list_releases(releases):
                 assert row["release"] in ids
                 verify(release_folder(releases, row["release"]))

@@ -15,7 +15,7 @@ from recops.serving import best as searching
 from recops.serving.release import Release
 from recops.serving.requests import Recommend, RecommendBatch, parse
 from recops.serving.retrieval import Stored, lists, recommend
-from recops.topk import largest_products
+from recops.topk import best_products
 
 pytest.importorskip("faiss", reason="the extra ann is not installed: no faiss")
 NUM_ITEMS, NUM_USERS, WIDTH = 4000, 40, 8
@@ -135,7 +135,7 @@ def test_many_at_once_get_what_each_gets_alone(indexed: Release) -> None:
     assert together == alone and [len(rows) for rows in together] == [10, 10, 3]
 
 
-def test_the_largest_products_are_sought_together_and_give_each_the_list_of_the_scan(
+def test_the_best_products_are_sought_together_and_give_each_the_list_of_the_scan(
     scan: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Users with and without a history, one that nobody knows, lists of several lengths; in two parts."""
@@ -147,7 +147,7 @@ def test_the_largest_products_are_sought_together_and_give_each_the_list_of_the_
     alone = [next(lists(scan, [one])) for one in requests]
     assert {one.someone.source for one in alone} == {"model", "fallback"}
     sought = []
-    monkeypatch.setattr(searching, "largest_products", lambda *a: sought.append(len(a[0])) or largest_products(*a))
+    monkeypatch.setattr(searching, "best_products", lambda *a: sought.append(len(a[0])) or best_products(*a))
     for found, expected in zip(lists(scan, requests), alone, strict=True):
         assert found.someone.source == expected.someone.source and found.rows.tolist() == expected.rows.tolist()
         assert found.scores == pytest.approx(expected.scores, abs=1e-5)

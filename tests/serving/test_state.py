@@ -130,10 +130,10 @@ def test_a_look_that_fails_is_not_the_last(releases, caplog):
 def test_a_store_that_cannot_be_read_makes_users_unknown(serve, monkeypatch):
     served = serve()
 
-    def fail(release, user_id, with_times):
+    def fail(release, user_ids, with_times):
         raise OSError("disk gone")
 
-    monkeypatch.setattr(served.state.store, "known", fail)
+    monkeypatch.setattr(served.state.store, "known_of", fail)
     assert served.post("/recommend", user_id="u1")["source"] == "fallback"
 
 

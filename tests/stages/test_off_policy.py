@@ -85,7 +85,7 @@ class Shop:
                 answers, events = [], []
                 for row, user in enumerate(USERS):
                     request, request_id = Recommend.model_construct(user_id=user, k=K), f"q-{one_round}-{row}"
-                    stored = stored_of(store, served, user)
+                    (stored,) = stored_of(store, served, [user])
                     found = recommend(served, request, stored, rules, request_id)
                     answers.append(self.answer(request_id, at, user, found))
                     shown = [IDS.index(item["item_id"]) for item in found["items"]]

@@ -102,12 +102,12 @@ def test_a_call_goes_on_after_a_kill(tmp_path: Path) -> None:
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     parts = tmp_path / ".lists.parquet.parts"
     for _ in range(1000):
-        if len(list(parts.glob("*.parquet"))) >= 3:
+        if len(list(parts.glob("*.arrow"))) >= 3:
             break
         time.sleep(0.02)
     first.send_signal(signal.SIGKILL)
     first.wait()
-    num_parts = len(list(parts.glob("*.parquet")))
+    num_parts = len(list(parts.glob("*.arrow")))
     assert 3 <= num_parts < 200 and not out.exists()
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     kept = int(done.stdout.split()[-1])
@@ -121,7 +121,7 @@ def test_parts_of_other_lists_are_made_anew(tmp_path: Path) -> None:
     project, out = released(tmp_path / "project"), tmp_path / "lists.parquet"
     parts = tmp_path / ".lists.parquet.parts"
     parts.mkdir()
-    (parts / "000000.parquet").write_bytes(b"of another k")
+    (parts / "000000.arrow").write_bytes(b"of another k")
     (parts / "state.json").write_text("{}")
     assert score_all(project, out, k=3, workers=1, say=lambda text: None).kept == 0
     assert pl.read_parquet(out)["item_id"].list.len().to_list() == [3] * (NUM_USERS + 1)
