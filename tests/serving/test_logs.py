@@ -84,7 +84,7 @@ def test_an_access_line_names_the_operation_and_nobody(serve, written):
 
 def test_a_request_s_own_lines_carry_its_id(serve, written, monkeypatch):
     served = serve()
-    monkeypatch.setattr(served.state.store, "known", lambda *_: 1 / 0)
+    monkeypatch.setattr(served.state.store, "known_of", lambda *_: 1 / 0)
     answer = served.client.post("/recommend", json={"user_id": "u1"})
     (line,) = [line for line in written() if "history of a user" in line["message"]]
     assert line["request_id"] == answer.json()["request_id"]

@@ -24,13 +24,13 @@ class Remote:
         self.is_up, self.wait_s, self.asked = threading.Event(), 0.0, 0
         self.is_up.set()
 
-    def known(self, release: str, user_id: str, with_times: bool) -> Known:
+    def known_of(self, release: str, user_ids: list[str], with_times: bool) -> list[Known]:
         self.asked += 1
         self.is_up.wait()
         time.sleep(self.wait_s)
-        if user_id == "broken":
+        if "broken" in user_ids:
             raise OSError("the connection was lost")
-        return Known([user_id], None, [], [])
+        return [Known([user_id], None, [], []) for user_id in user_ids]
 
 
 @pytest.fixture
