@@ -39,11 +39,7 @@ def _seal(project: Project, store: Store) -> Feedback:
     # Another store counts from 1 again: what was sealed of the former one stays.
     found = feedback if feedback.store == name else replace(feedback, store=name, events_until=0, erased=())
     erased = tuple(Erased(e.user_hash, e.erased_at) for e in store.erasures())
-    if len(erased) < len(feedback.erased):
-        raise CallError(
-            f"{project.feedback}: {len(feedback.erased)} users were erased here, and the store lists {len(erased)}: it "
-            "is another one, or an older copy. Erase them in it too (`recops erase --user ID`), so that they stay out"
-        )
+    check_erased(project, feedback, len(erased))
     if erased != found.erased:
         found = found.without_erased(project.feedback_parts, key, erased)
     if (last := store.last_place()) > found.events_until:
@@ -55,6 +51,15 @@ def _seal(project: Project, store: Store) -> Feedback:
         found.write(project.feedback)
         settle(project.feedback_parts, found.parts)
     return found
+
+
+def check_erased(project: Project, feedback: Feedback, num_listed: int) -> None:
+    """Raises CallError for a store that lists fewer erased users than the project knows of."""
+    if num_listed < len(feedback.erased):
+        raise CallError(
+            f"{project.feedback}: {len(feedback.erased)} users were erased here, and the store lists {num_listed}: it "
+            "is another one, or an older copy. Erase them in it too (`recops erase --user ID`), so that they stay out"
+        )
 
 
 def name_of(store: Store) -> str:

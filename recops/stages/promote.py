@@ -20,14 +20,15 @@ from recops.bundle import (
     write_atomically,
 )
 from recops.data.dislikes import refused_pairs, without_turned_down
+from recops.data.feedback import Feedback
 from recops.data.split import with_signal
 from recops.errors import CallError
 from recops.release import gate, releases
 from recops.stages import git, pipeline
-from recops.stages.feedback import name_of
+from recops.stages.feedback import check_erased, name_of
 from recops.stages.package import git_commit
 from recops.stages.project import Project
-from recops.store import open_store
+from recops.store import Store, open_store, refused_in
 
 
 def histories(project: Project) -> Iterator[tuple[str, list[str], list[int] | None]]:
@@ -54,11 +55,29 @@ def refused(project: Project) -> Iterator[tuple[str, list[str], None]]:
         yield user_id, item_ids, None
 
 
-def events_until(project: Project) -> int:
+def events_until(project: Project, store: Store) -> int:
     """The place of the last event of the store that the tables hold; 0 where they hold none of this store."""
     counts = json.loads((project.tables / "counts.json").read_text(encoding="utf-8"))
-    with closing(open_store(project.store_url)) as store:
-        return counts["events_until"] if counts.get("store") == name_of(store) else 0
+    return counts["events_until"] if counts.get("store") == name_of(store) else 0
+
+
+def move_in(project: Project, url: str) -> list[str]:
+    """Puts the histories of the log into a store that never had any of the served release or the one before, as one
+    that has only just been named. Returns those of the two that still have none, since `data/tables` is not here.
+
+    Raises CallError where the store does not know the users who were erased.
+    """
+    pointer = read_pointer(project.releases)
+    with closing(open_store(url)) as store:
+        served = () if pointer is None else (pointer.release, *pointer.history[-1:])
+        without = [release for release in served if store.num_histories(release) is None]
+        if not without or not (project.tables / "events.parquet").exists():
+            return without
+        check_erased(project, Feedback.read(project.feedback), len(store.erasures()))
+        for release in without:
+            store.put_histories(refused_in(release), refused(project))
+            store.put_histories(release, histories(project), events_until(project, store))
+    return []
 
 
 def refresh_accepted(project: Project) -> None:
@@ -104,17 +123,17 @@ def promote(project: Project, *, expected: str | None, now: str, run: dict[str, 
     """
     with closing(open_store(project.store_url)) as store:
         return releases.promote(
-            project.bundle, project.releases, store, _parts(project, run), expected=expected, now=now
+            project.bundle, project.releases, store, _parts(project, store, run), expected=expected, now=now
         )
 
 
 def keep(project: Project, run: dict[str, Any]) -> str:
     """Makes bundle/ a release beside the one that is served, so that it can challenge it; returns the release."""
     with closing(open_store(project.store_url)) as store:
-        return releases.keep(project.bundle, project.releases, store, _parts(project, run))
+        return releases.keep(project.bundle, project.releases, store, _parts(project, store, run))
 
 
-def _parts(project: Project, run: dict[str, Any]) -> releases.Parts:
+def _parts(project: Project, store: Store, run: dict[str, Any]) -> releases.Parts:
     git.commit(project, f"Release {bundle_id(project.bundle)[:12]}")
     record = {
         "commit": git_commit(project),
@@ -125,7 +144,7 @@ def _parts(project: Project, run: dict[str, Any]) -> releases.Parts:
         "package": json.loads((project.reports / "package.json").read_text(encoding="utf-8")),
         "run": run,
     }
-    return releases.Parts(histories(project), record, refused(project), events_until(project))
+    return releases.Parts(histories(project), record, refused(project), events_until(project, store))
 
 
 def promote_by_hand(project: Project, release: str, now: str) -> str:

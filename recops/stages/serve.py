@@ -5,6 +5,7 @@ In: a project. Out: this process becomes the server (recops/serving/launch.py). 
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -79,15 +80,27 @@ def _tenants(project: Project) -> dict[str, dict[str, Any]]:
     found = {}
     for tenant, folder in project.params.serve.tenants.items():
         other = open_project(project.root / Path(folder).expanduser())
-        rules = other.params.serve.rules
+        rules, store = other.params.serve.rules, other.store_url_by(f"RECOPS_STORE_{tenant.upper()}")
+        _move_in(other, store)
         found[tenant] = {
             "releases": str(other.releases),
-            "store": other.store_url_by(f"RECOPS_STORE_{tenant.upper()}"),
+            "store": store,
             "source": str(other.source_folder),
             "rules": str(other.root / rules) if rules else None,
             "feedback_window_s": other.params.feedback.window_us / 1e6,
         }
     return found
+
+
+def _move_in(project: Project, store: str) -> None:
+    from recops.stages.promote import move_in
+
+    for release in move_in(project, store):
+        print(
+            f"warning: the store has no histories of release {release[:12]}, and {project.tables} has no events: who "
+            "is known from the log alone gets what is popular",
+            file=sys.stderr,
+        )
 
 
 def _serve(
@@ -102,6 +115,7 @@ def _serve(
         raise CallError(f"{project.releases}: nothing is released yet; run: recops run")
     if key := verify_key(project):
         environment["RECOPS_VERIFY_KEY"] = str(key)
+    _move_in(project, project.store_url)
     return become_service(
         releases=project.releases,
         bundle=None,

@@ -1,6 +1,7 @@
 """What follows the DVC stages: histories, the profile that new data is judged by, and whether a decision stands."""
 
 import json
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import polars as pl
 import pytest
 
 from recops.bundle import Pointer, canonical_json, write_pointer
+from recops.data.feedback import Erased, Feedback
 from recops.errors import CallError
 from recops.stages import pipeline, promote
 from recops.stages.project import Project, open_project
+from recops.store import open_store, refused_in
 
 
 @pytest.fixture
@@ -42,6 +45,25 @@ def test_histories_are_the_positives_of_each_user(project: Project) -> None:
 def test_histories_of_a_log_without_times(project: Project) -> None:
     events(project, [None] * 4)
     assert dict((user, times) for user, _, times in promote.histories(project)) == {"u": None, "v": None}
+
+
+def test_a_store_that_was_only_just_named_gets_the_histories(project: Project) -> None:
+    url = f"sqlite:///{project.root / 'another.sqlite'}"
+    write_pointer(project.releases, Pointer("older", ()), expected=None)
+    write_pointer(project.releases, Pointer("served", ("older",)), expected="older")
+    assert promote.move_in(project, url) == ["served", "older"]  # no events are here
+    events(project, [datetime(1970, 1, 1, 0, 0, second, tzinfo=UTC) for second in range(4)])
+    (project.tables / "counts.json").write_text("{}")
+    with closing(open_store(url)) as store:
+        store.put_histories("older", [("w", ["z"], None)])
+        assert promote.move_in(project, url) == []
+        assert store.history("served", "u") == ["a", "d"] and store.history(refused_in("served"), "u") == ["c"]
+        assert store.history("older", "u") is None and store.history("older", "w") == ["z"]  # it was there
+        store.drop_release("served")
+        Feedback("another", 0, (), (Erased("hash", 1),)).write(project.feedback)
+        with pytest.raises(CallError, match="1 users were erased here, and the store lists 0"):
+            promote.move_in(project, url)
+        assert store.num_histories("served") is None
 
 
 def test_new_data_is_judged_by_the_served_release(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
