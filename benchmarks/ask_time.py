@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.questions import Asked
-from benchmarks.serving.servers import ONE_THREAD, connect, free_port, server
+from benchmarks.serving.servers import ONE_THREAD, connect, server
 from recops import bundle, language_model
 from recops.errors import CallError
+from recops.ports import free_port
 from recops.serving.assistant import phrasing
 from recops.serving.assistant.asking import ask
 from recops.serving.assistant.catalogue import catalogue_of

@@ -32,11 +32,12 @@ import numpy as np
 from benchmarks.quality.sequences import read_pairs
 from benchmarks.quality.tasks import Task, leave_last_out
 from benchmarks.report import RESULTS, facts, write_results
-from benchmarks.serving.servers import ONE_THREAD, free_port, round_ms, server
+from benchmarks.serving.servers import ONE_THREAD, round_ms, server
 from recops.attribution import Account, shares
 from recops.bundle import Bundle, load_bundle
 from recops.histories import Histories
 from recops.params import TrainParams
+from recops.ports import free_port
 from recops.protocols import FitReport, Recommender, ServingParts
 from recops.release.export import export_bundle
 from recops.runtime import Scorer

@@ -26,7 +26,8 @@ import psutil
 
 from benchmarks.report import write_results
 from benchmarks.serving.control import NUM_ITEMS, K, item_ids, make_bundle
-from benchmarks.serving.servers import ONE_THREAD, SERVICE, free_port, processes, server
+from benchmarks.serving.servers import ONE_THREAD, SERVICE, processes, server
+from recops.ports import free_port
 
 WIDTH, HISTORY = 64, 50
 LISTS, FACTOR, TIMEOUT_S = 8, 10, 2.0

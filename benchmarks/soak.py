@@ -29,8 +29,9 @@ from typing import Any
 from benchmarks.overload import Seen, send
 from benchmarks.report import write_results
 from benchmarks.serving.control import item_ids, make_bundle
-from benchmarks.serving.servers import ONE_THREAD, SERVICE, connect, free_port, processes, server
+from benchmarks.serving.servers import ONE_THREAD, SERVICE, connect, processes, server
 from recops.bundle import ITEMS, Pointer, read_manifest, release_folder, write_manifest, write_pointer
+from recops.ports import free_port
 from recops.store import open_store
 
 MINUTES, QUICK_MINUTES = 30.0, 2.0

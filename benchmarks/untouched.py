@@ -14,7 +14,6 @@ import csv
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ import numpy as np
 
 from benchmarks.quality.timed import read_sequences
 from benchmarks.report import write_results
+from recops.ports import free_port
 
 TO_REACH, WITHIN_S, K, USERS_AT_ONCE = 0.190, 3600, 10, 50
 QUICK_USERS = 300
@@ -55,9 +55,7 @@ def recops(*arguments: str) -> float:
 @contextmanager
 def served(project: Path) -> Iterator[str]:
     """The address of `recops serve` on the project's promoted release, stopped at the end."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "recops.cli", "serve", "-C", str(project), "--port", str(port)]
     service = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:

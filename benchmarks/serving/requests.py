@@ -18,7 +18,8 @@ import numpy as np
 
 from benchmarks.serving.control import K, item_ids, make_bundle
 from benchmarks.serving.load import open_loop, saturate
-from benchmarks.serving.servers import CONTROL, ONE_THREAD, SERVICE, free_port, round_ms, server
+from benchmarks.serving.servers import CONTROL, ONE_THREAD, SERVICE, round_ms, server
+from recops.ports import free_port
 from recops.runtime import OnnxNetwork
 from recops.store import open_store
 

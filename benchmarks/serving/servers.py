@@ -5,7 +5,6 @@ In: a command. Out: CPU time and memory of all processes of a server. Knows noth
 
 import http.client
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -92,9 +91,3 @@ def memory_mb(pid: int) -> float:
     """Resident memory of a server's processes; what they share counts once for each."""
     pages = sum(int(Path(f"/proc/{process}/statm").read_text().split()[1]) for process in processes(pid))
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

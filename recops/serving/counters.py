@@ -95,6 +95,14 @@ for counter, values in (
         counter.labels(value)
 
 
+def num_ready() -> int:
+    """Workers with a release, of this service."""
+    if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        return int(READY._value.get())
+    found = MultiProcessCollector(CollectorRegistry()).collect()
+    return int(sum(one.value for metric in found if metric.name == "recops_workers_ready" for one in metric.samples))
+
+
 def forget_dead_workers() -> None:
     """Takes workers that ended without notice out of the gauges; called when a worker starts."""
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")

@@ -63,8 +63,9 @@ class State:
     """`release` is None until one is loaded and warmed up; `reason` then says why. `traffic`: who else answers whom.
     `tenants`: the states of all tenants of the service by name, this one among them."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, is_first: bool = True) -> None:
         self.settings = settings
+        self._is_first = is_first  # of the service's tenants: the one whose release a worker waits for
         self.reason = "the release is being loaded"
         self.is_draining = False  # the process has been told to end, and still answers
         self.store: Store | None = None
@@ -74,12 +75,13 @@ class State:
         self.running: Running | None = None
         self.watch: Watch | None = None
         self.shadows: Shadows | None = None
-        self.tenants: dict[str, State] = {settings.tenant: self, **{s.tenant: State(s) for s in settings.others}}
+        self.tenants: dict[str, State] = {settings.tenant: self, **{s.tenant: State(s, False) for s in settings.others}}
         self._reader: Reader | None = None
         self._lag: Lag | None = None  # of the service, whichever tenants it has
         self._erased = ErasedUsers()
         self.bundle = settings.bundle
         self._served: Slot | None = None
+        self._were_all_ready = settings.workers == 1
         self._slots: dict[str, Slot] = {}  # by release, the served one among them
         self._items: OnlineItems | None = None
         self._refused: dict[str | None, float] = {}  # releases that were refused, and when each is tried again
@@ -141,9 +143,17 @@ class State:
 
     @property
     def not_ready(self) -> str | None:
-        """Why not every tenant can be answered; one whose first release is still to come keeps nobody waiting."""
+        """Why not every tenant can be answered; one whose first release is still to come keeps nobody waiting. Workers
+        that start together are ready together, for who asks one of them is answered by any."""
         waiting = [self] if self.release is None else [other for other in self._others() if other._is_late()]
-        return waiting[0].reason if waiting else None
+        if waiting:
+            return waiting[0].reason
+        if not self._were_all_ready:
+            num_ready = counters.num_ready()
+            if num_ready < self.settings.workers:
+                return f"{num_ready} of {self.settings.workers} workers have loaded a release"
+            self._were_all_ready = True
+        return None
 
     def _is_late(self) -> bool:
         return self.release is None and self.reason != NOTHING_YET
@@ -279,7 +289,8 @@ class State:
         loaded = self._slots.keys()
         if (slot := self._wanted()) is not None and slot is not self._served:
             self._served = slot
-            counters.READY.set(1)
+            if self._is_first:
+                counters.READY.set(1)
             logger.info("serving release %s", slot.base.id)
         releases, arms = self.settings.releases, [arm for arm in self.traffic.arms if arm.halted is None]
         if releases is not None:
@@ -302,8 +313,13 @@ class State:
             self._refuse(None, error)
             return None
         if pointer is not None and settings.releases is not None:
-            wanted, folder = pointer.release, release_folder(settings.releases, pointer.release)
-            return self._loaded(wanted, lambda: folder)
+            # A worker that starts while the promoted one cannot be loaded serves what the others still serve.
+            before = () if self._served else reversed(pointer.history)
+            for wanted in (pointer.release, *before):
+                folder = release_folder(settings.releases, wanted)
+                if (slot := self._loaded(wanted, lambda folder=folder: folder)) is not None:  # type: ignore[misc]
+                    return slot
+            return None
         if self.bundle is None:
             self.reason = NOTHING_YET
             return None

@@ -1,7 +1,6 @@
 """Smoke test of a release just promoted: a real service is started on it and asked; a failing release is undone."""
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from typing import Any
 
 from recops.bundle import read_pointer
 from recops.errors import RefusedError
+from recops.ports import free_port
 from recops.release.releases import rollback
 from recops.stages.project import Project
 
@@ -27,9 +27,7 @@ def smoke_test(project: Project, timeout_s: float = 60.0) -> dict[str, Any]:
     service does not get ready, answers from another release or answers without items."""
     pointer = read_pointer(project.releases)
     assert pointer is not None, "called after a promotion"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-c", SERVE, str(project.root), str(port)]
     logs = project.state / "logs"
     logs.mkdir(exist_ok=True)

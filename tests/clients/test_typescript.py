@@ -1,6 +1,5 @@
 """The TypeScript client in node against a service that fails as services do, and its types under `tsc --strict`."""
 
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from recops.ports import free_port
 from tests.client.flaky import Flaky, running
 from tests.clients import node
 
@@ -39,9 +39,7 @@ def ask(service: Flaky, script: str, **given: Any) -> Any:
 
 @node.needs_node
 def test_what_passes_is_outwaited_and_what_does_not_is_told(service: Flaky) -> None:
-    with socket.socket() as probe:  # one that was free a moment ago
-        probe.bind(("127.0.0.1", 0))
-        free = probe.getsockname()[1]
+    free = free_port()
     soon = (429, {"Retry-After": "2"})
     service.plan(
         *(soon, 503, "close", "cut", b'{"items": []}'),

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ import pytest
 import yaml
 
 from recops.bundle import read_pointer, release_folder
+from recops.ports import free_port
 from recops.stages.erase import collect, verify
 from recops.stages.project import Project
 from recops.store import Known, Store, open_store
@@ -111,9 +111,7 @@ class Server:
 @pytest.fixture(scope="module")
 def server(shop: Project) -> Iterator[Server]:
     """Started, deployed, and working; the first run of `nightly` is due in a few seconds, by its schedule."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}/api"
     environment = {
         **shop.environment(),

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import yaml
 
 from recops import bundle
 from recops.errors import BundleError
+from recops.ports import free_port
 from recops.release import kubernetes
 from recops.release.bento import PACKAGE, bento_folder, bento_tag, bentofile, build_bento
 from recops.serving.keys import add_key
@@ -50,12 +50,6 @@ def built(tmp_path_factory):
     tag = build_bento(folder, environment, {"commit": "older"})
     assert build_bento(folder, environment, labels) == tag == bento_tag(bundle.bundle_id(folder))
     return bento_folder(bundle.bundle_id(folder), environment), environment, labels
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Torch, ONNX Runtime and the service over HTTP give the same answers to 1,000 users."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ import pytest
 
 from recops.bundle import Pointer, load_bundle, release_folder, write_pointer
 from recops.models.sasrec import Sasrec
+from recops.ports import free_port
 from recops.release.export import export_bundle, torch_scorer
 from recops.release.parity import compare_lists
 from recops.topk import top_k
@@ -52,9 +52,7 @@ def served(tmp_path_factory, parts):
     target.parent.mkdir(parents=True)
     (root / "bundle").rename(target)
     write_pointer(root / "releases", Pointer(release), expected=None)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     code = (
         "import os, sys; from pathlib import Path; from recops.serving.launch import serve; "
         "serve(Path(sys.argv[1]), None, sys.argv[2], '127.0.0.1', int(sys.argv[3]), 1, dict(os.environ))"

@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from recops.bundle import Pointer, release_folder, write_pointer
+from recops.ports import free_port
 from recops.store import open_store
 
 pytestmark = pytest.mark.process
@@ -47,9 +48,7 @@ class Server:
         for release in self.ids:
             store.put_histories(release, [("u1", ["a"], None)])
         store.close()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.environment = {**os.environ, "BENTOML_HOME": str(root / "bentoml"), "RECOPS_GRACE_S": "0", **environment}
         self.log = root / "log"
         self.start()

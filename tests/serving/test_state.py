@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from recops.bundle import release_folder
+from recops.bundle import Pointer, release_folder, write_pointer
 from recops.errors import RefusedError
 from recops.serving import counters, state
 from recops.serving.app import build_app
@@ -78,6 +78,33 @@ def test_a_broken_release_does_not_replace_the_one_that_serves(releases, monkeyp
     worker.poll()
     assert loads("failed") == failed + 3  # and refused each time it is
     assert worker.release.id == releases.first
+
+
+def test_a_worker_that_starts_beside_a_broken_release_serves_the_last_good_one(releases, monkeypatch):
+    monkeypatch.setattr(state, "RETRY_S", 0.0)
+    write_pointer(releases.folder, Pointer(releases.second, (releases.first,)), expected=releases.first)
+    file = release_folder(releases.folder, releases.second) / "items.json"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    worker = State(Settings(releases=releases.folder))
+    for _ in range(2):
+        worker.poll()
+        assert worker.release.id == releases.first and worker.not_ready is None
+    file.write_bytes(whole)
+    worker.poll()
+    assert worker.release.id == releases.second
+
+
+def test_workers_are_ready_together(releases, monkeypatch):
+    worker, loaded = State(Settings(releases=releases.folder, workers=3)), 1
+    monkeypatch.setattr(counters, "num_ready", lambda: loaded)
+    assert worker.not_ready == "the release is being loaded"
+    worker.poll()
+    assert worker.not_ready == "1 of 3 workers have loaded a release"
+    loaded = 3
+    assert worker.not_ready is None
+    loaded = 2  # one of them died: who is left is asked all the same
+    assert worker.not_ready is None
 
 
 def test_a_repaired_release_is_taken_up(releases, monkeypatch):

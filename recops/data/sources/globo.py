@@ -4,6 +4,7 @@ In: the folder `source.path` with `clicks.tar.xz` (or another tar) or the unpack
 `articles_metadata.csv`. Out: `click` events with session and context; articles with category and time of publication.
 """
 
+import shutil
 import tarfile
 from pathlib import Path
 from typing import ClassVar
@@ -72,7 +73,18 @@ class Globo:
         spill = Path(con.execute("SELECT current_setting('temp_directory')").fetchall()[0][0])
         try:
             with tarfile.open(archives[0]) as archive:
-                archive.extractall(spill, filter="data")
+                for member in filter(tarfile.TarInfo.isfile, archive):
+                    _unpack(archive, member, spill)
         except (tarfile.TarError, EOFError, OSError) as error:
             raise CallError(f"{archives[0]}: not readable as a tar archive: {error}; {self.download}") from None
         return spill
+
+
+def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
+    """A file of the archive, below `folder`. tarfile's own filters are younger than Python 3.11."""
+    target, content = folder / member.name, archive.extractfile(member)
+    if content is None or not target.resolve().is_relative_to(folder.resolve()):
+        raise tarfile.TarError(f"{member.name!r} is no file below the folder")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with content, target.open("wb") as file:
+        shutil.copyfileobj(content, file)
