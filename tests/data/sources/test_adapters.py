@@ -270,3 +270,11 @@ def test_globo(tmp_path: Path, is_archive: bool) -> None:
     assert tables["events"]["timestamp"].to_list()[1] == datetime(1970, 1, 1, 0, 0, 2, 500_000, tzinfo=UTC)
     assert json.loads(tables["events"]["context"][0])["os"] == "20"
     assert tables["items"].row(0, named=True)["published_at"] == datetime(2017, 7, 14, 2, 40, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("name", ["../outside.csv", "/tmp/outside.csv"])
+def test_an_archive_puts_nothing_outside_the_folder(tmp_path: Path, name: str) -> None:
+    with tarfile.open(tmp_path / "clicks.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo(name), io.BytesIO())
+    with pytest.raises(CallError, match=r"clicks.tar: not readable as a tar archive: .*outside.csv' is no file below"):
+        read(tmp_path, "globo")
