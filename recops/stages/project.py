@@ -110,6 +110,11 @@ class Project:
         return self.state / "erasure.key"
 
     @property
+    def audit_spool(self) -> Path:
+        """Decisions that the store has not taken yet, a JSON object a line; empty or missing when it has all."""
+        return self.state / "audit.jsonl"
+
+    @property
     def code(self) -> Path:
         """A hash of each stage's code; only in projects whose dvc.yaml does not list the code itself."""
         return self.state / "code.yaml"

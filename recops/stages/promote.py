@@ -24,7 +24,7 @@ from recops.data.feedback import Feedback
 from recops.data.split import with_signal
 from recops.errors import CallError
 from recops.release import gate, releases
-from recops.stages import git, pipeline
+from recops.stages import audit, git, pipeline
 from recops.stages.feedback import check_erased, name_of
 from recops.stages.package import git_commit
 from recops.stages.project import Project
@@ -113,18 +113,26 @@ def decide(project: Project) -> dict[str, Any]:
             decision = gate.Decision("undecided", [str(error)], {}).to_json()
     decision |= {"candidate": candidate, "champion": champion}
     write_atomically(project.state / "decision.json", canonical_json(decision))
+    if decision["verdict"] != "served":
+        audit.log(project, "gate", {**decision, "by": "gate"})
     return decision
 
 
-def promote(project: Project, *, expected: str | None, now: str, run: dict[str, Any]) -> str:
-    """Promotes bundle/ if the champion is still `expected`; returns the release. `run` are facts of the run.
+def promote(
+    project: Project, *, expected: str | None, now: str, run: dict[str, Any], by: str = "gate", why: str = ""
+) -> str:
+    """Promotes bundle/ if the champion is still `expected`; returns the release. `run` are facts of the run; `by` and
+    `why` go to the audit log.
 
     A project's settings and dvc.lock are committed first, so that the release names the commit that holds them.
     """
     with closing(open_store(project.store_url)) as store:
-        return releases.promote(
-            project.bundle, project.releases, store, _parts(project, store, run), expected=expected, now=now
-        )
+        parts = _parts(project, store, run)
+        release = releases.promote(project.bundle, project.releases, store, parts, expected=expected, now=now)
+    if release != expected:
+        facts = {"release": release, "from": expected, "by": by, "why": why, "run": run}
+        audit.log(project, "promoted", {**facts, "data": parts.record["events_hash"], "commit": parts.record["commit"]})
+    return release
 
 
 def keep(project: Project, run: dict[str, Any]) -> str:
@@ -140,6 +148,7 @@ def _parts(project: Project, store: Store, run: dict[str, Any]) -> releases.Part
         "dvc_lock": pipeline.lock_text(project),
         "params": project.params_file.read_text(encoding="utf-8"),
         "events_hash": pipeline.events_hash(project),
+        "feedback": [dict(part) for part in Feedback.read(project.feedback).parts],
         "profile": json.loads((project.reports / "validation.json").read_text(encoding="utf-8"))["profile"],
         "package": json.loads((project.reports / "package.json").read_text(encoding="utf-8")),
         "run": run,
@@ -147,13 +156,17 @@ def _parts(project: Project, store: Store, run: dict[str, Any]) -> releases.Part
     return releases.Parts(histories(project), record, refused(project), events_until(project, store))
 
 
-def promote_by_hand(project: Project, release: str, now: str) -> str:
-    """Serves `candidate` (the bundle here) or a kept release, whatever the gate said."""
+def promote_by_hand(project: Project, release: str, now: str, by: str, why: str = "") -> str:
+    """Serves `candidate` (the bundle here) or a kept release, whatever the gate said. `by` whom and `why`: for the
+    audit log."""
     pointer = read_pointer(project.releases)
     expected = pointer.release if pointer else None
     if release == "candidate":
-        return promote(project, expected=expected, now=now, run={"by": "hand"})
-    return releases.point_to(project.releases, release, expected=expected).release
+        return promote(project, expected=expected, now=now, run={"by": "hand"}, by=by, why=why)
+    served = releases.point_to(project.releases, release, expected=expected).release
+    if served != expected:
+        audit.log(project, "promoted", {"release": served, "from": expected, "by": by, "why": why})
+    return served
 
 
 def outcome(project: Project) -> dict[str, Any] | None:

@@ -11,8 +11,8 @@ from typing import Any
 
 from recops.bundle import read_pointer
 from recops.errors import RefusedError
-from recops.release.releases import rollback
 from recops.stages.project import Project
+from recops.stages.rollback import rollback
 
 # Gone as soon as the run that asks it is: a kill must not leave a service behind.
 SERVE = (
@@ -52,7 +52,7 @@ def smoke_test(project: Project, timeout_s: float = 60.0) -> dict[str, Any]:
                 process.kill()
     if problem:
         if pointer.history:
-            rollback(project.releases)
+            rollback(project, "smoke test", f"the service {problem}")
         raise RefusedError(f"release {pointer.release[:12]}: the service {problem}; see {logs / 'smoke.log'}")
     return answer
 

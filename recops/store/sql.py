@@ -215,7 +215,7 @@ class SqlStore(Answers):
             "histories": {release: len(json.loads(item_ids)) for release, item_ids in releases},
         }
 
-    def erase_user(self, user_id: str, now: Moment) -> dict[str, int]:
+    def erase_user(self, user_id: str, now: Moment, by: str = "") -> dict[str, int]:
         hashed, deleted = user_hash(self.erasure_key(), user_id), {}
         with self._transaction() as con:
             self._take_turn(con)  # what arrives at the same time is erased, or comes after
@@ -228,7 +228,7 @@ class SqlStore(Answers):
                 deleted[table] = done.rowcount
             values = (self.tenant, self.tenant, hashed, erased_at)
             con.execute(f"INSERT INTO erasures VALUES (?, {_NEXT.format('erasures')}, ?, ?)", values)
-            self._log_decision(con, "erased", {"user_hash": hashed, "deleted": deleted}, erased_at)
+            self._log_decision(con, "erased", {"user_hash": hashed, "deleted": deleted, "by": by}, erased_at)
         self._forget_deleted()
         return deleted
 
@@ -256,10 +256,13 @@ class SqlStore(Answers):
         query = "SELECT place, user_hash, erased_at FROM erasures WHERE tenant = ? AND place > ? ORDER BY place"
         return [Erasure(*row) for row in self._read(query, (self.tenant, after))]
 
-    def log_decision(self, what: str, facts: Mapping[str, Any], now: Moment | None = None) -> None:
+    def log_decision(self, what: str, facts: Mapping[str, Any], now: Moment | None = None, once: bool = False) -> None:
         at = time.time_ns() // 1000 if now is None else micros(now)
         with self._transaction() as con:
             self._take_turn(con)
+            query = "SELECT 1 FROM audit WHERE tenant = ? AND time = ? AND what = ? AND facts = ?"
+            if once and con.execute(query, (self.tenant, at, what, as_json(facts))).fetchone():
+                return
             self._log_decision(con, what, facts, at)
 
     def _log_decision(self, con: Any, what: str, facts: Mapping[str, Any], at: int) -> None:

@@ -1,0 +1,80 @@
+"""Who decided what, and where answers, releases and data came from and went to."""
+
+from typing import Annotated
+
+import typer
+
+from recops.commands.common import HERE, Folder, opened
+from recops.terminal import console, print_table
+
+app = typer.Typer()
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
+
+
+@app.command(epilog="Example: recops audit --last 20")
+def audit(
+    last: Annotated[int | None, typer.Option(min=1, help="Only the last so many. Default: all.")] = None,
+    as_json: AsJson = False,
+    folder: Folder = HERE,
+) -> None:
+    """Who decided what, when and why: gate, promotions, rollbacks, challengers, erasures, quarantines."""
+    from recops.stages.audit import entries, summary
+
+    found = entries(opened(folder))
+    found = found if last is None else found[-last:]
+    if as_json:
+        console.print_json(data=found)
+        return
+    columns = ["place", "time", "what", "by", "about"]
+    rows = [[e["place"], e["time"][:19], e["what"], e["facts"].get("by", ""), summary(e["facts"])] for e in found]
+    print_table("Audit log", columns, rows)
+
+
+@app.command(epilog="Example: recops trace 5e0c… (a request_id, a release or a user)")
+def trace(
+    what: Annotated[str, typer.Argument(help="A request_id from an answer, a release or a user's id.", metavar="ID")],
+    kind: Annotated[
+        str | None, typer.Option(help="request, release or user, where an id could be of two.", metavar="KIND")
+    ] = None,
+    as_json: AsJson = False,
+    folder: Folder = HERE,
+) -> None:
+    """Where an answer came from: release, bundle, training run, commit, data version, verdict, source files."""
+    from recops.stages.lineage import trace as trace_back
+    from recops.stages.lineage import trace_rows
+
+    found = trace_back(opened(folder), what, kind)
+    if as_json:
+        console.print_json(data=found)
+        return
+    for name, said in trace_rows(found):  # no table: it would break hashes in two
+        print(f"{name:<14} {said}")
+
+
+@app.command(epilog="Example: recops impact 9f31c0de")
+def impact(
+    version: Annotated[
+        str, typer.Argument(help="A hash that `recops trace` shows, or its beginning.", metavar="DATA_VERSION")
+    ],
+    as_json: AsJson = False,
+    folder: Folder = HERE,
+) -> None:
+    """Which releases a data version reached, and how many answers they gave.
+
+    A data version is the hash of all tables, of one table, of a source file or of a part of the feedback.
+    """
+    from recops.stages.lineage import impact as reached
+
+    found = reached(opened(folder), version)
+    if as_json:
+        console.print_json(data=found)
+        return
+    columns = ["release", "state", "promoted_at", "model", "answers", "users", "challenger"]
+    rows = [
+        [
+            r["release"][:12],
+            *(r[column] or 0 if column in ("answers", "users") else r[column] or "" for column in columns[1:]),
+        ]
+        for r in found["releases"]
+    ]
+    print_table(f"{found['name']} {found['version']} reached", columns, rows)
