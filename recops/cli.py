@@ -112,6 +112,7 @@ def run(folder: Folder = HERE) -> None:
     from recops.serving.ruleset import read_rules
     from recops.stages import pipeline
     from recops.stages.promote import outcome
+    from recops.stages.quarantine import refuse_data
 
     project = opened(folder)
     read_rules(project.rules_file)  # a mistake there, or in params.yaml, is told before anything is started
@@ -126,6 +127,7 @@ def run(folder: Folder = HERE) -> None:
             show_failed_rules(project)
             raise
     else:
+        refuse_data(project)
         print("Everything is up to date.")
     show_results(project, result)
 

@@ -78,3 +78,47 @@ def impact(
         for r in found["releases"]
     ]
     print_table(f"{found['name']} {found['version']} reached", columns, rows)
+
+
+@app.command(epilog='Example: recops quarantine 9f31c0de --why "clicks of a crawler"')
+def quarantine(
+    version: Annotated[
+        str | None, typer.Argument(help="As for `impact`. Without one, what is in quarantine.", metavar="DATA_VERSION")
+    ] = None,
+    why: Annotated[str, typer.Option(help="A reason, for the audit log.", metavar="TEXT")] = "",
+    lift: Annotated[bool, typer.Option("--lift", help="Take it out of quarantine again.")] = False,
+    no_train: Annotated[
+        bool, typer.Option("--no-train", help="Leave the training without it to `recops run`.")
+    ] = False,
+    folder: Folder = HERE,
+) -> None:
+    """Take bad data out: train without it and promote under the gate; what was made from it is served only by force.
+
+    Of all tables, the source files and parts of the feedback go that came with them. A source file is yours: it is not
+    changed, and refused where it is read again as it was.
+    """
+    from datetime import UTC, datetime
+
+    from recops.stages import quarantine as stage
+    from recops.stages import quarantine_list
+    from recops.stages.audit import person
+
+    project = opened(folder)
+    if version is None:
+        rows = [[e.version[:12], e.name, e.at[:19], e.by, e.why] for e in quarantine_list.read(project)]
+        print_table("In quarantine", ["version", "what", "since", "by", "why"], rows)
+        return
+    if lift:
+        entry = stage.lift(project, version, person(), why)
+        print(f"Lifted   {entry.name} {entry.version}; `recops run` trains with it again")
+        return
+    entry = stage.put(project, version, datetime.now(UTC).isoformat(timespec="seconds"), person(), why)
+    print(f"Quarantined {entry.name} {entry.version}")
+    for part in entry.parts:
+        print(f"Left out    feedback part {part}")
+    for release in quarantine_list.reached(project):
+        print(f"Reached     {release['release'][:12]} ({release['state']}): served again only by force")
+    if not no_train:
+        from recops.cli import run
+
+        run(folder)

@@ -9,6 +9,8 @@ from recops.commands.common import HERE, Folder, opened
 from recops.terminal import print_table
 
 app = typer.Typer()
+Why = Annotated[str, typer.Option(help="A reason, for the audit log.", metavar="TEXT")]
+Force = Annotated[bool, typer.Option("--force", help="Also what was made from data in quarantine.")]
 
 
 @app.command(epilog="Example: recops releases")
@@ -24,7 +26,8 @@ def releases(folder: Folder = HERE) -> None:
 @app.command(epilog="Example: recops promote 3f2a90c1")
 def promote(
     release: Annotated[str, typer.Argument(help="A release id (or its beginning), or `candidate`: the bundle/ here.")],
-    why: Annotated[str, typer.Option(help="A reason, for the audit log.", metavar="TEXT")] = "",
+    why: Why = "",
+    force: Force = False,
     folder: Folder = HERE,
 ) -> None:
     """Serve this release from now on, whatever the gate said."""
@@ -34,19 +37,20 @@ def promote(
     from recops.stages.promote import promote_by_hand
 
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    print(f"Serving {promote_by_hand(opened(folder), release, now, person(), why)}")
+    print(f"Serving {promote_by_hand(opened(folder), release, now, person(), why, force)}")
 
 
 @app.command(epilog="Example: recops rollback")
 def rollback(
-    why: Annotated[str, typer.Option(help="A reason, for the audit log.", metavar="TEXT")] = "",
+    why: Why = "",
+    force: Force = False,
     folder: Folder = HERE,
 ) -> None:
     """Serve the release before the present one; a second call changes nothing."""
     from recops.stages.audit import person
     from recops.stages.rollback import rollback as roll_back
 
-    print(f"Serving {roll_back(opened(folder), person(), why).release}")
+    print(f"Serving {roll_back(opened(folder), person(), why, force).release}")
 
 
 @app.command("deploy-files", epilog="Example: recops deploy-files deploy --image registry.shop.example/recops")

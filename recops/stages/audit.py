@@ -20,7 +20,18 @@ from recops.stages.project import Project
 from recops.store import Store, open_store
 from recops.store.values import as_json
 
-SHOWN = ("why", "reasons", "verdict", "release", "from", "name", "version", "deleted")  # of `facts`, in a table
+SHOWN = (
+    "why",
+    "reasons",
+    "verdict",
+    "release",
+    "from",
+    "name",
+    "version",
+    "parts",
+    "releases",
+    "deleted",
+)  # of `facts`, in a table
 
 
 def person() -> str:

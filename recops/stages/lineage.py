@@ -6,7 +6,8 @@ A *data version* is a hash that stands in the record of a release: of all tables
 ending in `.dir`), of one table, of a source file, or of a part of the feedback. The beginning of one is enough.
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -157,8 +158,8 @@ def _is_data(path: str) -> bool:
 
 
 def resolve(project: Project, prefix: str) -> tuple[Version, list[str]]:
-    """The data version that begins so, and the kept releases that were made from it. Raises CallError for none, for
-    several, and for a beginning of fewer than LEAST_PREFIX letters."""
+    """The data version that begins so, and the kept releases that were made from it; none where only what lies here now
+    was. Raises CallError for an unknown one, several, and a beginning of fewer than LEAST_PREFIX letters."""
     if len(prefix) < LEAST_PREFIX:
         raise CallError(f"data version {prefix!r}: write at least {LEAST_PREFIX} letters of it")
     found: dict[str, Version] = {}
@@ -169,6 +170,9 @@ def resolve(project: Project, prefix: str) -> tuple[Version, list[str]]:
                 found.setdefault(version.hash, version)
                 if entry["release"] not in reached.setdefault(version.hash, []):
                     reached[version.hash].append(entry["release"])
+    for version in present(project):
+        if version.hash.startswith(prefix):
+            found.setdefault(version.hash, version)
     if not found:
         raise CallError(
             f"no release was made from a data version {prefix!r}; `recops trace RELEASE` lists those of one"
@@ -177,7 +181,7 @@ def resolve(project: Project, prefix: str) -> tuple[Version, list[str]]:
         several = ", ".join(f"{v.hash[:12]} ({v.name})" for v in found.values())
         raise CallError(f"data version {prefix!r} fits several: {several}; write more of it")
     (version,) = found.values()
-    return version, reached[version.hash]
+    return version, reached.get(version.hash, [])
 
 
 def made_from(project: Project, release: str) -> list[Version]:
@@ -188,6 +192,21 @@ def made_from(project: Project, release: str) -> list[Version]:
         record = releases.read_record(project.releases, release)
         manifest = read_manifest(release_folder(project.releases, release))
     return list(versions(manifest, record))
+
+
+def present(project: Project) -> list[Version]:
+    """The data versions of what lies in the project now, released or not."""
+    feedback = json.loads(project.feedback.read_text(encoding="utf-8")) if project.feedback.exists() else {}
+    lock = project.root / "dvc.lock"
+    text = lock.read_text(encoding="utf-8") if lock.exists() else None
+    tables = (yaml.safe_load(text) or {}).get("stages", {}).get("ingest") if text else None
+    record = {"events_hash": tables and tables["outs"][0]["md5"], "dvc_lock": text, "feedback": counted(feedback)}
+    return list(versions({}, record))
+
+
+def counted(feedback: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Of the list of sealed feedback, the parts that are trained on: those that are not in quarantine."""
+    return [dict(part) for part in feedback.get("parts", ()) if not part.get("quarantined")]
 
 
 def impact(project: Project, prefix: str) -> dict[str, Any]:

@@ -115,6 +115,11 @@ class Project:
         return self.state / "audit.jsonl"
 
     @property
+    def quarantine(self) -> Path:
+        """Data versions that are not trained on again; missing where there never was any."""
+        return self.state / "quarantine.json"
+
+    @property
     def code(self) -> Path:
         """A hash of each stage's code; only in projects whose dvc.yaml does not list the code itself."""
         return self.state / "code.yaml"

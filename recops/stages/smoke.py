@@ -52,7 +52,8 @@ def smoke_test(project: Project, timeout_s: float = 60.0) -> dict[str, Any]:
                 process.kill()
     if problem:
         if pointer.history:
-            rollback(project, "smoke test", f"the service {problem}")
+            # Also to a release in quarantine: this one answers nobody.
+            rollback(project, "smoke test", f"the service {problem}", force=True)
         raise RefusedError(f"release {pointer.release[:12]}: the service {problem}; see {logs / 'smoke.log'}")
     return answer
 

@@ -14,7 +14,7 @@ from recops.serving.traffic import control
 from recops.serving.traffic.arms import EPSILON, Arm
 from recops.serving.traffic.outcomes import METRICS
 from recops.serving.traffic.running import Running
-from recops.stages import audit
+from recops.stages import audit, quarantine_list
 from recops.stages.project import Project
 from recops.stages.promote import keep, served_manifest
 from recops.store import open_store
@@ -35,6 +35,7 @@ def put(
         found = keep(project, {"by": f"{BY} {mode}"})
     else:
         found = releases.find_release(release, project.releases)
+        quarantine_list.refuse_release(project, found)
         read_manifest(release_folder(project.releases, found))
     pointer = read_pointer(project.releases)
     if pointer is not None and found == pointer.release:

@@ -41,7 +41,7 @@ def test_a_rollback_without_the_store_is_brought_in_later(project: Project, monk
     monkeypatch.delenv("RECOPS_STORE")
     (entry,) = audit.entries(project)
     assert entry["what"] == "rolled back"
-    assert entry["facts"] == {"release": "one", "from": "two", "by": "me", "why": "worse"}
+    assert entry["facts"] == {"release": "one", "from": "two", "by": "me", "why": "worse", "forced": False}
     with closing(open_store(project.store_url)) as store:
         store.log_decision(before["what"], before["facts"], before["time"], once=True)
     assert len(logged(project)) == 1 and audit.waiting(project) == []

@@ -5,54 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from recops.bundle import canonical_json, release_folder, write_manifest
+from recops.bundle import release_folder
 from recops.errors import CallError
 from recops.release import releases
 from recops.stages import audit, lineage
 from recops.stages.project import Project, open_project
 from recops.store import open_store
-
-LOCK = """
-stages:
-  ingest:
-    deps:
-    - {path: .recops/feedback.json, md5: aaaaaaaa1}
-    - {path: recops/schema.py, md5: aaaaaaaa2}
-    - {path: /logs/events.csv, md5: 5ce00001}
-    outs:
-    - {path: data/tables, md5: tab1e001.dir}
-"""
+from tests.stages.kept_releases import LOCK, answered, kept
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     (tmp_path / "params.yaml").touch()
     return open_project(tmp_path)
-
-
-def kept(project: Project, num: int, tables: str) -> str:
-    """A release whose bundle is one file."""
-    folder = project.root / f"bundle{num}"
-    folder.mkdir()
-    (folder / "items.json").write_text(str(num))
-    inputs = {"events.parquet": f"e5e5e50{num}", "train.parquet": "7777777"}
-    validation = {"ok": True, "stopped": [], "warned": [{}], "skipped": []}
-    facts = {"model": "m", "inputs": inputs, "validation": validation, "params": {"train": {"model": "m"}}}
-    release = write_manifest(folder, {**facts, "data_watermark": "2026-01-01"})
-    target = release_folder(project.releases, release)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder.rename(target)
-    record = {"events_hash": tables, "dvc_lock": LOCK, "commit": "c0ffee", "run": {"flow_run_name": "calm-otter"}}
-    record |= {"feedback": [{"file": "1-2.parquet", "sha256": f"feedbac{num}"}], "promoted_at": f"2026-01-0{num}"}
-    (target.parent / f"{release}.json").write_text(canonical_json({**record, "release": release}))
-    return release
-
-
-def answered(project: Project, request_id: str, user_id: str | None, release: str, variant: str = "main") -> None:
-    items = [{"item_id": "a", "rank": 1, "score": 0.5}]
-    row = {"request_id": request_id, "time": "2026-01-01T00:00:00Z", "user_id": user_id, "items": items}
-    with closing(open_store(project.store_url)) as store:
-        store.log_answers([{**row, "release": release, "variant": variant, "source": "model"}])
 
 
 def test_a_request_is_traced_to_its_source_files(project: Project) -> None:
@@ -70,7 +35,7 @@ def test_a_request_is_traced_to_its_source_files(project: Project) -> None:
         ("tables", "data/tables", "tab1e001.dir"),
         ("table", "data/tables/events.parquet", "e5e5e501"),
         ("source", "/logs/events.csv", "5ce00001"),
-        ("feedback", "data/feedback/1-2.parquet", "feedbac1"),
+        ("feedback", "data/feedback/1.parquet", "feedbac1"),
     ]
     rows = dict(reversed(lineage.trace_rows(found)))
     assert rows["request"] == "q1 at 2026-01-01T00:00:00.000000+00:00, user u1"
