@@ -47,6 +47,8 @@ SURFACE = {
     "trace": "ID --json --kind -C",
     "audit": "--json --last -C",
     "impact": "DATA_VERSION --json -C",
+    "backup": "FILE -C",
+    "restore": "FILE --force -C",
     "quarantine": "DATA_VERSION --lift --no-train --why -C",
     "erase": "--collect --user --verify -C",
     "deploy-files": "OUT_DIR --image --replicas -C",

@@ -1,5 +1,6 @@
 """Who decided what, and where answers, releases and data came from and went to."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -122,3 +123,38 @@ def quarantine(
         from recops.cli import run
 
         run(folder)
+
+
+@app.command(epilog="Example: recops backup backups/2026-11-28.sqlite")
+def backup(
+    file: Annotated[Path, typer.Argument(help="The new file; its checksum goes to FILE.sha256 beside it.")],
+    folder: Folder = HERE,
+) -> None:
+    """Write the store to one file, while the service runs: events, answers, histories, erasures, audit log.
+
+    It holds what users did, and the key of the list of erased users: keep it as safe as the store.
+    """
+    from recops.stages.backup import backup as write
+
+    counts = write(opened(folder), file.absolute())
+    print(f"Wrote    {file}: {_rows(counts)}")
+
+
+@app.command(epilog="Example: recops restore backups/2026-11-28.sqlite")
+def restore(
+    file: Annotated[Path, typer.Argument(help="A file that `recops backup` wrote, FILE.sha256 beside it.")],
+    force: Annotated[bool, typer.Option("--force", help="In place of what the store holds.")] = False,
+    folder: Folder = HERE,
+) -> None:
+    """Put a backup into the store, on either database. Users who were erased since are erased from it."""
+    from recops.stages.backup import restore as put
+
+    counts = put(opened(folder), file.absolute(), force)
+    erased = counts.pop("erased")
+    print(f"Restored {file}: {_rows(counts)}")
+    if erased:
+        print(f"Erased   {erased} users again, who were erased after the backup")
+
+
+def _rows(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
