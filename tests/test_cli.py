@@ -48,6 +48,7 @@ SURFACE = {
     "audit": "--json --last -C",
     "impact": "DATA_VERSION --json -C",
     "backup": "FILE -C",
+    "reproduce": "RELEASE -C",
     "restore": "FILE --force -C",
     "quarantine": "DATA_VERSION --lift --no-train --why -C",
     "erase": "--collect --user --verify -C",

@@ -158,3 +158,25 @@ def restore(
 
 def _rows(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+
+
+@app.command(epilog="Example: recops reproduce 3f2a90c1")
+def reproduce(
+    release: Annotated[str, typer.Argument(help="A release id or its beginning.", metavar="RELEASE")],
+    folder: Folder = HERE,
+) -> None:
+    """Build a past release again from git and DVC, and compare hashes and metrics; exit 1 where they differ.
+
+    Takes as long as the training did. What is served, and all else in the project, stays as it is.
+    """
+    from recops.errors import RefusedError
+    from recops.stages.reproduce import reproduce as build
+
+    found = build(opened(folder), release)
+    rows = [[name, was, now, "same" if was == now else "differs"] for name, was, now in found.metrics]
+    print_table(f"Release {found.release[:12]}, built again as {found.built[:12]}", ["metric", "was", "is", ""], rows)
+    for note in found.notes:
+        print(f"Note     {note}")
+    print(f"Files    {len(found.files) - len(found.different())} of {len(found.files)} the same bytes")
+    if not found.is_same:
+        raise RefusedError(f"not the same bytes: {', '.join(found.different()) or 'the manifest alone differs'}")

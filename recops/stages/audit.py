@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from os import fsync
+from pathlib import Path
 from typing import Any
 
 from recops.bundle import write_atomically
@@ -44,18 +45,26 @@ def person() -> str:
 
 
 def log(project: Project, what: str, facts: Mapping[str, Any]) -> None:
-    """Appends a decision that has been made. Never raises for a store that is away: what was decided holds."""
+    """Appends a decision that has been made. Never raises for a store that is away, or a full disk: what was decided
+    holds, and is told on stderr."""
     line = as_json({"time": time.time_ns() // 1000, "what": what, "facts": facts})
-    with _spool(project):
-        with project.audit_spool.open("a", encoding="utf-8") as file:
-            file.write(f"\n{line}\n")  # after one that a power cut left without its end
-            file.flush()
-            fsync(file.fileno())
-        try:
-            with closing(open_store(project.store_url)) as store:
-                _bring_in(project, store)
-        except Exception as error:  # each database has its own for not being there
-            print(f"audit: the store did not take it ({error}); kept in {project.audit_spool}", file=sys.stderr)
+    try:
+        with _spool(project):
+            _append(project.audit_spool, line)
+            try:
+                with closing(open_store(project.store_url)) as store:
+                    _bring_in(project, store)
+            except Exception as error:  # each database has its own for not being there
+                print(f"audit: the store did not take it ({error}); kept in {project.audit_spool}", file=sys.stderr)
+    except OSError as error:
+        print(f"audit: not written down ({error}): {line}", file=sys.stderr)
+
+
+def _append(path: Path, line: str) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(f"\n{line}\n")  # after one that a power cut left without its end
+        file.flush()
+        fsync(file.fileno())
 
 
 def entries(project: Project, after: int = 0) -> list[dict[str, Any]]:

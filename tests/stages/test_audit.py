@@ -58,6 +58,16 @@ def test_a_kill_between_both_steps_brings_nothing_in_twice(project: Project, mon
     assert [what for what, _ in logged(project)] == ["gate", "gate"]
 
 
+def test_a_full_disk_undoes_no_decision(project: Project, monkeypatch, capsys) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(audit, "_append", full)
+    audit.log(project, "rolled back", {"release": "r1"})
+    told = capsys.readouterr().err
+    assert "No space left" in told and '"release":"r1"' in told and logged(project) == []
+
+
 def test_a_summary_names_what_matters_in_one_line() -> None:
     facts = {"by": "gate", "verdict": "keep", "reasons": ["a", "b"], "figures": {"low": 1}, "from": None}
     assert audit.summary(facts) == "reasons a; b; verdict keep"
