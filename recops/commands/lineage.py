@@ -1,5 +1,6 @@
 """Who decided what, and where answers, releases and data came from and went to."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -100,8 +101,8 @@ def quarantine(
     """
     from datetime import UTC, datetime
 
+    from recops.stages import pipeline, quarantine_list
     from recops.stages import quarantine as stage
-    from recops.stages import quarantine_list
     from recops.stages.audit import person
 
     project = opened(folder)
@@ -119,10 +120,17 @@ def quarantine(
         print(f"Left out    feedback part {part}")
     for release in quarantine_list.reached(project):
         print(f"Reached     {release['release'][:12]} ({release['state']}): served again only by force")
-    if not no_train:
-        from recops.cli import run
+    if no_train:
+        return
+    pipeline.prepare(project)
+    os.environ.update(project.environment())
+    from flows.train_and_release import run_flow
 
-        run(folder)
+    result = run_flow(project)
+    print(f"Gate        {result['gate']}")
+    print(f"Served      {result['release']}")
+    if quarantine_list.of_release(project, result["release"]) is not None:
+        print("            made from it, too: `recops promote candidate` serves the new one, `recops rollback` the old")
 
 
 @app.command(epilog="Example: recops backup backups/2026-11-28.sqlite")

@@ -17,6 +17,7 @@ import yaml
 from recops.bundle import read_manifest, release_folder, verify
 from recops.errors import BundleError, CallError
 from recops.release import releases
+from recops.serving.traffic.arms import REPORT
 from recops.stages import audit, git
 from recops.stages.project import Project
 from recops.store import Store, open_store
@@ -215,7 +216,7 @@ def impact(project: Project, prefix: str) -> dict[str, Any]:
     version, reached = resolve(project, prefix)
     with closing(open_store(project.store_url)) as store:
         given = {release: store.answers_by(release) for release in reached}
-        arms = {arm["release"]: arm["name"] for arm in (store.report("traffic") or {}).get("arms", ())}
+        arms = {arm["release"]: arm["name"] for arm in (store.report(REPORT) or {}).get("arms", ())}
     entries = [entry for entry in releases.list_releases(project.releases) if entry["release"] in reached]
     return {
         "version": version.hash,
