@@ -24,7 +24,7 @@ from recops.store import Store, open_store
 
 KINDS = ("request", "release", "user")
 ANSWERS_SHOWN = 10  # of a user, the newest
-LEAST_PREFIX = 6  # letters of a data version
+LEAST_PREFIX = 6  # letters of a data version, and of a release that is not kept or could be a user
 
 
 class Version(NamedTuple):
@@ -43,16 +43,15 @@ def trace(project: Project, what: str, kind: str | None = None) -> dict[str, Any
     not kept any more, with `gone` saying why), `manifest` and `record`. Raises CallError for what is nothing of them,
     or two of them.
     """
+    decisions = audit.entries(project)
     with closing(open_store(project.store_url)) as store:
-        found = _found(project, store, what, kind)
-        decisions = audit.entries(project)
+        found, release = _found(project, store, what, kind, decisions)
         if found == "user":
             held = {"user_id": what, **store.held_of(what)}
             newest = store.answers_of(what, ANSWERS_SHOWN)
             shown = [{key: answer[key] for key in ("request_id", "time", "release", "variant")} for answer in newest]
             return {"kind": found, "answer": None, "user": {**held, "newest": shown}, "release": None}
         answer = store.answer(what) if found == "request" else None
-    release = answer["release"] if answer else releases.find_release(what, project.releases)
     traced: dict[str, Any] = {"kind": found, "answer": answer, "user": None, "release": release}
     of_release = [entry for entry in decisions if names_release(entry["facts"], release)]
     try:
@@ -66,34 +65,44 @@ def trace(project: Project, what: str, kind: str | None = None) -> dict[str, Any
     return {**traced, "chain": chain, "decisions": of_release, "manifest": manifest, "record": record}
 
 
-def _found(project: Project, store: Store, what: str, kind: str | None) -> str:
-    """What an id is of; a request before all else, since its id is made at random."""
+def _found(
+    project: Project, store: Store, what: str, kind: str | None, decisions: list[dict[str, Any]]
+) -> tuple[str, str]:
+    """What an id is of, and the release of it, empty for a user. A request before all else, since its id is made at
+    random; a user before a release that only begins so with a few letters."""
     if kind not in (None, *KINDS):
         raise CallError(f"--kind {kind}: expected {', '.join(KINDS)}")
-    if kind in (None, "request") and store.answer(what) is not None:
-        return "request"
+    if kind in (None, "request") and (answer := store.answer(what)) is not None:
+        return "request", answer["release"]
     held = store.held_of(what)
-    is_user = bool(held["events"] or held["answers"] or held["histories"])
-    if kind in (None, "user") and is_user and not (kind is None and _is_release(project, what)):
-        return "user"
-    if kind == "release" or (kind is None and not is_user):
+    is_user = kind in (None, "user") and bool(held["events"] or held["answers"] or held["histories"])
+    release = ""
+    if kind in (None, "release") and not (is_user and len(what) < LEAST_PREFIX):
         try:
-            releases.find_release(what, project.releases)
+            release = _release(project, what, decisions)
         except CallError as error:
-            raise CallError(
-                f"{what!r} is no request in the answer log and no user of whom anything is held, and {error}"
-            ) from None
-        return "release"
-    if kind is None:
+            if not is_user:
+                begin = f"{what!r} is no request in the answer log and no user of whom anything is held, and "
+                raise CallError(f"{begin if kind is None else ''}{error}") from None
+    if release and is_user:
         raise CallError(f"{what!r} is a release and a user: say which by --kind release or --kind user")
-    raise CallError(f"{what!r} is no {kind} that is known here")
+    if not release and not is_user:
+        raise CallError(f"{what!r} is no {kind} that is known here")
+    return ("user", "") if is_user else ("release", release)
 
 
-def _is_release(project: Project, what: str) -> bool:
-    with suppress(CallError):
-        releases.find_release(what, project.releases)
-        return True
-    return False
+def _release(project: Project, prefix: str, decisions: list[dict[str, Any]]) -> str:
+    """A release that is kept, or one that the audit log names. Raises CallError for neither."""
+    try:
+        return releases.find_release(prefix, project.releases)
+    except CallError:
+        about = [entry["facts"] for entry in decisions]
+        named = {facts[key] for facts in about for key in ("release", "candidate", "from") if facts.get(key)}
+        named |= {release for facts in about for release in facts.get("releases", ())}
+        matching = [release for release in named if len(prefix) >= LEAST_PREFIX and release.startswith(prefix)]
+        if len(matching) != 1:
+            raise
+        return matching[0]
 
 
 def names_release(facts: dict[str, Any], release: str) -> bool:

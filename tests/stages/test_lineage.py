@@ -1,5 +1,6 @@
 """An answer, a release and a user are traced to what they came from, and a data version to what it reached."""
 
+import shutil
 from contextlib import closing
 from pathlib import Path
 
@@ -56,18 +57,23 @@ def test_a_release_that_was_altered_or_is_gone_is_told(project: Project) -> None
     found = lineage.trace(project, "q1")
     assert found["chain"] is None and found["gone"].startswith("collected 20")
     assert "not kept any more (collected" in lineage.trace_rows(found)[-1][1]
+    shutil.rmtree(release_folder(project.releases, release))
+    assert lineage.trace(project, release[:8])["gone"] == found["gone"]
+    with pytest.raises(CallError, match="no release"):
+        lineage.trace(project, release[:5])
 
 
 def test_a_user_is_traced_and_never_taken_for_a_release(project: Project) -> None:
     release = kept(project, 1, "tab1e001.dir")
-    user = release[:4]  # an id that a release begins with
+    short, user = release[:4], release[:7]  # ids that a release begins with
     with closing(open_store(project.store_url)) as store:
-        store.put_histories(release, [(user, ["a", "b"], None)])
+        store.put_histories(release, [(user, ["a", "b"], None), (short, ["a"], None)])
     answered(project, "q1", user, release)
     answered(project, "q1~x", user, release, "shadow:x")
     with pytest.raises(CallError, match="is a release and a user"):
         lineage.trace(project, user)
     assert lineage.trace(project, user, "release")["release"] == release
+    assert lineage.trace(project, short)["kind"] == "user" and lineage.trace(project, release[:5])["kind"] == "release"
     found = lineage.trace(project, user, "user")
     assert [answer["request_id"] for answer in found["user"]["newest"]] == ["q1"]
     assert found["user"]["histories"] == {release: 2} and found["release"] is None
