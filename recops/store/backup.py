@@ -194,8 +194,8 @@ def _erase(con: Any, tenant: str, key: str, erased: list[tuple[str, int]]) -> No
     for table, bound in (("events", " AND received_at <= ?"), ("answers", " AND time <= ?"), ("histories", "")):
         query = f"SELECT DISTINCT user_id FROM {table} WHERE tenant = ? AND user_id IS NOT NULL"
         for (user_id,) in con.execute(query, (tenant,)).fetchall():
-            if (at := until.get(user_hash(key, user_id))) is not None:
-                values = (tenant, user_id, at) if bound else (tenant, user_id)
+            if (last := until.get(user_hash(key, user_id))) is not None:
+                values = (tenant, user_id, last) if bound else (tenant, user_id)
                 con.execute(f"DELETE FROM {table} WHERE tenant = ? AND user_id = ?{bound}", values)
 
 
