@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from recops import __version__
-from recops.commands import keys, lists, releases, traffic
+from recops.commands import keys, lineage, lists, releases, traffic
 from recops.commands.common import HERE, Folder, opened
 from recops.errors import CallError, RecopsError, RefusedError
 from recops.stages.project import Project
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(lists.app)
 app.add_typer(releases.app)
+app.add_typer(lineage.app)
 app.add_typer(keys.app, name="keys")
 app.add_typer(traffic.app, name="traffic")
 
@@ -111,6 +112,7 @@ def run(folder: Folder = HERE) -> None:
     from recops.serving.ruleset import read_rules
     from recops.stages import pipeline
     from recops.stages.promote import outcome
+    from recops.stages.quarantine import refuse_data
 
     project = opened(folder)
     read_rules(project.rules_file)  # a mistake there, or in params.yaml, is told before anything is started
@@ -125,6 +127,7 @@ def run(folder: Folder = HERE) -> None:
             show_failed_rules(project)
             raise
     else:
+        refuse_data(project)
         print("Everything is up to date.")
     show_results(project, result)
 

@@ -6,9 +6,11 @@ from typing import Annotated
 import typer
 
 from recops.commands.common import HERE, Folder, opened
-from recops.terminal import console, print_table
+from recops.terminal import print_table
 
 app = typer.Typer()
+Why = Annotated[str, typer.Option(help="A reason, for the audit log.", metavar="TEXT")]
+Force = Annotated[bool, typer.Option("--force", help="Also what was made from data in quarantine.")]
 
 
 @app.command(epilog="Example: recops releases")
@@ -24,36 +26,31 @@ def releases(folder: Folder = HERE) -> None:
 @app.command(epilog="Example: recops promote 3f2a90c1")
 def promote(
     release: Annotated[str, typer.Argument(help="A release id (or its beginning), or `candidate`: the bundle/ here.")],
+    why: Why = "",
+    force: Force = False,
     folder: Folder = HERE,
 ) -> None:
     """Serve this release from now on, whatever the gate said."""
     from datetime import UTC, datetime
 
+    from recops.stages.audit import person
     from recops.stages.promote import promote_by_hand
 
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    print(f"Serving {promote_by_hand(opened(folder), release, now)}")
+    print(f"Serving {promote_by_hand(opened(folder), release, now, person(), why, force)}")
 
 
 @app.command(epilog="Example: recops rollback")
-def rollback(folder: Folder = HERE) -> None:
-    """Serve the release before the present one; a second call changes nothing."""
-    from recops.release.releases import rollback as roll_back
-
-    print(f"Serving {roll_back(opened(folder).releases).release}")
-
-
-@app.command(epilog="Example: recops trace 5e0c… (a request_id or a release)")
-def trace(
-    what: Annotated[str, typer.Argument(help="A request_id from an answer, or a release id.", metavar="ID")],
+def rollback(
+    why: Why = "",
+    force: Force = False,
     folder: Folder = HERE,
 ) -> None:
-    """Where an answer came from: release, commit, data hashes, validation, parameters, metrics."""
-    from recops.release.releases import trace as trace_back
-    from recops.store import open_store
+    """Serve the release before the present one; a second call changes nothing."""
+    from recops.stages.audit import person
+    from recops.stages.rollback import rollback as roll_back
 
-    project = opened(folder)
-    console.print_json(data=trace_back(what, project.releases, open_store(project.store_url)))
+    print(f"Serving {roll_back(opened(folder), person(), why, force).release}")
 
 
 @app.command("deploy-files", epilog="Example: recops deploy-files deploy --image registry.shop.example/recops")

@@ -41,8 +41,9 @@ class Erased(NamedTuple):
 
 @dataclass(frozen=True)
 class Feedback:
-    """`.recops/feedback.json`: which parts count (file, sha256, rows), the place of the last event in them, the store
-    that counts so, and which users were erased, and how many entries of the store's list that is."""
+    """`.recops/feedback.json`: which parts count (file, sha256, rows; those `quarantined` do not), the place of the
+    last event in them, the store that counts so, and which users were erased, and how many entries of the store's
+    list that is."""
 
     parts: tuple[Mapping[str, Any], ...] = ()
     store: str = ""
@@ -86,7 +87,7 @@ class Feedback:
         for part in self.parts:
             frame = read_part(folder, part)
             kept = frame.filter(~is_erased(frame, key, new))
-            parts.append(part if len(kept) == len(frame) else write_beside(folder / part["file"], kept))
+            parts.append(part if len(kept) == len(frame) else {**part, **write_beside(folder / part["file"], kept)})
         return replace(self, parts=tuple(parts), erased=erased)
 
 
@@ -154,13 +155,16 @@ def is_erased(frame: pl.DataFrame, key: str, erased: Mapping[str, int]) -> pl.Se
 
 
 def relation(folder: Path, parts: Iterable[Mapping[str, Any]], keeps_made_ids: bool) -> str | None:
-    """SQL of the events of all parts, as a source gives them (protocols.Source); None where there are none.
+    """SQL of the events of all parts, as a source gives them (protocols.Source); None where there are none. Parts that
+    are quarantined are left out.
 
     An id that was made of the content is left for ingest to make, so that an event that the log holds as well is found
     to be the same; `keeps_made_ids` in a log without times, where the place is the time.
     """
     files = []
     for part in parts:
+        if part.get("quarantined"):
+            continue
         read_part(folder, part)
         files.append(text(folder / part["file"]))
     if not files:

@@ -155,7 +155,11 @@ def list_releases(releases: Path, tenant: str = "main") -> list[dict[str, Any]]:
             found.append({**entry, "state": "broken", "error": str(error)})
             continue
         entry |= {key: manifest.get(key) for key in ("model", "data_watermark")}
-        entry |= {"metric": _metric(manifest), "promoted_at": record.get("promoted_at"), "commit": record.get("commit")}
+        entry |= {
+            "metric": metric_of(manifest),
+            "promoted_at": record.get("promoted_at"),
+            "commit": record.get("commit"),
+        }
         found.append(entry)
     return sorted(found, key=lambda entry: entry["promoted_at"] or "", reverse=True)
 
@@ -274,7 +278,7 @@ def _record_file(releases: Path, release: str, tenant: str) -> Path:
     return releases / tenant / f"{release}.json"
 
 
-def _metric(manifest: dict[str, Any]) -> str | None:
+def metric_of(manifest: dict[str, Any]) -> str | None:
     """`ndcg@10 0.1234`, or None for a manifest that does not have it."""
     try:
         name = manifest["params"]["evaluate"]["metric"]

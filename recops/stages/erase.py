@@ -16,7 +16,7 @@ from recops.data.feedback import Feedback
 from recops.data.naming import Name, named_in
 from recops.errors import BundleError, CallError
 from recops.serving.traffic import control
-from recops.stages import feedback, pipeline
+from recops.stages import audit, feedback, pipeline
 from recops.stages.project import Project
 from recops.store import open_store
 
@@ -28,7 +28,7 @@ def erase(project: Project, user_id: str, now: datetime) -> dict[str, int]:
     """
     Name(user_id)
     with closing(open_store(project.store_url)) as store:
-        erased = store.erase_user(user_id, now)
+        erased = store.erase_user(user_id, now, audit.person())
         feedback.seal_from(project, store)
     return erased
 
@@ -97,7 +97,7 @@ def collect(project: Project) -> list[str]:
             removed.append(f"release {release[:12]}")
         for arm in control.read(store).arms:
             if arm.release in old:
-                control.remove(store, arm.name, "recops erase --collect")
+                control.remove(store, arm.name, f"{audit.person()}, recops erase --collect")
                 removed.append(f"challenger {arm.name}")
     for manifest in project.state.glob("bentoml/bentos/*/*/src/bundle/manifest.json"):
         if _honours(manifest.parent) < honoured:
@@ -107,6 +107,7 @@ def collect(project: Project) -> list[str]:
         pipeline.run_dvc(project, "gc", "--workspace", "--force", "--quiet")
     if (runs := project.root / ".dvc" / "cache" / "runs").exists():
         shutil.rmtree(runs)
+    audit.log(project, "collected", {"releases": old, "by": audit.person(), "why": "trained before the last erasure"})
     return [*removed, "DVC's cache of former data versions, and its run cache"]
 
 

@@ -5,7 +5,8 @@ it, and that file is replaced as a whole.
 """
 
 import fcntl
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from hashlib import sha256
 
@@ -27,9 +28,16 @@ def seal(project: Project) -> Feedback:
 
 def seal_from(project: Project, store: Store) -> Feedback:
     """As `seal`; of two at once, such as a run and `recops erase`, one waits for the other."""
+    with one_seal(project):
+        return _seal(project, store)
+
+
+@contextmanager
+def one_seal(project: Project) -> Iterator[None]:
+    """Held by whoever changes `.recops/feedback.json`."""
     with (project.state / "feedback.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return _seal(project, store)
+        yield
 
 
 def _seal(project: Project, store: Store) -> Feedback:

@@ -110,6 +110,16 @@ class Project:
         return self.state / "erasure.key"
 
     @property
+    def audit_spool(self) -> Path:
+        """Decisions that the store has not taken yet, a JSON object a line; empty or missing when it has all."""
+        return self.state / "audit.jsonl"
+
+    @property
+    def quarantine(self) -> Path:
+        """Data versions that are not trained on again; missing where there never was any."""
+        return self.state / "quarantine.json"
+
+    @property
     def code(self) -> Path:
         """A hash of each stage's code; only in projects whose dvc.yaml does not list the code itself."""
         return self.state / "code.yaml"

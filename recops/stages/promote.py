@@ -24,7 +24,7 @@ from recops.data.feedback import Feedback
 from recops.data.split import with_signal
 from recops.errors import CallError
 from recops.release import gate, releases
-from recops.stages import git, pipeline
+from recops.stages import audit, git, lineage, pipeline, quarantine, quarantine_list
 from recops.stages.feedback import check_erased, name_of
 from recops.stages.package import git_commit
 from recops.stages.project import Project
@@ -81,15 +81,22 @@ def move_in(project: Project, url: str) -> list[str]:
 
 
 def refresh_accepted(project: Project) -> None:
-    """Makes the profile of the served release's data the one that new data is judged against.
+    """Makes the profile of the served release's data the one that new data is judged against; where that release is in
+    quarantine, of the last before it that is not.
 
     Called between ingest and validate. While the data is the served release's own nothing changes, so that a run
-    with nothing new has nothing to do.
+    with nothing new has nothing to do. Raises RefusedError for data in quarantine.
     """
+    quarantine.refuse_data(project)
     pointer = read_pointer(project.releases)
     if pointer is None:
         return
-    record = releases.read_record(project.releases, pointer.release)
+    served = (pointer.release, *quarantine_list.served_before(project))
+    good = next((release for release in served if quarantine_list.of_release(project, release) is None), None)
+    if good is None:
+        write_atomically(project.accepted, canonical_json({}))
+        return
+    record = releases.read_record(project.releases, good)
     if record["events_hash"] != pipeline.events_hash(project):
         text = canonical_json({"profile": record["profile"]})
         if text != project.accepted.read_text(encoding="utf-8"):
@@ -113,18 +120,26 @@ def decide(project: Project) -> dict[str, Any]:
             decision = gate.Decision("undecided", [str(error)], {}).to_json()
     decision |= {"candidate": candidate, "champion": champion}
     write_atomically(project.state / "decision.json", canonical_json(decision))
+    if decision["verdict"] != "served":
+        audit.log(project, "gate", {**decision, "by": "gate"})
     return decision
 
 
-def promote(project: Project, *, expected: str | None, now: str, run: dict[str, Any]) -> str:
-    """Promotes bundle/ if the champion is still `expected`; returns the release. `run` are facts of the run.
+def promote(
+    project: Project, *, expected: str | None, now: str, run: dict[str, Any], by: str = "gate", why: str = ""
+) -> str:
+    """Promotes bundle/ if the champion is still `expected`; returns the release. `run` are facts of the run; `by` and
+    `why` go to the audit log.
 
     A project's settings and dvc.lock are committed first, so that the release names the commit that holds them.
     """
     with closing(open_store(project.store_url)) as store:
-        return releases.promote(
-            project.bundle, project.releases, store, _parts(project, store, run), expected=expected, now=now
-        )
+        parts = _parts(project, store, run)
+        release = releases.promote(project.bundle, project.releases, store, parts, expected=expected, now=now)
+    if release != expected:
+        facts = {"release": release, "from": expected, "by": by, "why": why, "run": run}
+        audit.log(project, "promoted", {**facts, "data": parts.record["events_hash"], "commit": parts.record["commit"]})
+    return release
 
 
 def keep(project: Project, run: dict[str, Any]) -> str:
@@ -134,12 +149,14 @@ def keep(project: Project, run: dict[str, Any]) -> str:
 
 
 def _parts(project: Project, store: Store, run: dict[str, Any]) -> releases.Parts:
+    quarantine.refuse_bundle(project)
     git.commit(project, f"Release {bundle_id(project.bundle)[:12]}")
     record = {
         "commit": git_commit(project),
         "dvc_lock": pipeline.lock_text(project),
         "params": project.params_file.read_text(encoding="utf-8"),
         "events_hash": pipeline.events_hash(project),
+        "feedback": lineage.counted(vars(Feedback.read(project.feedback))),
         "profile": json.loads((project.reports / "validation.json").read_text(encoding="utf-8"))["profile"],
         "package": json.loads((project.reports / "package.json").read_text(encoding="utf-8")),
         "run": run,
@@ -147,13 +164,19 @@ def _parts(project: Project, store: Store, run: dict[str, Any]) -> releases.Part
     return releases.Parts(histories(project), record, refused(project), events_until(project, store))
 
 
-def promote_by_hand(project: Project, release: str, now: str) -> str:
-    """Serves `candidate` (the bundle here) or a kept release, whatever the gate said."""
+def promote_by_hand(project: Project, release: str, now: str, by: str, why: str = "", force: bool = False) -> str:
+    """Serves `candidate` (the bundle here) or a kept release, whatever the gate said. `by` whom and `why`: for the
+    audit log. Raises RefusedError for what was made from data in quarantine, a kept release only without `force`."""
     pointer = read_pointer(project.releases)
     expected = pointer.release if pointer else None
     if release == "candidate":
-        return promote(project, expected=expected, now=now, run={"by": "hand"})
-    return releases.point_to(project.releases, release, expected=expected).release
+        return promote(project, expected=expected, now=now, run={"by": "hand"}, by=by, why=why)
+    if not force:
+        quarantine_list.refuse_release(project, releases.find_release(release, project.releases))
+    served = releases.point_to(project.releases, release, expected=expected).release
+    if served != expected:
+        audit.log(project, "promoted", {"release": served, "from": expected, "by": by, "why": why, "forced": force})
+    return served
 
 
 def outcome(project: Project) -> dict[str, Any] | None:

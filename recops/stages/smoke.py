@@ -11,8 +11,8 @@ from typing import Any
 from recops.bundle import read_pointer
 from recops.errors import RefusedError
 from recops.ports import free_port
-from recops.release.releases import rollback
 from recops.stages.project import Project
+from recops.stages.rollback import rollback
 
 # Gone as soon as the run that asks it is: a kill must not leave a service behind.
 SERVE = (
@@ -50,7 +50,8 @@ def smoke_test(project: Project, timeout_s: float = 60.0) -> dict[str, Any]:
                 process.kill()
     if problem:
         if pointer.history:
-            rollback(project.releases)
+            # Also to a release in quarantine: this one answers nobody.
+            rollback(project, "smoke test", f"the service {problem}", force=True)
         raise RefusedError(f"release {pointer.release[:12]}: the service {problem}; see {logs / 'smoke.log'}")
     return answer
 

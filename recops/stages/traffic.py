@@ -14,6 +14,7 @@ from recops.serving.traffic import control
 from recops.serving.traffic.arms import EPSILON, Arm
 from recops.serving.traffic.outcomes import METRICS
 from recops.serving.traffic.running import Running
+from recops.stages import audit, quarantine_list
 from recops.stages.project import Project
 from recops.stages.promote import keep, served_manifest
 from recops.store import open_store
@@ -34,13 +35,14 @@ def put(
         found = keep(project, {"by": f"{BY} {mode}"})
     else:
         found = releases.find_release(release, project.releases)
+        quarantine_list.refuse_release(project, found)
         read_manifest(release_folder(project.releases, found))
     pointer = read_pointer(project.releases)
     if pointer is not None and found == pointer.release:
         raise CallError(f"{found[:12]} is what is served: it cannot challenge itself")
     with closing(open_store(project.store_url)) as store:
         before = {arm.name: arm.release for arm in control.read(store).arms}.get(name, found)
-        set_to = control.put(store, control.arm_of({**values, "release": found}), BY)
+        set_to = control.put(store, control.arm_of({**values, "release": found}), audit.person())
     notes = [] if before == found else [f"in place of {before[:12]}; another --name lets both stand"]
     if rails and sum(arm.share for arm in set_to.arms if arm.mode != "shadow") > 1 - EPSILON:
         notes.append("no user is left to the served release, so that the guardrails have nothing to compare with")
@@ -58,7 +60,7 @@ def _guardrail(text: str) -> dict[str, Any]:
 def take_off(project: Project, name: str) -> None:
     """Raises CallError for a name there is not."""
     with closing(open_store(project.store_url)) as store:
-        control.remove(store, name, BY)
+        control.remove(store, name, audit.person())
 
 
 def figures(project: Project) -> list[dict[str, Any]]:

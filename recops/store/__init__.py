@@ -139,6 +139,14 @@ class Store(Protocol):
         """One answer as logged, or None."""
         ...
 
+    def answers_of(self, user_id: str, limit: int) -> list[dict[str, Any]]:
+        """A user's answers that were shown, newest first."""
+        ...
+
+    def answers_by(self, release: str) -> tuple[int, int]:
+        """How many answers of a release were shown, and to how many users. Reads the whole log of answers."""
+        ...
+
     def answers(self, since: Moment | None = None, until: Moment | None = None) -> Iterator[dict[str, Any]]:
         """Answers that were shown with since <= time < until, by time and then request id."""
         ...
@@ -170,10 +178,10 @@ class Store(Protocol):
         """How much is held about a user: `events`, `answers`, and the length of `histories` by release."""
         ...
 
-    def erase_user(self, user_id: str, now: Moment) -> dict[str, int]:
+    def erase_user(self, user_id: str, now: Moment, by: str = "") -> dict[str, int]:
         """Deletes a user's events, answers and histories, of all releases, and puts a keyed hash of the id on the list
-        and in the audit log, in one transaction. Returns how many rows went, by table. Without any it is listed as
-        well: there may be data of the user elsewhere."""
+        and, with who did it, in the audit log, in one transaction. Returns how many rows went, by table. Without any it
+        is listed as well: there may be data of the user elsewhere."""
         ...
 
     def erasure_key(self) -> str:
@@ -184,8 +192,9 @@ class Store(Protocol):
         """The list of erased users after a place, by place."""
         ...
 
-    def log_decision(self, what: str, facts: Mapping[str, Any], now: Moment | None = None) -> None:
-        """Appends to the audit log, from which nothing is ever taken."""
+    def log_decision(self, what: str, facts: Mapping[str, Any], now: Moment | None = None, once: bool = False) -> None:
+        """Appends to the audit log, from which nothing is ever taken. `once`: not where this very entry, its time
+        included, stands there already."""
         ...
 
     def decisions(self, after: int = 0) -> list[dict[str, Any]]:

@@ -34,6 +34,9 @@ class Answers(ABC):
     def _first(self, query: str, values: Sequence[Any]) -> tuple | None: ...
 
     @abstractmethod
+    def _read(self, query: str, values: Sequence[Any]) -> list[tuple]: ...
+
+    @abstractmethod
     def _transaction(self) -> AbstractContextManager[Any]:
         """A connection with `execute` and `cursor`; all that is written through it, or nothing."""
 
@@ -79,6 +82,16 @@ class Answers(ABC):
     def answer(self, request_id: str) -> dict[str, Any] | None:
         found = self._first(f"{_SELECT_ANSWERS} AND request_id = ?", (self.tenant, request_id))
         return None if found is None else _answer(found)
+
+    def answers_of(self, user_id: str, limit: int) -> list[dict[str, Any]]:
+        query = f"{_SELECT_ANSWERS} AND user_id = ?{_SHOWN.format('variant')} ORDER BY time DESC, request_id LIMIT ?"
+        return [_answer(row) for row in self._read(query, (self.tenant, user_id, limit))]
+
+    def answers_by(self, release: str) -> tuple[int, int]:
+        query = "SELECT count(*), count(DISTINCT user_id) FROM answers WHERE tenant = ? AND release = ?"
+        found = self._first(query + _SHOWN.format("variant"), (self.tenant, release))
+        assert found is not None
+        return found[0], found[1]
 
     def answers(self, since: Moment | None = None, until: Moment | None = None) -> Iterator[dict[str, Any]]:
         query = _SELECT_ANSWERS + _SHOWN.format("variant")

@@ -7,7 +7,7 @@ with `fsync` or `synchronous_commit` off.
 import logging
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -106,6 +106,21 @@ class PostgresStore(SqlStore):
         with self._pool().connection() as con, con.transaction(), con.cursor("stream") as cursor:
             cursor.execute(translated(query), values)
             yield from cursor
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Callable[[str], Iterable[tuple]]]:
+        with self._pool().connection() as con, con.transaction():
+            con.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+            def rows(query: str) -> Iterator[tuple]:
+                with con.cursor("snapshot") as cursor:
+                    cursor.execute(translated(query))
+                    yield from cursor
+
+            yield rows
+
+    def take_time(self, con: "_Connection") -> None:
+        con.execute("SET LOCAL statement_timeout = 0")
 
     def _migrate(self) -> None:
         # Asked once without the pool, whose message about a server that is not there says only that it waited.

@@ -8,6 +8,7 @@ import secrets
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from recops.errors import CallError
@@ -23,7 +24,7 @@ _STORED = (*EVENT_COLUMNS, "is_made")  # of an event, beside tenant and place
 _SELECT_EVENTS = f"SELECT place, {', '.join(_STORED)} FROM events WHERE tenant = ?"
 # Of tenant and release: events that the histories do not hold.
 _SINCE = "place > coalesce((SELECT events_until FROM history_sets WHERE tenant = ? AND release = ?), 0)"
-_NEXT = "(SELECT coalesce(max(place), 0) + 1 FROM {} WHERE tenant = ?)"
+NEXT = "(SELECT coalesce(max(place), 0) + 1 FROM {} WHERE tenant = ?)"
 _AT_ONCE = 512  # rows, or users, of one statement
 MAX_LIVE = 2_000  # events of a user that a call looks at, the newest
 
@@ -40,6 +41,13 @@ class SqlStore(Answers):
     @abstractmethod
     def _read(self, query: str, values: Sequence[Any]) -> list[tuple]:
         """All rows of a query."""
+
+    @abstractmethod
+    def snapshot(self) -> AbstractContextManager[Callable[[str], Iterable[tuple]]]:
+        """What gives the rows of a query, of all queries as they stood at one moment, while others write."""
+
+    def take_time(self, con: Any) -> None:
+        """Lets a transaction take as long as it needs, where the database would end it."""
 
     @abstractmethod
     def close(self) -> None: ...
@@ -215,7 +223,7 @@ class SqlStore(Answers):
             "histories": {release: len(json.loads(item_ids)) for release, item_ids in releases},
         }
 
-    def erase_user(self, user_id: str, now: Moment) -> dict[str, int]:
+    def erase_user(self, user_id: str, now: Moment, by: str = "") -> dict[str, int]:
         hashed, deleted = user_hash(self.erasure_key(), user_id), {}
         with self._transaction() as con:
             self._take_turn(con)  # what arrives at the same time is erased, or comes after
@@ -227,8 +235,8 @@ class SqlStore(Answers):
                 done = con.execute(f"DELETE FROM {table} WHERE tenant = ? AND user_id = ?", (self.tenant, user_id))
                 deleted[table] = done.rowcount
             values = (self.tenant, self.tenant, hashed, erased_at)
-            con.execute(f"INSERT INTO erasures VALUES (?, {_NEXT.format('erasures')}, ?, ?)", values)
-            self._log_decision(con, "erased", {"user_hash": hashed, "deleted": deleted}, erased_at)
+            con.execute(f"INSERT INTO erasures VALUES (?, {NEXT.format('erasures')}, ?, ?)", values)
+            self._log_decision(con, "erased", {"user_hash": hashed, "deleted": deleted, "by": by}, erased_at)
         self._forget_deleted()
         return deleted
 
@@ -256,15 +264,18 @@ class SqlStore(Answers):
         query = "SELECT place, user_hash, erased_at FROM erasures WHERE tenant = ? AND place > ? ORDER BY place"
         return [Erasure(*row) for row in self._read(query, (self.tenant, after))]
 
-    def log_decision(self, what: str, facts: Mapping[str, Any], now: Moment | None = None) -> None:
+    def log_decision(self, what: str, facts: Mapping[str, Any], now: Moment | None = None, once: bool = False) -> None:
         at = time.time_ns() // 1000 if now is None else micros(now)
         with self._transaction() as con:
             self._take_turn(con)
+            query = "SELECT 1 FROM audit WHERE tenant = ? AND time = ? AND what = ? AND facts = ?"
+            if once and con.execute(query, (self.tenant, at, what, as_json(facts))).fetchone():
+                return
             self._log_decision(con, what, facts, at)
 
     def _log_decision(self, con: Any, what: str, facts: Mapping[str, Any], at: int) -> None:
         values = (self.tenant, self.tenant, at, what, as_json(facts))
-        con.execute(f"INSERT INTO audit VALUES (?, {_NEXT.format('audit')}, ?, ?, ?)", values)
+        con.execute(f"INSERT INTO audit VALUES (?, {NEXT.format('audit')}, ?, ?, ?)", values)
 
     def _take_turn(self, con: Any, num: int = 0) -> int:
         query = (

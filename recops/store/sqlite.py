@@ -8,7 +8,7 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,12 @@ class SqliteStore(SqlStore):
         """On a connection of its own, so that writing while reading disturbs neither."""
         with closing(self._connect()) as con:
             yield from con.execute(query, tuple(values))
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Callable[[str], Iterable[tuple]]]:
+        with closing(self._connect()) as con:
+            con.execute("BEGIN")
+            yield con.execute
 
     def _forget_deleted(self) -> None:
         """What was deleted stands in the write-ahead log until that is emptied; readers in the way leave it for the

@@ -195,7 +195,7 @@ def test_without_git_everything_works_and_the_commit_is_null(released: Shop, tmp
     shutil.copy(released.folder / "params.yaml", folder / "params.yaml")
     shop.done("recops", "run", PATH=str(bare))
     release = json.loads((folder / ".recops" / "decision.json").read_text())["candidate"]
-    assert '"commit": null' in shop.done("recops", "trace", release, PATH=str(bare))
+    assert "none: no git" in shop.done("recops", "trace", release, PATH=str(bare))
 
 
 @pytest.mark.process

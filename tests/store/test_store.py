@@ -346,7 +346,7 @@ def test_an_erased_user_is_gone_and_listed(store):
         store.log_answers([answer(f"q-{user}", user_id=user)])
     store.put_histories("r1", [("u1", ["a"], None), ("u2", ["a", "b"], None)])
     assert store.held_of("u1") == {"events": 2, "answers": 1, "histories": {"r1": 1}}
-    assert store.erase_user("u1", 5077) == {"events": 2, "answers": 1, "histories": 1}
+    assert store.erase_user("u1", 5077, "me") == {"events": 2, "answers": 1, "histories": 1}
     assert store.held_of("u1") == {"events": 0, "answers": 0, "histories": {}}
     assert store.held_of("u2") == {"events": 2, "answers": 1, "histories": {"r1": 2}}
     assert store.known("r1", "u1") is None
@@ -359,6 +359,7 @@ def test_an_erased_user_is_gone_and_listed(store):
     assert decisions[0]["facts"] == {
         "user_hash": erased.user_hash,
         "deleted": {"events": 2, "answers": 1, "histories": 1},
+        "by": "me",
     }
     assert "u1" not in json.dumps(decisions)
     assert store.put_events([event("u1-1", "u1")]) == [True]  # a user who comes back is a new one
@@ -407,6 +408,17 @@ def test_decisions_are_appended(store):
         "facts": {"release": "r1"},
     }
     assert second["place"] == 2 and second["time"] > first["time"] and store.decisions(1) == [second]
+    store.log_decision("promoted", {"release": "r1"}, "2026-01-01T00:00:00Z", once=True)
+    store.log_decision("promoted", {"release": "r2"}, "2026-01-01T00:00:00Z", once=True)
+    assert [entry["facts"]["release"] for entry in store.decisions()] == ["r1", "r0", "r2"]
+
+
+def test_answers_of_a_user_and_of_a_release(store):
+    assert store.answers_of("u1", 2) == [] and store.answers_by("r") == (0, 0)
+    store.log_answers([answer(f"q{n}", n) for n in range(3)])
+    store.log_answers([answer("q2~x", 9, variant="shadow:x"), answer("q4", 4, user_id=None, variant=None)])
+    assert [found["request_id"] for found in store.answers_of("u1", 2)] == ["q2", "q1"]
+    assert store.answers_by("r") == (4, 1) and store.answers_by("other") == (0, 0)
 
 
 def _tell(url: str, process: int, ready) -> None:

@@ -57,7 +57,7 @@ async def erase(call: Call) -> dict[str, Any]:
     state = call.state
 
     def work() -> dict[str, int]:
-        erased = store.erase_user(user_id, time_ns() // 1000)
+        erased = store.erase_user(user_id, time_ns() // 1000, call.caller.name)
         state.refresh_erasures()
         return erased
 

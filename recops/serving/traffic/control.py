@@ -52,7 +52,8 @@ def halt(store: Store, judged: Arm, why: str) -> Traffic:
         ]
         return Traffic.read({**found.model_dump(), "arms": arms})
 
-    return _change(store, change, "halted", {"name": judged.name, "why": why})
+    facts = {"name": judged.name, "release": judged.release, "by": "guardrail", "why": why}
+    return _change(store, change, "halted", facts)
 
 
 def _is_same(arm: Arm, other: Arm) -> bool:
