@@ -332,6 +332,25 @@ class RetrainParams(Group):
     cooldown_minutes: float = Field(60.0, ge=0)
 
 
+class UpParams(Group):
+    """The Prefect server and its workers, as `recops up` starts them."""
+
+    server_port: int = Field(4200, ge=1, le=65535, description="of the Prefect server, on loopback")
+    database: str | None = Field(
+        None,
+        description="postgresql://HOST/DATABASE of the Prefect server instead of a file; RECOPS_PREFECT_DATABASE takes "
+        "precedence, for passwords",
+    )
+    workers: int = Field(1, ge=1, description="processes that run flows; more than one needs a database")
+
+    @field_validator("database")
+    @classmethod
+    def _is_postgresql(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("postgresql://", "postgres://")):
+            raise ValueError("must start with postgresql://")
+        return value
+
+
 class Params(Group):
     """All of params.yaml. Every group may be left out: its defaults then hold."""
 
@@ -351,6 +370,7 @@ class Params(Group):
     feedback: FeedbackParams = FeedbackParams()
     drift: DriftParams = DriftParams()
     retrain: RetrainParams = RetrainParams()
+    up: UpParams = UpParams()
 
     @property
     def kinds(self) -> dict[str, EventKind]:

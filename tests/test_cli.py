@@ -58,6 +58,9 @@ SURFACE = {
     "traffic ab": "RELEASE --name --share -C",
     "traffic off": "NAME -C",
     "traffic report": "--json -C",
+    "up": "--port -C",
+    "down": "-C",
+    "status": "--json -C",
     "doctor": "-C",
 }
 
