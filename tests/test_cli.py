@@ -58,7 +58,7 @@ SURFACE = {
     "traffic ab": "RELEASE --name --share -C",
     "traffic off": "NAME -C",
     "traffic report": "--json -C",
-    "up": "--port -C",
+    "up": "--foreground --port --print -C",
     "down": "-C",
     "status": "--json -C",
     "doctor": "-C",

@@ -1,5 +1,6 @@
 """Server, workers, deployments and service on one machine: start, look, end."""
 
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -10,11 +11,22 @@ from recops.terminal import console, print_table
 app = typer.Typer()
 
 
+class Files(StrEnum):
+    SYSTEMD = "systemd"
+    COMPOSE = "compose"
+
+
 @app.command(epilog="Example: recops up --port 3000")
 def up(
     folder: Folder = HERE,
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Of the service. Default: serve.port in params.yaml.")
+    ] = None,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Run until told to end, as systemd and containers want it.")
+    ] = False,
+    files: Annotated[
+        Files | None, typer.Option("--print", help="Start nothing: print a systemd unit or a compose file.")
     ] = None,
 ) -> None:
     """Start Prefect server, worker, deployments and the service; come back once they are healthy.
@@ -22,8 +34,15 @@ def up(
     A second call changes nothing. What dies is started again. Logs, process ids and databases lie in .recops/.
     """
     from recops.stages import up as stage
+    from recops.stages.up_files import text
 
     project = opened(folder)
+    if files is not None:
+        print(text(project, files.value, port or project.params.serve.port), end="")
+        return
+    if foreground:
+        stage.foreground(project, port)
+        return
     if not stage.up(project, port, say=lambda text: print(text, flush=True)):
         print("It was up already.")
     if (missing := stage.nothing_served(project)) is not None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 
 from recops.bundle import read_manifest, read_pointer, release_folder
 from recops.errors import BundleError
@@ -25,13 +24,12 @@ from recops.store import open_store
 
 def read_state(project: Project) -> dict[str, Any] | None:
     """What the supervisor last wrote, if that one lives: `pid`, `started_at`, `port`, `server`, `parts`."""
-    try:
-        state = json.loads((project.up / "state.json").read_text(encoding="utf-8"))
-        # After a restart of the machine another program may have the number.
-        is_alive = supervisor.MODULE in psutil.Process(state["pid"]).cmdline()
-    except (FileNotFoundError, psutil.Error):
+    if not supervisor.is_up(project):
         return None
-    return state if is_alive else None
+    try:
+        return json.loads((project.up / "state.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:  # it starts, or ends
+        return None
 
 
 def parts(project: Project) -> list[dict[str, Any]]:

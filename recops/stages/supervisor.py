@@ -57,6 +57,18 @@ def lock_supervisor(project: Project) -> TextIO | None:
     return lock
 
 
+def is_up(project: Project) -> bool:
+    """Whether a supervisor lives. Whoever only looks takes no lock that keeps another looker out."""
+    try:
+        with (project.up / "supervisor.lock").open("r") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 def worker_names(project: Project) -> list[str]:
     """Names of the workers in Prefect, where those of other machines and projects may stand beside them."""
     name = f"{socket.gethostname()}-{sha256(str(project.root).encode()).hexdigest()[:8]}"
@@ -301,16 +313,20 @@ def say(text: str) -> None:
     print(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}", flush=True)
 
 
-def main() -> None:
-    """`python -m recops.stages.supervisor FOLDER PORT`."""
-    project = open_project(Path(sys.argv[1]))
+def supervise(project: Project, port: int) -> None:
+    """Until told to end. Raises CallError where another supervisor does."""
     until = time.monotonic() + 2
     while (lock := lock_supervisor(project)) is None:  # also one who only looks holds it, for a moment
         if time.monotonic() > until:
             raise CallError(f"{project.root}: is up already")
         time.sleep(0.05)
     with lock:
-        Supervisor(project, int(sys.argv[2])).run()
+        Supervisor(project, port).run()
+
+
+def main() -> None:
+    """`python -m recops.stages.supervisor FOLDER PORT`."""
+    supervise(open_project(Path(sys.argv[1])), int(sys.argv[2]))
 
 
 if __name__ == "__main__":

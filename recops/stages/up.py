@@ -44,15 +44,6 @@ def one_at_a_time(project: Project) -> Iterator[None]:
         yield
 
 
-def is_up(project: Project) -> bool:
-    """Whether a supervisor lives."""
-    lock = supervisor.lock_supervisor(project)
-    if lock is None:
-        return True
-    lock.close()
-    return False
-
-
 def up(
     project: Project,
     port: int | None = None,
@@ -65,17 +56,13 @@ def up(
     for a part that ends or is not healthy within `patience_s`; what was started is then ended again.
     """
     with one_at_a_time(project):
-        if is_up(project):
+        if supervisor.is_up(project):
             state = _state(project)
             if port is not None and port != state["port"]:
                 raise CallError(f"--port {port}: it is up with port {state['port']}; `recops down` ends that first")
             _wait(project, say, patience_s, None)
             return False
-        port = port or project.params.serve.port
-        check(project, port)
-        processes.sweep(project.state)  # what a supervisor that was killed has left, which may hold the ports
-        check_ports(project, port)
-        (project.up / "state.json").unlink(missing_ok=True)
+        port = _prepared(project, port)
         child = _launch(project, port)
         try:
             _wait(project, say, patience_s, child)
@@ -83,6 +70,27 @@ def up(
             _end(project)
             raise
         return True
+
+
+def _prepared(project: Project, port: int | None) -> int:
+    """The port, once nothing stands in the way of a start. Raises CallError for what does."""
+    port = port or project.params.serve.port
+    check(project, port)
+    processes.sweep(project.state)  # what a supervisor that was killed has left, which may hold the ports
+    check_ports(project, port)
+    (project.up / "state.json").unlink(missing_ok=True)
+    return port
+
+
+def foreground(project: Project, port: int | None = None) -> None:
+    """As `up`, in this process, until it is told to end. What does not come up is tried again, for as long as it takes:
+    whoever started this looks after it. Raises CallError as `up` does, and where it is up already."""
+    with one_at_a_time(project):
+        if supervisor.is_up(project):
+            raise CallError(f"{project.root}: is up already; `recops down` ends it")
+        port = _prepared(project, port)
+    os.environ.update(project.environment())
+    supervisor.supervise(project, port)
 
 
 def check(project: Project, port: int) -> None:
@@ -162,7 +170,7 @@ def down(project: Project) -> bool:
 
 
 def _end(project: Project) -> bool:
-    ran = is_up(project)
+    ran = supervisor.is_up(project)
     if ran:
         _end_supervisor(project)
     left = processes.sweep(project.state)

@@ -11,7 +11,7 @@ from recops.errors import CallError
 from recops.stages import supervisor
 from recops.stages.project import Project, open_project
 from recops.stages.status import read_state, status
-from recops.stages.up import check, client_environment, down, is_up, last_line, nothing_served, up
+from recops.stages.up import check, client_environment, down, last_line, nothing_served, up
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_a_taken_port_is_named_and_nothing_is_started(project: Project, whose: s
         advice = "choose another --port" if whose == "service" else r"set up\.server_port"
         with pytest.raises(CallError, match=rf"127\.0\.0\.1:{port}: .*{advice}"):
             up(project, service)
-    assert not is_up(project) and not (project.up / "state.json").exists()
+    assert not supervisor.is_up(project) and not (project.up / "state.json").exists()
 
 
 def test_status_of_what_is_down(project: Project) -> None:
@@ -71,10 +71,14 @@ def test_down_where_nothing_is_up(project: Project) -> None:
     assert down(project) is False
 
 
-def test_a_state_of_another_program_is_none(project: Project) -> None:
-    """The machine was restarted, and this process has the number of the supervisor."""
-    project.up.mkdir()
-    (project.up / "state.json").write_text(json.dumps({"pid": os.getpid(), "server": "http://127.0.0.1:9/api"}))
+def test_a_state_that_a_killed_supervisor_left_is_none(project: Project) -> None:
+    """Its number may be another program's by now, here this one's."""
+    lock = supervisor.lock_supervisor(project)
+    assert lock is not None
+    state = {"pid": os.getpid(), "server": "http://127.0.0.1:9/api"}
+    (project.up / "state.json").write_text(json.dumps(state))
+    assert read_state(project) == state
+    lock.close()
     assert read_state(project) is None
     assert client_environment(project) == {}
 
