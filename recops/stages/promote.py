@@ -113,6 +113,10 @@ def decide(project: Project) -> dict[str, Any]:
             decision = gate.Decision("undecided", [str(error)], {}).to_json()
     decision |= {"candidate": candidate, "champion": champion}
     write_atomically(project.state / "decision.json", canonical_json(decision))
+    if decision["verdict"] in ("keep", "undecided"):
+        from recops.stages import alerts
+
+        alerts.not_promoted(project, decision)
     return decision
 
 

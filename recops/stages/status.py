@@ -54,6 +54,8 @@ def parts(project: Project) -> list[dict[str, Any]]:
             # Prefect counts in its own time: a moment may lie between start and first word.
             is_healthy = is_running and is_awake(heard.get(worker), datetime.fromisoformat(part["since"]))
             what = worker
+        elif name == supervisor.ALERTS:
+            is_healthy, what = is_running or part["state"] == "done", "looked for what nobody tells"
         elif name == supervisor.DEPLOYMENTS:
             is_healthy, what = part["state"] == "done", "registered"
         else:

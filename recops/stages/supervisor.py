@@ -26,18 +26,20 @@ import psutil
 
 from recops.bundle import canonical_json, read_pointer, write_atomically
 from recops.errors import BundleError, CallError
+from recops.monitoring.alerts import channels
 from recops.serving.parent import follow_parent
 from recops.stages import processes
 from recops.stages.prefect_api import POOL, PrefectApi
 from recops.stages.project import Project, open_project
 
-SERVER, WORKER, DEPLOYMENTS, SERVICE = "server", "worker", "deployments", "service"
+SERVER, WORKER, DEPLOYMENTS, SERVICE, ALERTS = "server", "worker", "deployments", "service", "alerts"
 MODULE = "recops.stages.supervisor"
 HOST = "127.0.0.1"  # of the Prefect server: whoever reaches it may run code
 TICK_S = 0.5
 STEADY_S = 60.0  # after so long a part counts as well again
 LONGEST_WAIT_S = 60.0  # before a part that keeps dying is tried again
 LOG_BYTES = 20_000_000  # a longer log file is kept as .1, in place of the one before
+ALERTS_S = 300.0  # between two looks for what nobody tells: halted canaries, a stale model
 FLOWS_END_S = 20.0  # runs that are told to end, to say so
 
 
@@ -85,6 +87,7 @@ class Part:
     waits_for: Callable[[], str | None] = lambda: None
     before: Callable[[], None] = lambda: None
     is_once: bool = False  # done when it has ended well
+    every_s: float | None = None  # then done again, so much later
     environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     is_done: bool = False
@@ -100,7 +103,9 @@ class Part:
     def state(self) -> str:
         if self.process is not None:
             return "running"
-        return "done" if self.is_done else "waiting" if self.last_exit is None else "died"
+        if self.last_exit is None:
+            return "waiting"
+        return "done" if self.is_once and self.last_exit == 0 else "died"
 
     def facts(self) -> dict[str, Any]:
         return {
@@ -149,7 +154,11 @@ class Supervisor:
                 Part(DEPLOYMENTS, [*prefect, "deploy", "--all"], waits_for=lambda: self._no_worker(), is_once=True)
             )
         serve = [sys.executable, "-m", "recops.cli", "serve", "-C", str(self.project.root), "--port", str(self.port)]
-        return [*parts, Part(SERVICE, serve, waits_for=self._nothing_released)]
+        parts.append(Part(SERVICE, serve, waits_for=self._nothing_released))
+        if channels(params.alerts):
+            look = [sys.executable, "-m", "recops.stages.alerts", str(self.project.root)]
+            parts.append(Part(ALERTS, look, is_once=True, every_s=ALERTS_S))
+        return parts
 
     def _tidy(self, worker: str) -> None:
         self.api.crash(worker, "its worker was killed")
@@ -228,7 +237,8 @@ class Supervisor:
         # Of a worker that was killed the runs, of a service the processes that hold the port.
         left = processes.sweep(self.project.state, part.name)
         if part.is_once and code == 0:
-            part.is_done = True
+            part.is_done, part.failures = part.every_s is None, 0
+            part.not_before = time.monotonic() + (part.every_s or 0)
             return
         part.failures += 1
         part.restarts += 1
