@@ -43,24 +43,18 @@ def parts(project: Project) -> list[dict[str, Any]]:
             heard = api.workers() if is_answering else {}
         except httpx.HTTPError:
             heard = {}
-    names = iter(supervisor.worker_names(project))
     found = []
     for part in state["parts"]:
         name, is_running = part["name"], part["state"] == "running"
         if name == supervisor.SERVER:
-            is_healthy, what = is_running and is_answering, state["server"].removesuffix("/api")
+            is_healthy = is_running and is_answering
         elif name.startswith(supervisor.WORKER):
-            worker = next(names)
-            # Prefect counts in its own time: a moment may lie between start and first word.
-            is_healthy = is_running and is_awake(heard.get(worker), datetime.fromisoformat(part["since"]))
-            what = worker
-        elif name == supervisor.ALERTS:
-            is_healthy, what = is_running or part["state"] == "done", "looked for what nobody tells"
-        elif name == supervisor.DEPLOYMENTS:
-            is_healthy, what = part["state"] == "done", "registered"
+            is_healthy = is_running and is_awake(heard.get(part["label"]), datetime.fromisoformat(part["since"]))
+        elif name == supervisor.SERVICE:
+            is_healthy = is_running and readyz(project.params.serve, state["port"]) == 200
         else:
-            code = readyz(project.params.serve, state["port"]) if is_running else None
-            is_healthy, what = code == 200, f"{project.params.serve.host}:{state['port']}"
+            is_healthy = part["state"] == "done" or (is_running and name == supervisor.ALERTS)
+        what = part["label"]
         if not is_healthy:
             waits = f"waits for {part['waits_for']}" if part["waits_for"] else None
             what = waits or ("starting" if is_running else f"ended with {part['last_exit']}, is started again")
@@ -71,7 +65,9 @@ def parts(project: Project) -> list[dict[str, Any]]:
 def waits_for(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Parts that are not healthy and should be: a service before the first release is as it should be."""
     return [
-        part for part in found if not part["healthy"] and not (part["name"] == "service" and part["state"] == "waiting")
+        part
+        for part in found
+        if not part["healthy"] and not (part["name"] == supervisor.SERVICE and part["state"] == "waiting")
     ]
 
 

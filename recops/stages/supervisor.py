@@ -50,13 +50,21 @@ def server_url(project: Project) -> str:
 def lock_supervisor(project: Project) -> TextIO | None:
     """The lock, held until it is closed; None while another process holds it, which then is the supervisor."""
     project.up.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = (project.up / "supervisor.lock").open("w")
+    lock = (project.up / "supervisor.lock").open("a+")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         lock.close()
         return None
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
     return lock
+
+
+def holder(project: Project) -> int | None:
+    """Process id of the supervisor; None where none lives."""
+    return int((project.up / "supervisor.lock").read_text() or 0) or None if is_up(project) else None
 
 
 def is_up(project: Project) -> bool:
@@ -84,6 +92,7 @@ class Part:
 
     name: str
     command: list[str]
+    label: str = ""  # the address, or the name in Prefect
     waits_for: Callable[[], str | None] = lambda: None
     before: Callable[[], None] = lambda: None
     is_once: bool = False  # done when it has ended well
@@ -110,6 +119,7 @@ class Part:
     def facts(self) -> dict[str, Any]:
         return {
             "name": self.name,
+            "label": self.label,
             "state": self.state,
             "pid": self.process.pid if self.process else None,
             "since": self.since,
@@ -139,25 +149,33 @@ class Supervisor:
         params = self.project.params
         server = [*prefect, "server", "start", "--host", HOST, "--port", str(params.up.server_port)]
         names = worker_names(self.project)
-        parts = [Part(SERVER, server, environment=server_environment(self.project))]
+        label = server_url(self.project).removesuffix("/api")
+        parts = [Part(SERVER, server, label, environment=server_environment(self.project))]
         for n, name in enumerate(names):
             parts.append(
                 Part(
                     WORKER if n == 0 else f"{WORKER}-{n + 1}",
                     [*prefect, "worker", "start", "--pool", POOL, "--type", "process", "--name", name],
+                    name,
                     waits_for=lambda: None if self.api.is_healthy() else "the server",
                     before=lambda name=name: self._tidy(name),  # type: ignore[misc]
                 )
             )
         if (self.project.root / "prefect.yaml").exists():
             parts.append(
-                Part(DEPLOYMENTS, [*prefect, "deploy", "--all"], waits_for=lambda: self._no_worker(), is_once=True)
+                Part(
+                    DEPLOYMENTS,
+                    [*prefect, "deploy", "--all"],
+                    "registered",
+                    waits_for=lambda: self._no_worker(),
+                    is_once=True,
+                )
             )
         serve = [sys.executable, "-m", "recops.cli", "serve", "-C", str(self.project.root), "--port", str(self.port)]
-        parts.append(Part(SERVICE, serve, waits_for=self._nothing_released))
+        parts.append(Part(SERVICE, serve, f"{params.serve.host}:{self.port}", waits_for=self._nothing_released))
         if channels(params.alerts):
             look = [sys.executable, "-m", "recops.stages.alerts", str(self.project.root)]
-            parts.append(Part(ALERTS, look, is_once=True, every_s=ALERTS_S))
+            parts.append(Part(ALERTS, look, "looked for what nobody tells", is_once=True, every_s=ALERTS_S))
         return parts
 
     def _tidy(self, worker: str) -> None:
@@ -297,9 +315,10 @@ class Supervisor:
 
 def server_environment(project: Project) -> dict[str, str]:
     """What the Prefect server alone is told: its database, and whose pages may ask it."""
+    port = project.params.up.server_port
     found = {
         # By default any page that a browser of this machine shows may.
-        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": server_url(project).removesuffix("/api"),
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port},http://localhost:{port}",
         "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
     }
     if url := database_url(project):

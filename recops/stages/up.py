@@ -170,24 +170,20 @@ def down(project: Project) -> bool:
 
 
 def _end(project: Project) -> bool:
-    ran = supervisor.is_up(project)
-    if ran:
-        _end_supervisor(project)
+    pid = supervisor.holder(project)
+    if pid is not None:
+        try:
+            process = psutil.Process(pid)
+            process.terminate()
+            process.wait(DOWN_S)
+        except psutil.TimeoutExpired:
+            process.kill()
+            process.wait(10)
+        except psutil.NoSuchProcess:
+            pass
     left = processes.sweep(project.state)
     (project.up / "state.json").unlink(missing_ok=True)
-    return ran or left > 0
-
-
-def _end_supervisor(project: Project) -> None:
-    process = psutil.Process(_state(project)["pid"])
-    try:
-        process.terminate()
-        process.wait(DOWN_S)
-    except psutil.TimeoutExpired:
-        process.kill()
-        process.wait(10)
-    except psutil.NoSuchProcess:
-        return
+    return pid is not None or left > 0
 
 
 def last_line(log: Path) -> str:

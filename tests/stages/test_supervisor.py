@@ -172,3 +172,11 @@ def test_a_database_is_named_to_the_server_alone(project: Project, monkeypatch: 
     key = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
     assert server.environment[key] == "postgresql+asyncpg://me:secret@db/prefect"
     assert key not in worker.environment
+
+
+def test_it_stays_small() -> None:
+    """It lives for months, and is the last that may run out of memory."""
+    heavy = ("torch", "prefect", "bentoml", "dvc", "onnxruntime", "polars")
+    code = f"import sys, recops.stages.supervisor; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

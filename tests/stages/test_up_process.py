@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import pytest
 
 from recops.stages import processes
 from recops.stages.project import Project
-from tests.stages.conftest import Shop, new_shop
+from tests.stages.conftest import BIN, Shop, new_shop
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(900)]
 
@@ -154,3 +155,25 @@ def test_what_the_service_refuses_is_told_and_nothing_stays(ready: Shop, ports: 
     assert refused.returncode == 1 and "service" in refused.stderr and "keys.json" in refused.stderr
     check_all_gone(ready, ports)
     assert not Project(ready.folder).up.joinpath("state.json").exists()
+
+
+def test_two_workers_on_postgresql_in_the_foreground(
+    ready: Shop, ports: tuple[int, int], new_database: Callable[[], str]
+) -> None:
+    params = ready.folder / "params.yaml"
+    params.write_text(params.read_text().replace("up: {", "up: {workers: 2, "))
+    environment = {**os.environ, "RECOPS_PREFECT_DATABASE": new_database(), "OMP_NUM_THREADS": "1"}
+    command = [BIN / "recops", "up", "--foreground", "--port", str(ports[0])]
+    with (ready.folder / "up.log").open("w") as log:
+        process = subprocess.Popen(command, cwd=ready.folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        found = until(lambda: (now := status(ready))["healthy"] and now, "both workers are up")
+        assert {"worker", "worker-2"} <= set(pids(found)) and found["supervisor"] == process.pid
+        assert not (ready.folder / ".recops" / "prefect" / "prefect.db").exists()
+        assert "It was up already" in ready.done("recops", "up")
+        process.terminate()
+        assert process.wait(120) == 0
+    finally:
+        process.kill()
+        process.wait()
+    check_all_gone(ready, ports)
