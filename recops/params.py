@@ -379,7 +379,7 @@ class EmailParams(Group):
 class AlertParams(Group):
     """Who is told, and of what. The address of a chat (Slack's format) is a secret: RECOPS_ALERT_SLACK."""
 
-    on: list[Literal["refused_data", "failed_gate", "halted_canary", "stale_model"]] = [
+    kinds: list[Literal["refused_data", "failed_gate", "halted_canary", "stale_model"]] = [
         "refused_data",
         "failed_gate",
         "halted_canary",
@@ -388,7 +388,9 @@ class AlertParams(Group):
     webhook: str | None = Field(
         None, description="takes each alert as JSON; RECOPS_ALERT_WEBHOOK wins, RECOPS_ALERT_WEBHOOK_SECRET signs"
     )
-    email: EmailParams | None = None
+    email: EmailParams | None = Field(
+        None, description="{to: [ops@shop.example], sender: recops@shop.example, host: smtp.shop.example, user: recops}"
+    )
     repeat_hours: float = Field(24.0, ge=0, description="the same is not said again within")
     stale_days: float | None = Field(
         None, gt=0, description="since the promotion of what is served; null: 1.5 times retrain.max_age_days"

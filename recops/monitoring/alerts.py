@@ -30,7 +30,7 @@ SECRETS = {  # channel: variables that name where to send, or who sends
 
 @dataclass(frozen=True)
 class Alert:
-    """`kind` as in `alerts.on`; `text` says in a sentence what happened, `todo` what to do; `facts` are JSON."""
+    """`kind` as in `alerts.kinds`; `text` says in a sentence what happened, `todo` what to do; `facts` are JSON."""
 
     kind: str
     project: str

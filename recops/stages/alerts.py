@@ -29,7 +29,7 @@ MOST_WAITING = 100
 
 
 def tell(project: Project, kind: str, text: str, todo: str, facts: Mapping[str, Any] | None = None) -> None:
-    """Sends an alert now, if `alerts.on` names its kind and the same was not said within `alerts.repeat_hours`."""
+    """Sends an alert now, if `alerts.kinds` names its kind and the same was not said within `alerts.repeat_hours`."""
     _safely(project, [_alert(project, kind, text, todo, facts or {})])
 
 
@@ -105,10 +105,11 @@ def _send(project: Project, alerts: list[Alert], now: datetime) -> None:
         oldest = (now - timedelta(days=KEPT_DAYS)).isoformat()
         waiting = [entry for entry in memory["waiting"] if entry["alert"]["at"] >= oldest]
         for alert in alerts:
-            if alert.kind in params.on and alert.key not in memory["sent"]:
+            if alert.kind in params.kinds and alert.key not in memory["sent"]:
                 memory["sent"][alert.key] = now.isoformat()
                 waiting.append({"alert": asdict(alert), "channels": list(to)})
-        memory["waiting"], away = [], set()
+        memory["waiting"] = []
+        away: set[str] = set()
         for entry in waiting[-MOST_WAITING:]:
             # Who did not answer just now is not waited for once more: a run waits for this.
             asked = {name: to[name] for name in entry["channels"] if name in to and name not in away}

@@ -149,7 +149,7 @@ def test_a_name_with_a_line_break_adds_no_header(mails: tuple[int, list[tuple[li
     ("values", "message"),
     [
         ({"webhook": "ftp://h"}, r"alerts\.webhook: .*http"),
-        ({"on": ["fire"]}, r"alerts\.on\.0"),
+        ({"kinds": ["fire"]}, r"alerts\.kinds\.0"),
         ({"email": {"to": [], "sender": "a@b", "host": "h"}}, r"alerts\.email\.to"),
         ({"email": {"to": ["a@b\nBcc: c@d"], "sender": "a@b", "host": "h"}}, r"alerts\.email\.to: .*no address"),
         (

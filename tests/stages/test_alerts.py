@@ -98,7 +98,7 @@ def test_who_is_away_is_waited_for_once_a_round(project: Project, channel: Chann
 
 
 def test_only_what_is_asked_for(project: Project, channel: Channel) -> None:
-    project.params_file.write_text("alerts: {'on': [failed_gate]}")
+    project.params_file.write_text("alerts: {kinds: [failed_gate]}")
     alerts.refused(project, "validate", "no users")
     decision = {"verdict": "keep", "reasons": ["worse"], "candidate": "b", "champion": "a"}
     alerts.not_promoted(project, decision)
