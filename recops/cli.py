@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from recops import __version__
-from recops.commands import keys, lineage, lists, releases, traffic
+from recops.commands import keys, lineage, lists, releases, traffic, up
 from recops.commands.common import HERE, Folder, opened
 from recops.errors import CallError, RecopsError, RefusedError
 from recops.stages.project import Project
@@ -28,6 +28,7 @@ app = typer.Typer(
 app.add_typer(lists.app)
 app.add_typer(releases.app)
 app.add_typer(lineage.app)
+app.add_typer(up.app)
 app.add_typer(keys.app, name="keys")
 app.add_typer(traffic.app, name="traffic")
 
@@ -113,12 +114,13 @@ def run(folder: Folder = HERE) -> None:
     from recops.stages import pipeline
     from recops.stages.promote import outcome
     from recops.stages.quarantine import refuse_data
+    from recops.stages.up import client_environment
 
     project = opened(folder)
     read_rules(project.rules_file)  # a mistake there, or in params.yaml, is told before anything is started
     pipeline.prepare(project)
     if pipeline.changed(project) or (result := outcome(project)) is None:
-        os.environ.update(project.environment())
+        os.environ.update({**project.environment(), **client_environment(project)})
         from flows.train_and_release import run_flow
 
         try:

@@ -332,6 +332,78 @@ class RetrainParams(Group):
     cooldown_minutes: float = Field(60.0, ge=0)
 
 
+class UpParams(Group):
+    """The Prefect server and its workers, as `recops up` starts them."""
+
+    server_port: int = Field(4200, ge=1, le=65535, description="of the Prefect server, on loopback")
+    database: str | None = Field(
+        None,
+        description="postgresql://HOST/DATABASE of the Prefect server instead of a file; RECOPS_PREFECT_DATABASE takes "
+        "precedence, for passwords",
+    )
+    workers: int = Field(1, ge=1, description="processes that run flows; more than one needs a database")
+
+    @field_validator("database")
+    @classmethod
+    def _is_postgresql(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("postgresql://", "postgres://")):
+            raise ValueError("must start with postgresql://")
+        return value
+
+
+class EmailParams(Group):
+    """Who is written to, and through which server. The password is in RECOPS_ALERT_SMTP_PASSWORD."""
+
+    to: list[str] = Field(min_length=1)
+    sender: str
+    host: str
+    port: int = Field(587, ge=1, le=65535)
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    user: str | None = None
+
+    @field_validator("to", "sender")
+    @classmethod
+    def _is_address(cls, value: Any) -> Any:
+        for one in [value] if isinstance(value, str) else value:
+            if "@" not in one or any(c.isspace() or c == "," for c in one):
+                raise ValueError(f"no address: {one!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _fits(self) -> "EmailParams":
+        if self.user is not None and self.security == "none":
+            raise ValueError("security: none would send the password of `user` for all to read")
+        return self
+
+
+class AlertParams(Group):
+    """Who is told, and of what. The address of a chat (Slack's format) is a secret: RECOPS_ALERT_SLACK."""
+
+    kinds: list[Literal["refused_data", "failed_gate", "halted_canary", "stale_model"]] = [
+        "refused_data",
+        "failed_gate",
+        "halted_canary",
+        "stale_model",
+    ]
+    webhook: str | None = Field(
+        None, description="takes each alert as JSON; RECOPS_ALERT_WEBHOOK wins, RECOPS_ALERT_WEBHOOK_SECRET signs"
+    )
+    email: EmailParams | None = Field(
+        None, description="{to: [ops@shop.example], sender: recops@shop.example, host: smtp.shop.example, user: recops}"
+    )
+    repeat_hours: float = Field(24.0, ge=0, description="the same is not said again within")
+    stale_days: float | None = Field(
+        None, gt=0, description="since the promotion of what is served; null: 1.5 times retrain.max_age_days"
+    )
+
+    @field_validator("webhook")
+    @classmethod
+    def _is_http(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://")
+        return value
+
+
 class Params(Group):
     """All of params.yaml. Every group may be left out: its defaults then hold."""
 
@@ -351,6 +423,8 @@ class Params(Group):
     feedback: FeedbackParams = FeedbackParams()
     drift: DriftParams = DriftParams()
     retrain: RetrainParams = RetrainParams()
+    up: UpParams = UpParams()
+    alerts: AlertParams = AlertParams()
 
     @property
     def kinds(self) -> dict[str, EventKind]:

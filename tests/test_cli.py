@@ -64,6 +64,9 @@ SURFACE = {
     "traffic ab": "RELEASE --name --share -C",
     "traffic off": "NAME -C",
     "traffic report": "--json -C",
+    "up": "--foreground --port --print -C",
+    "down": "-C",
+    "status": "--json -C",
     "doctor": "-C",
 }
 

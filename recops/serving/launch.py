@@ -76,7 +76,7 @@ def check_tls(cert: Path, key: Path) -> None:
         ) from None
 
 
-def check_port(host: str, port: int, patience_s: float = PATIENCE_S) -> None:
+def check_port(host: str, port: int, patience_s: float = PATIENCE_S, advice: str = "choose another --port") -> None:
     """Raises CallError when the address cannot be bound, also not after `patience_s`."""
     until = time.monotonic() + patience_s
     while True:
@@ -89,6 +89,6 @@ def check_port(host: str, port: int, patience_s: float = PATIENCE_S) -> None:
             return
         except OSError as error:
             if error.errno != errno.EADDRINUSE or time.monotonic() > until:
-                message = f"{host}:{port}: cannot be served at ({error.strerror}); choose another --port"
+                message = f"{host}:{port}: cannot be served at ({error.strerror}); {advice}"
                 raise CallError(message) from None
         time.sleep(0.1)

@@ -4,16 +4,14 @@ import importlib.metadata
 import os
 import platform
 import shutil
-import ssl
 import subprocess
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 from recops.bundle import read_pointer, release_folder, verify
 from recops.errors import CallError, RecopsError
 from recops.params import ServeParams
 from recops.stages.project import Project
+from recops.stages.serve import readyz
 
 PACKAGES = ("recops", "torch", "onnxruntime", "bentoml", "prefect", "dvc", "great-expectations", "duckdb", "polars")
 
@@ -60,14 +58,9 @@ def doctor(folder: Path) -> list[tuple[str, str, str]]:
 
 def service(settings: ServeParams) -> tuple[str, str, str]:
     """Whether something answers where the service would be."""
-    where = f"{settings.host}:{settings.port}"
-    address = f"http{'s' * (settings.tls_cert is not None)}://{where}/readyz"
-    trusting = ssl.create_default_context()
-    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE  # nothing is told to it or believed of it
-    try:
-        with urllib.request.urlopen(address, timeout=2, context=trusting):
-            return "service", f"ready at {where}", "yes"
-    except urllib.error.HTTPError as error:
-        return "service", f"{where} answers {error.code}", "another program there, or a service that is starting"
-    except OSError:
+    where, code = f"{settings.host}:{settings.port}", readyz(settings)
+    if code is None:
         return "service", "not running", "recops serve"
+    if code != 200:
+        return "service", f"{where} answers {code}", "another program there, or a service that is starting"
+    return "service", f"ready at {where}", "yes"

@@ -54,6 +54,8 @@ ABOUT = {
     "feedback": "Within what time what follows an answer is put down to it.",
     "drift": "When a window of events counts as drifted.",
     "retrain": "When the model is trained anew.",
+    "up": "What `recops up` starts beside the service.",
+    "alerts": "Who is told when data is refused, a gate fails, a canary is halted or the model is stale.",
 }
 
 

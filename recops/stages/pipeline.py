@@ -130,8 +130,12 @@ def repro(project: Project, stage: str, say: Callable[[str], None] = print, wait
             lines.clear()
             continue
         if (reason := refusal(project)) and reason["stage"] == stage:
-            kind = RefusedError if reason["exit_code"] == RefusedError.exit_code else CallError
-            raise kind(f"{stage}: {reason['message']}")
+            if reason["exit_code"] != RefusedError.exit_code:
+                raise CallError(f"{stage}: {reason['message']}")
+            from recops.stages import alerts
+
+            alerts.refused(project, stage, reason["message"])
+            raise RefusedError(f"{stage}: {reason['message']}")
         started = any(line.startswith("Running stage") for line in lines)
         told = lines[lines.index(errors[0]) :] if errors else lines[-1:] if started else lines
         said = " ".join(map(str.strip, told))

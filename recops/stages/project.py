@@ -159,6 +159,11 @@ class Project:
         return self.state / "bin"
 
     @property
+    def up(self) -> Path:
+        """Lock, state and log files of `recops up`."""
+        return self.state / "up"
+
+    @property
     def tls(self) -> tuple[Path, Path] | None:
         """Files of the certificate and its private key that the service answers HTTPS with; None: HTTP."""
         serve = self.params.serve

@@ -122,6 +122,10 @@ def decide(project: Project) -> dict[str, Any]:
     write_atomically(project.state / "decision.json", canonical_json(decision))
     if decision["verdict"] != "served":
         audit.log(project, "gate", {**decision, "by": "gate"})
+    if decision["verdict"] in ("keep", "undecided"):
+        from recops.stages import alerts
+
+        alerts.not_promoted(project, decision)
     return decision
 
 

@@ -3,9 +3,13 @@
 In: a project. Out: this process becomes the server (recops/serving/launch.py). Knows nothing of what it answers.
 """
 
+import http.client
 import json
 import os
+import ssl
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +47,24 @@ def verify_key(project: Project) -> Path | None:
         return Path(found)
     key = project.params.serve.verify_key
     return project.root / Path(key).expanduser() if key else None
+
+
+def readyz(settings: ServeParams, port: int | None = None) -> int | None:
+    """What /readyz of the service answers, 200 when it is ready; None where nothing answers."""
+    host = settings.host if settings.host not in ("0.0.0.0", "::") else "127.0.0.1"
+    where = f"[{host}]" if ":" in host else host
+    address = f"http{'s' * (settings.tls_cert is not None)}://{where}:{port or settings.port}/readyz"
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE  # nothing is told to it or believed of it
+    # Never through a proxy: it is on this machine.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trusting))
+    try:
+        with opener.open(address, timeout=2) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except (OSError, http.client.HTTPException):
+        return None
 
 
 def serve(project: Project, host: str | None = None, port: int | None = None, workers: int | None = None) -> int:
