@@ -12,10 +12,12 @@ from prefect import flow, get_run_logger, runtime, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.schemas.objects import State, TaskRun
 
+from flows import runs
 from recops.errors import RefusedError
 from recops.stages import feedback, pipeline, promote
 from recops.stages.locks import alone
 from recops.stages.project import Project, open_project
+from recops.stages.reconcile import under_way
 from recops.stages.smoke import smoke_test
 
 
@@ -77,7 +79,7 @@ def train_and_release(root: str = ".") -> dict[str, Any]:
     project = open_project(Path(root))
     pipeline.prepare(project)
     where = str(project.root)
-    with alone(project, get_run_logger().info):
+    with runs.held(project), alone(project, get_run_logger().info), under_way(project, datetime.now(UTC)):
         feedback.seal(project)
         for name in pipeline.stage_names(project):
             stage(where, name)

@@ -329,7 +329,11 @@ class DriftParams(Group):
 
 class RetrainParams(Group):
     max_age_days: float = Field(30.0, gt=0)
-    cooldown_minutes: float = Field(60.0, ge=0)
+    cooldown_minutes: float = Field(60.0, ge=0, description="after a training nothing but a person starts another")
+    max_per_day: int = Field(4, ge=1, description="trainings that triggers begin within 24 hours")
+    new_share: float = Field(0.2, gt=0, description="new events, as a share of those trained on: enough to train")
+    online_days: float = Field(7.0, gt=0, description="length of the two periods whose hit rates are compared")
+    online_fall: float = Field(0.1, ge=0, lt=1, description="share of the first days' hit rate that may be lost")
 
 
 class Params(Group):

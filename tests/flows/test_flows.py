@@ -37,7 +37,7 @@ def test_the_waits_grow() -> None:
 def test_deployments_load_from_what_is_installed() -> None:
     """Entry points are modules: a project of `init` has no folder `flows`."""
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
-    assert {d["name"] for d in deployments} == {"nightly", "hourly", "on-drift"}
+    assert {d["name"] for d in deployments} == {"nightly", "hourly", "on-drift", "reconcile"}
     for deployment in deployments:
         module, _, name = deployment["entrypoint"].rpartition(".")
         assert getattr(__import__(module, fromlist=[name]), name).name == module.partition(".")[2]
