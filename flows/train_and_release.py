@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import State, TaskRun
 
 from flows import runs
 from recops.errors import RefusedError
-from recops.stages import feedback, pipeline, promote
+from recops.stages import feedback, pipeline, promote, retention
 from recops.stages.locks import alone
 from recops.stages.project import Project, open_project
 from recops.stages.reconcile import under_way
@@ -70,6 +70,12 @@ def release(root: str, expected: str | None) -> str:
     return name
 
 
+@task
+def tidy(root: str) -> dict[str, int]:
+    """Removes what `retention:` no longer keeps."""
+    return retention.tidy(Project(Path(root)), datetime.now(UTC))
+
+
 @flow(name="train_and_release", persist_result=False)
 def train_and_release(root: str = ".") -> dict[str, Any]:
     """The whole thread for the project in `root`; raises RefusedError where a rule or the gate's inputs refuse.
@@ -89,6 +95,7 @@ def train_and_release(root: str = ".") -> dict[str, Any]:
         decision = gate(where)
         if decision["verdict"] == "promote":
             release(where, decision["champion"])
+        tidy(where)
     return decision
 
 

@@ -336,6 +336,16 @@ class RetrainParams(Group):
     online_fall: float = Field(0.1, ge=0, lt=1, description="share of the first days' hit rate that may be lost")
 
 
+class RetentionParams(Group):
+    """What the nightly run removes: what is older than `days` and not among the newest `releases`."""
+
+    releases: int = Field(10, ge=2, description="so many of the newest are kept however old they are")
+    days: float = Field(30.0, gt=0, description="what is younger is kept: releases, Bentos, DVC's cache, runs")
+    feedback_days: float | None = Field(
+        None, gt=0, description="events told to the service are trained on so long; null: for ever"
+    )
+
+
 class Params(Group):
     """All of params.yaml. Every group may be left out: its defaults then hold."""
 
@@ -355,6 +365,7 @@ class Params(Group):
     feedback: FeedbackParams = FeedbackParams()
     drift: DriftParams = DriftParams()
     retrain: RetrainParams = RetrainParams()
+    retention: RetentionParams = RetentionParams()
 
     @property
     def kinds(self) -> dict[str, EventKind]:

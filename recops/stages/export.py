@@ -34,6 +34,7 @@ NOT_OF_THE_MODEL: Any = {
     "feedback": True,
     "drift": True,
     "retrain": True,
+    "retention": True,
     "export": {"sign_key"},
 }
 INDEX_USERS = 500  # to choose an index by, and as many to state its recall on
