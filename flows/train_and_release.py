@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import State, TaskRun
 
 from flows import runs
 from recops.errors import RefusedError
-from recops.stages import feedback, pipeline, promote, retention
+from recops.stages import feedback, pipeline, promote, retention, rollout
 from recops.stages.locks import alone
 from recops.stages.project import Project, open_project
 from recops.stages.reconcile import under_way
@@ -71,6 +71,14 @@ def release(root: str, expected: str | None) -> str:
 
 
 @task
+def roll_out(root: str) -> dict[str, Any]:
+    """Sets the bundle beside what is served; `reconcile` takes it further."""
+    found = rollout.begin(Project(Path(root)), datetime.now(UTC))
+    create_table_artifact([found], key="rollout", description=found["why"])
+    return found
+
+
+@task
 def tidy(root: str) -> dict[str, int]:
     """Removes what `retention:` no longer keeps."""
     return retention.tidy(Project(Path(root)), datetime.now(UTC))
@@ -94,7 +102,10 @@ def train_and_release(root: str = ".") -> dict[str, Any]:
         publish(where)
         decision = gate(where)
         if decision["verdict"] == "promote":
-            release(where, decision["champion"])
+            if decision["champion"] is not None and project.params.release.strategy == "canary":
+                roll_out(where)
+            else:
+                release(where, decision["champion"])
         tidy(where)
     return decision
 

@@ -336,6 +336,21 @@ class RetrainParams(Group):
     online_fall: float = Field(0.1, ge=0, lt=1, description="share of the first days' hit rate that may be lost")
 
 
+class ReleaseParams(Group):
+    """How a bundle that passed the gate comes to be served; the first release of a project always directly."""
+
+    strategy: Literal["direct", "canary"] = Field(
+        "direct", description="direct: at once; canary: first in shadow, then shown to some users"
+    )
+    shadow_hours: float = Field(1.0, ge=0, description="so long nobody sees its answers; 0: no shadow")
+    canary_hours: float = Field(24.0, gt=0, description="so long it answers some users, unless a guardrail halts it")
+    canary_share: float = Field(0.1, gt=0, lt=1, description="of the users")
+    canary_users: int = Field(100, ge=1, description="users whom it must have answered before all get it")
+    guardrails: list[str] = Field(
+        ["hit_rate:0.05", "fallback_share", "empty_share"], min_length=1, description="METRIC or METRIC:SHARE to lose"
+    )
+
+
 class RetentionParams(Group):
     """What the nightly run removes: what is older than `days` and not among the newest `releases`."""
 
@@ -365,6 +380,7 @@ class Params(Group):
     feedback: FeedbackParams = FeedbackParams()
     drift: DriftParams = DriftParams()
     retrain: RetrainParams = RetrainParams()
+    release: ReleaseParams = ReleaseParams()
     retention: RetentionParams = RetentionParams()
 
     @property

@@ -207,6 +207,12 @@ def read_record(releases: Path, release: str, tenant: str = "main") -> dict[str,
         raise BundleError(f"{path}: not a readable release record ({error})") from None
 
 
+def note(releases: Path, release: str, facts: dict[str, Any], tenant: str = "main") -> None:
+    """Adds facts to the record of a release."""
+    record = {**read_record(releases, release, tenant), **facts, "release": release}
+    write_atomically(_record_file(releases, release, tenant), canonical_json(record))
+
+
 def trace(what: str, releases: Path, store: Store, tenant: str = "main") -> dict[str, Any]:
     """Where an answer (its request id) or a release (its id or the start of it) came from.
 

@@ -34,6 +34,7 @@ NOT_OF_THE_MODEL: Any = {
     "feedback": True,
     "drift": True,
     "retrain": True,
+    "release": True,
     "retention": True,
     "export": {"sign_key"},
 }

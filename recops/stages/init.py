@@ -54,6 +54,7 @@ ABOUT = {
     "feedback": "Within what time what follows an answer is put down to it.",
     "drift": "When a window of events counts as drifted.",
     "retrain": "When the model is trained anew.",
+    "release": "How a model that passed the gate comes to be served.",
     "retention": "What the nightly run keeps: releases, feedback, caches, Prefect's runs.",
 }
 

@@ -2,8 +2,8 @@
 
 In: a project, the time that counts as now. Out: what was removed. Something goes where it is older than `days` *and*
 not among the newest `releases`. Never: what is served, what a rollback would serve or has taken back, the bundle here,
-challengers, releases made from data in quarantine, and what DVC needs to bring back any release that is kept. Events are
-trained on for ever unless `feedback_days` says otherwise. Prefect's server removes its runs (Project.environment).
+challengers, releases made from data in quarantine, and what DVC needs to bring back any release that is kept. Events
+are trained on for ever unless `feedback_days` says otherwise. Prefect's server removes its runs (Project.environment).
 """
 
 import fcntl
@@ -28,6 +28,7 @@ from recops.release.bento import bento_folder
 from recops.serving.traffic import control
 from recops.stages import pipeline
 from recops.stages.project import Project
+from recops.stages.retrain import promoted_at
 from recops.store import Store, open_store
 
 
@@ -52,7 +53,7 @@ def tidy(project: Project, now: datetime) -> dict[str, int]:
 
 def old_releases(project: Project, store: Store, before: datetime) -> list[str]:
     """Releases that may go: promoted before, not among the newest `retention.releases`, and needed by nobody."""
-    found = sorted(((_made(project, release), release) for release in kept_releases(project)), reverse=True)
+    found = sorted(((promoted_at(project, release), release) for release in kept_releases(project)), reverse=True)
     needed = _needed(project, store)
     older = found[project.params.retention.releases :]
     return [release for made, release in older if made < before and release not in needed]
@@ -60,13 +61,6 @@ def old_releases(project: Project, store: Store, before: datetime) -> list[str]:
 
 def kept_releases(project: Project) -> list[str]:
     return [entry["release"] for entry in releases.list_releases(project.releases)]
-
-
-def _made(project: Project, release: str) -> datetime:
-    """When it was promoted or, never served, kept."""
-    if at := _record(project, release).get("promoted_at"):
-        return datetime.fromisoformat(at)
-    return _changed(release_folder(project.releases, release))
 
 
 def _record(project: Project, release: str) -> dict[str, Any]:

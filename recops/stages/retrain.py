@@ -10,10 +10,10 @@ import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from recops.bundle import canonical_json, read_pointer, write_atomically
+from recops.bundle import canonical_json, read_pointer, release_folder, write_atomically
 from recops.monitoring.decisions import Decision, Signals
 from recops.monitoring.decisions import decide as decide_by
 from recops.monitoring.drift import read_verdict
@@ -106,8 +106,8 @@ def signals(project: Project, store: Store, now: datetime) -> Signals:
     pointer, last, report = read_pointer(project.releases), last_training(project), drift_report(project, store)
     times = [datetime.fromisoformat(last["at"])] if last else []
     record = read_record(project.releases, pointer.release) if pointer is not None else {}
-    if "promoted_at" in record:
-        times.append(datetime.fromisoformat(record["promoted_at"]))
+    if pointer is not None:
+        times.append(promoted_at(project, pointer.release))
     if report is not None and last is not None and report == last["drift"]:
         report = None  # this very verdict has been acted on
     trained = record.get("profile", {}).get("events", {}).get("num_rows", 0)
@@ -123,6 +123,13 @@ def signals(project: Project, store: Store, now: datetime) -> Signals:
         cut_off=_cut_off(last),
         started=tuple(datetime.fromisoformat(at) for at in (last or {}).get("started", [])),
     )
+
+
+def promoted_at(project: Project, release: str) -> datetime:
+    """When a release was promoted; of a challenger that a person promoted, when it was kept."""
+    if at := read_record(project.releases, release).get("promoted_at"):
+        return datetime.fromisoformat(at)
+    return datetime.fromtimestamp(release_folder(project.releases, release).stat().st_mtime, UTC)
 
 
 def num_events(project: Project) -> int:
