@@ -24,8 +24,10 @@ def held(project: Project) -> Iterator[None]:
     """Shows that this flow run lives."""
     path = project.state / "runs" / str(runtime.flow_run.id)
     path.parent.mkdir(exist_ok=True)
-    with path.open("w") as lock:
+    new = path.with_name(f".{path.name}")  # until it is locked, it would look like a dead one's
+    with new.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        new.rename(path)
         try:
             yield
         finally:
@@ -36,7 +38,7 @@ def crash_the_dead(project: Project) -> list[str]:
     """Tells Prefect of the runs whose process is gone; returns their names."""
     crashed = []
     with get_client(sync_client=True) as client:
-        for path in sorted((project.state / "runs").glob("*")):
+        for path in sorted((project.state / "runs").glob("[0-9a-f]*")):
             if is_held(path):
                 continue
             try:
