@@ -121,7 +121,7 @@ class Server:
         found = self.call("/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}})
         return {artifact["key"]: artifact for artifact in found}
 
-    def finished(self, flow: str, number: int, seconds: float = 300) -> dict[str, Any]:
+    def finished(self, flow: str, number: int, seconds: float = 400) -> dict[str, Any]:
         """The flow's run of that number (from 1), once it has ended."""
 
         def ended() -> dict[str, Any] | None:

@@ -29,7 +29,7 @@ def server(shop: Project) -> Iterator[Server]:
     """After the first release."""
     with deployed(shop, {}) as server:
         server.prefect("deployment", "run", "train_and_release/nightly")
-        assert server.finished("train_and_release", 1)["state_type"] == "COMPLETED"
+        assert server.finished("train_and_release", 1, 600)["state_type"] == "COMPLETED"
         yield server
 
 
