@@ -61,7 +61,7 @@ class Server:
             self.port = free.getsockname()[1]
         url = f"http://127.0.0.1:{self.port}/api"
         self.project, self.logs = project, project.root.parent
-        self.http = httpx.Client(base_url=url, timeout=30)
+        self.http = httpx.Client(base_url=url, timeout=120)
         self.processes: dict[str, subprocess.Popen] = {}
         self.environment = {
             **project.environment(),
