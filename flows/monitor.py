@@ -11,6 +11,7 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.events import emit_event
 
+from flows import runs
 from flows.train_and_release import stage
 from recops.bundle import read_pointer
 from recops.stages import drift as drift_stage
@@ -41,7 +42,7 @@ def monitor(root: str = ".", since: str | None = None, until: str | None = None)
     project = open_project(Path(root))
     where = str(project.root)
     pipeline.prepare(project)
-    with alone(project, get_run_logger().info):
+    with runs.held(project), alone(project, get_run_logger().info):
         pointer = read_pointer(project.releases)
         if pointer is None:
             return {"verdict": "nothing released"}

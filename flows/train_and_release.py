@@ -12,10 +12,12 @@ from prefect import flow, get_run_logger, runtime, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.schemas.objects import State, TaskRun
 
+from flows import runs
 from recops.errors import RefusedError
-from recops.stages import feedback, pipeline, promote
+from recops.stages import feedback, pipeline, promote, retention, rollout
 from recops.stages.locks import alone
 from recops.stages.project import Project, open_project
+from recops.stages.reconcile import under_way
 from recops.stages.smoke import smoke_test
 
 
@@ -68,6 +70,20 @@ def release(root: str, expected: str | None) -> str:
     return name
 
 
+@task
+def roll_out(root: str) -> dict[str, Any]:
+    """Sets the bundle beside what is served; `reconcile` takes it further."""
+    found = rollout.begin(Project(Path(root)), datetime.now(UTC))
+    create_table_artifact([found], key="rollout", description=found["why"])
+    return found
+
+
+@task
+def tidy(root: str) -> dict[str, int]:
+    """Removes what `retention:` no longer keeps."""
+    return retention.tidy(Project(Path(root)), datetime.now(UTC))
+
+
 @flow(name="train_and_release", persist_result=False)
 def train_and_release(root: str = ".") -> dict[str, Any]:
     """The whole thread for the project in `root`; raises RefusedError where a rule or the gate's inputs refuse.
@@ -77,7 +93,7 @@ def train_and_release(root: str = ".") -> dict[str, Any]:
     project = open_project(Path(root))
     pipeline.prepare(project)
     where = str(project.root)
-    with alone(project, get_run_logger().info):
+    with runs.held(project), alone(project, get_run_logger().info), under_way(project, datetime.now(UTC)):
         feedback.seal(project)
         for name in pipeline.stage_names(project):
             stage(where, name)
@@ -86,7 +102,11 @@ def train_and_release(root: str = ".") -> dict[str, Any]:
         publish(where)
         decision = gate(where)
         if decision["verdict"] == "promote":
-            release(where, decision["champion"])
+            if decision["champion"] is not None and project.params.release.strategy == "canary":
+                roll_out(where)
+            else:
+                release(where, decision["champion"])
+        tidy(where)
     return decision
 
 

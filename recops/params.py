@@ -329,7 +329,36 @@ class DriftParams(Group):
 
 class RetrainParams(Group):
     max_age_days: float = Field(30.0, gt=0)
-    cooldown_minutes: float = Field(60.0, ge=0)
+    cooldown_minutes: float = Field(60.0, ge=0, description="after a training nothing but a person starts another")
+    max_per_day: int = Field(4, ge=1, description="trainings that triggers begin within 24 hours")
+    new_share: float = Field(0.2, gt=0, description="new events, as a share of those trained on: enough to train")
+    online_days: float = Field(7.0, gt=0, description="length of the two periods whose hit rates are compared")
+    online_fall: float = Field(0.1, ge=0, lt=1, description="share of the first days' hit rate that may be lost")
+
+
+class ReleaseParams(Group):
+    """How a bundle that passed the gate comes to be served; the first release of a project always directly."""
+
+    strategy: Literal["direct", "canary"] = Field(
+        "direct", description="direct: at once; canary: first in shadow, then shown to some users"
+    )
+    shadow_hours: float = Field(1.0, ge=0, description="so long nobody sees its answers; 0: no shadow")
+    canary_hours: float = Field(24.0, gt=0, description="so long it answers some users, unless a guardrail halts it")
+    canary_share: float = Field(0.1, gt=0, lt=1, description="of the users")
+    canary_users: int = Field(100, ge=1, description="users whom it must have answered before all get it")
+    guardrails: list[str] = Field(
+        ["hit_rate:0.05", "fallback_share", "empty_share"], min_length=1, description="METRIC or METRIC:SHARE to lose"
+    )
+
+
+class RetentionParams(Group):
+    """What the nightly run removes: what is older than `days` and not among the newest `releases`."""
+
+    releases: int = Field(10, ge=2, description="so many of the newest are kept however old they are")
+    days: float = Field(30.0, gt=0, description="what is younger is kept: releases, Bentos, DVC's cache, runs")
+    feedback_days: float | None = Field(
+        None, gt=0, description="events told to the service are trained on so long; null: for ever"
+    )
 
 
 class UpParams(Group):
@@ -425,6 +454,8 @@ class Params(Group):
     retrain: RetrainParams = RetrainParams()
     up: UpParams = UpParams()
     alerts: AlertParams = AlertParams()
+    release: ReleaseParams = ReleaseParams()
+    retention: RetentionParams = RetentionParams()
 
     @property
     def kinds(self) -> dict[str, EventKind]:

@@ -128,6 +128,31 @@ def rollback(releases: Path, tenant: str = "main") -> Pointer:
     return moved
 
 
+def drop(releases: Path, store: Store, names: Iterable[str], tenant: str = "main") -> None:
+    """Removes releases with their records and histories; what is served stays. The pointer forgets them first, and
+    bundles go last: a call that was killed can be made again."""
+    names = set(names)
+    if not names:
+        return
+    with _one_promotion(releases, tenant):
+        pointer = read_pointer(releases, tenant)
+        if pointer is not None:
+            assert pointer.release not in names, "what is served is never dropped"
+            history = tuple(release for release in pointer.history if release not in names)
+            rolled_back = None if pointer.rolled_back in names else pointer.rolled_back
+            moved = Pointer(pointer.release, history, rolled_back)
+            if moved != pointer:
+                write_pointer(releases, moved, expected=pointer.release, tenant=tenant)
+        for release in sorted(names):
+            store.drop_release(release)
+            _record_file(releases, release, tenant).unlink(missing_ok=True)
+            folder, gone = release_folder(releases, release, tenant), releases / tenant / f".gone-{release}"
+            if folder.exists():
+                folder.rename(gone)
+        for gone in (releases / tenant).glob(".gone-*"):
+            shutil.rmtree(gone)
+
+
 def list_releases(releases: Path, tenant: str = "main") -> list[dict[str, Any]]:
     """One entry a release, last promoted first; empty when there are none.
 
@@ -184,6 +209,12 @@ def read_record(releases: Path, release: str, tenant: str = "main") -> dict[str,
         return {}
     except ValueError as error:
         raise BundleError(f"{path}: not a readable release record ({error})") from None
+
+
+def note(releases: Path, release: str, facts: dict[str, Any], tenant: str = "main") -> None:
+    """Adds facts to the record of a release."""
+    record = {**read_record(releases, release, tenant), **facts, "release": release}
+    write_atomically(_record_file(releases, release, tenant), canonical_json(record))
 
 
 def trace(what: str, releases: Path, store: Store, tenant: str = "main") -> dict[str, Any]:

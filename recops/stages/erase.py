@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from recops.bundle import Pointer, read_manifest, read_pointer, release_folder, write_pointer
+from recops.bundle import read_manifest, read_pointer, release_folder
 from recops.data.feedback import Feedback
 from recops.data.naming import Name, named_in
 from recops.errors import BundleError, CallError
+from recops.release import releases
 from recops.serving.traffic import control
 from recops.stages import audit, feedback, pipeline
 from recops.stages.project import Project
@@ -85,16 +86,9 @@ def collect(project: Project) -> list[str]:
     for folder in sorted(project.releases.glob("*/*/manifest.json")):
         if _honours(folder.parent) < honoured:
             old.append(folder.parent.name)
-    if pointer is not None and old:
-        history = tuple(release for release in pointer.history if release not in old)
-        rolled_back = None if pointer.rolled_back in old else pointer.rolled_back
-        write_pointer(project.releases, Pointer(pointer.release, history, rolled_back), expected=pointer.release)
     with closing(open_store(project.store_url)) as store:
-        for release in old:
-            store.drop_release(release)
-            for folder in project.releases.glob(f"*/{release}*"):
-                shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
-            removed.append(f"release {release[:12]}")
+        releases.drop(project.releases, store, old)
+        removed += [f"release {release[:12]}" for release in old]
         for arm in control.read(store).arms:
             if arm.release in old:
                 control.remove(store, arm.name, f"{audit.person()}, recops erase --collect")

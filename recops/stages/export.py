@@ -36,6 +36,8 @@ NOT_OF_THE_MODEL: Any = {
     "retrain": True,
     "up": True,
     "alerts": True,
+    "release": True,
+    "retention": True,
     "export": {"sign_key"},
 }
 INDEX_USERS = 500  # to choose an index by, and as many to state its recall on

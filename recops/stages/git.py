@@ -9,7 +9,7 @@ from recops.stages.project import Project
 
 # What a release commits: settings, map, rules, and the hashes that bring back its data and model.
 COMMITTED = (
-    *("params.yaml", "dvc.yaml", "dvc.lock", "bentofile.yaml", "prefect.yaml", "expectations"),
+    *("params.yaml", "dvc.yaml", "dvc.lock", "bentofile.yaml", "prefect.yaml", "automations.yaml", "expectations"),
     *(".gitignore", ".dvcignore", ".dvc", ".recops/code.yaml", ".recops/accepted.json", ".recops/feedback.json"),
 )
 

@@ -23,7 +23,7 @@ from recops.stages.project import open_project
 # In a wheel the templates lie in the package, in a checkout beside it.
 PACKAGED = closure.PACKAGE / "templates"
 TEMPLATES = PACKAGED if PACKAGED.is_dir() else closure.PACKAGE.parent
-COPIED = ("bentofile.yaml", "prefect.yaml", ".dvcignore")
+COPIED = ("bentofile.yaml", "prefect.yaml", "automations.yaml", ".dvcignore")
 # Of the state, what DVC compares is committed: a clone that has pulled its data then has nothing to do.
 IGNORED = (
     "/.recops/*",
@@ -56,6 +56,8 @@ ABOUT = {
     "retrain": "When the model is trained anew.",
     "up": "What `recops up` starts beside the service.",
     "alerts": "Who is told when data is refused, a gate fails, a canary is halted or the model is stale.",
+    "release": "How a model that passed the gate comes to be served.",
+    "retention": "What the nightly run keeps: releases, feedback, caches, Prefect's runs.",
 }
 
 

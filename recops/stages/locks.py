@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 
@@ -31,6 +32,23 @@ def alone(project: Project, say: Callable[[str], None] = print, name: str = "run
             fcntl.flock(lock, fcntl.LOCK_EX)
         remove_dead_locks(project)
         yield
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process that lives holds the lock file `path`; one that was killed holds none."""
+    try:
+        with path.open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        pass
+    return False
+
+
+def is_at_work(project: Project) -> bool:
+    """Whether a run or a retraining is under way."""
+    return any(is_held(project.state / f"{name}.lock") for name in ("run", "command", "retrain"))
 
 
 def remove_dead_locks(project: Project) -> None:

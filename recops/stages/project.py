@@ -183,6 +183,8 @@ class Project:
             # A busy or slow machine needs longer than the default of 20 s.
             "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
             "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+            "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+            "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(3600 + self.params.retention.days * 86_400),
             "BENTOML_HOME": str(state / "bentoml"),
             "DVC_SITE_CACHE_DIR": str(state / "dvc" / "site"),
             "DVC_GLOBAL_CONFIG_DIR": str(state / "dvc" / "global"),

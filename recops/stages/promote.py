@@ -204,8 +204,9 @@ def outcome(project: Project) -> dict[str, Any] | None:
 
 
 def is_settled(decision: dict[str, Any], pointer: Pointer | None) -> bool:
-    """Whether a decision was carried out: a promoted candidate was served at some time, the others need nothing."""
-    if decision["verdict"] not in ("promote", "served"):
+    """Whether a decision was carried out: a promoted candidate was served at some time, or is on its way by canary; the
+    others need nothing."""
+    if decision["verdict"] not in ("promote", "served") or decision.get("is_rolled_out"):
         return True
     return pointer is not None and decision["candidate"] in (pointer.release, *pointer.history, pointer.rolled_back)
 

@@ -1,9 +1,11 @@
 """What is tried again, what waits, and what `recops run` makes of a flow, without a server."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import yaml
+from prefect.events.schemas.automations import AutomationCore
 from prefect.states import State, StateType
 
 from flows import train_and_release
@@ -37,10 +39,19 @@ def test_the_waits_grow() -> None:
 def test_deployments_load_from_what_is_installed() -> None:
     """Entry points are modules: a project of `init` has no folder `flows`."""
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
-    assert {d["name"] for d in deployments} == {"nightly", "hourly", "on-drift"}
+    assert {d["name"] for d in deployments} == {"nightly", "hourly", "on-drift", "reconcile"}
     for deployment in deployments:
         module, _, name = deployment["entrypoint"].rpartition(".")
         assert getattr(__import__(module, fromlist=[name]), name).name == module.partition(".")[2]
+
+
+def test_automations_are_what_prefect_reads() -> None:
+    """And a run may miss one sign of life before it is crashed."""
+    (lost,) = yaml.safe_load((ROOT / "automations.yaml").read_text())["automations"]
+    automation = AutomationCore.model_validate(lost)
+    for deployment in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]:
+        heartbeat = deployment["work_pool"]["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]
+        assert timedelta(seconds=2 * int(heartbeat)) < automation.trigger.within < timedelta(seconds=90)
 
 
 def test_a_run_that_decided_nothing_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

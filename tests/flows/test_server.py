@@ -1,149 +1,28 @@
 """The deployments of prefect.yaml on a real Prefect server with a real process worker."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from contextlib import closing
+from datetime import UTC, datetime
 from typing import Any
 
-import httpx
 import polars as pl
-import psutil
 import pytest
-import yaml
 
 from recops.bundle import read_pointer, release_folder
-from recops.ports import free_port
 from recops.stages.erase import collect, verify
 from recops.stages.project import Project
 from recops.store import Known, Store, open_store
+from tests.flows.servers import Server, deployed, every, until
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(900)]
-DONE = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-
-
-@contextmanager
-def running(command: list[str], cwd: Path, environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen]:
-    """A process of its own group, killed at the end with all it has started."""
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            command, cwd=cwd, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    try:
-        yield process
-    finally:
-        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-        os.killpg(process.pid, signal.SIGKILL)
-        for member in family:
-            try:
-                member.kill()
-            except psutil.NoSuchProcess:
-                continue
-        process.wait(30)
-
-
-def until(found: Callable[[], Any], seconds: float, what: str) -> Any:
-    """The first true value of `found`, asked twice a second."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if value := found():
-            return value
-        time.sleep(0.5)
-    pytest.fail(f"not within {seconds:.0f} s: {what}")
-
-
-class Server:
-    """A Prefect server with one work pool, one worker and the deployments of a project."""
-
-    def __init__(self, project: Project, url: str, environment: dict[str, str]) -> None:
-        self.project, self.environment = project, environment
-        self.http = httpx.Client(base_url=url, timeout=30)
-
-    def prefect(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
-        done = subprocess.run(
-            command, cwd=self.project.root, env=self.environment, capture_output=True, text=True, timeout=180
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    def is_healthy(self) -> bool:
-        try:
-            return self.http.get("/health").status_code == 200
-        except httpx.TransportError:
-            return False
-
-    def call(self, path: str, body: Any) -> Any:
-        answer = self.http.post(path, json=body)
-        answer.raise_for_status()
-        return answer.json() if answer.content else None
-
-    def runs(self, flow: str) -> list[dict[str, Any]]:
-        """Flow runs that were asked for, begun or not, and those of a schedule that have begun; first begun first."""
-        found = self.call("/flow_runs/filter", {"flows": {"name": {"any_": [flow]}}, "sort": "START_TIME_ASC"})
-        asked = [r for r in found if not r["auto_scheduled"] or r["state_type"] not in ("SCHEDULED", "PENDING")]
-        return sorted(asked, key=lambda r: r["start_time"] or "9999")
-
-    def tasks(self, run: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        found = self.call("/task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
-        return {task["name"]: task for task in found}
-
-    def artifacts(self, run: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        found = self.call("/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}})
-        return {artifact["key"]: artifact for artifact in found}
-
-    def finished(self, flow: str, number: int, seconds: float = 300) -> dict[str, Any]:
-        """The flow's run of that number (from 1), once it has ended."""
-
-        def ended() -> dict[str, Any] | None:
-            runs = self.runs(flow)
-            return runs[number - 1] if len(runs) >= number and runs[number - 1]["state_type"] in DONE else None
-
-        return until(ended, seconds, f"run {number} of {flow} ended")
 
 
 @pytest.fixture(scope="module")
 def server(shop: Project) -> Iterator[Server]:
-    """Started, deployed, and working; the first run of `nightly` is due in a few seconds, by its schedule."""
-    port = free_port()
-    url = f"http://127.0.0.1:{port}/api"
-    environment = {
-        **shop.environment(),
-        "OMP_NUM_THREADS": "1",
-        "PREFECT_API_URL": url,
-        "PREFECT_WORKER_QUERY_SECONDS": "2",
-        "PREFECT_CLI_COLORS": "false",
-    }
-    logs = shop.root.parent
-    prefect = [sys.executable, "-m", "prefect"]
-    with ExitStack() as stack:
-        start = [*prefect, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-        stack.enter_context(running(start, shop.root, environment, logs / "server.log"))
-        server = Server(shop, url, environment)
-        stack.callback(server.http.close)
-        until(server.is_healthy, 120, "the server is up")
-        server.prefect("work-pool", "create", "recops", "--type", "process")
-
-        deployments = shop.root / "prefect.yaml"
-        wanted = yaml.safe_load(deployments.read_text())
-        first = (datetime.now(UTC) + timedelta(seconds=15)).isoformat()
-        # Only this schedule: an hourly run that falls due meanwhile would have the one that a test asks for cancelled.
-        for deployment in wanted["deployments"]:
-            deployment["schedules"] = []
-            if deployment["name"] == "nightly":
-                deployment["schedules"] = [{"interval": 240, "anchor_date": first, "timezone": "UTC"}]
-        deployments.write_text(yaml.safe_dump(wanted, sort_keys=False))
-        server.prefect("deploy", "--all")
-
-        # The worker's own folder is not the project: where to work is part of the deployment.
-        worker = [*prefect, "worker", "start", "--pool", "recops", "--name", "worker"]
-        stack.enter_context(running(worker, logs, environment, logs / "worker.log"))
+    """The first run of `nightly` is due in a few seconds, by its schedule."""
+    with deployed(shop, {"nightly": every(240, first_in=15)}) as server:
         yield server
 
 
@@ -187,7 +66,7 @@ def test_drift_retrains_once(
     until(lambda: server.runs("retrain"), 60, "the event has started a retraining")
     resource = {"prefect.resource.id": f"recops.release.{before.release}"}
     again = {"event": "recops.drift", "resource": resource, "related": [], "payload": {}}
-    duplicates = [{**again, "id": str(uuid.uuid4()), "occurred": datetime.now(UTC).isoformat()} for _ in range(20)]
+    duplicates = [{**again, "id": str(uuid.uuid4()), "occurred": datetime.now(UTC).isoformat()} for _ in range(100)]
     server.call("/events", duplicates)
     # A start that the trigger cannot know to be for the same drift: it waits, and then finds it dealt with.
     server.prefect("deployment", "run", "retrain/on-drift")

@@ -97,3 +97,10 @@ def test_a_thousand_users_get_the_same_list_from_torch_onnx_and_the_service(part
         assert np.abs(scores[0] - served_scores).max() <= 1e-4
         expected = [ids[r - 1] for r in best[0]]
         assert compare_lists(expected, scores[0], [i["item_id"] for i in shown], served_scores) is None
+
+
+def test_whoever_is_not_known_gets_the_fallback_and_says_so(served):
+    client, _ = served
+    for user in range(100):
+        answer = client.post("/recommend", json={"user_id": f"nobody {user}", "k": K})
+        assert (answer.status_code, answer.json()["source"], len(answer.json()["items"])) == (200, "fallback", K)

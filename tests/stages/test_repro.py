@@ -1,5 +1,6 @@
 """How the end of a stage under DVC is told: refused, a user's mistake, or a fault that is worth another try."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,22 @@ def test_a_broken_map_is_a_mistake_told_in_one_line(project: Project) -> None:
         pipeline.repro(project, "done", say=lambda text: None)
     path.write_text(text)
     assert "\n" not in str(caught.value)
+
+
+def test_two_at_once_both_end_well_and_one_waits(project: Project) -> None:
+    path = project.root / "dvc.yaml"
+    stages = yaml.safe_load(path.read_text())["stages"]
+    path.write_text(
+        yaml.safe_dump({"stages": {**stages, "slow": {"cmd": "sleep 3; touch out-slow", "outs": ["out-slow"]}}})
+    )
+    said: list[list[str]] = [[], []]
+    threads = [threading.Thread(target=pipeline.repro, args=(project, "slow", one.append)) for one in said]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    lines = [line for one in said for line in one]
+    assert (
+        lines.count("Running stage 'slow':") == 1 and "slow: another command is at work here; waiting for it" in lines
+    )
+    assert (project.root / "out-slow").exists()
