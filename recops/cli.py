@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from recops import __version__
-from recops.commands import keys, lists, releases, traffic
+from recops.commands import keys, lists, releases, replay, traffic
 from recops.commands.common import HERE, Folder, opened
 from recops.errors import CallError, RecopsError, RefusedError
 from recops.stages.project import Project
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(lists.app)
 app.add_typer(releases.app)
+app.add_typer(replay.app)
 app.add_typer(keys.app, name="keys")
 app.add_typer(traffic.app, name="traffic")
 
