@@ -11,7 +11,9 @@ from recops.terminal import console, print_table
 app = typer.Typer()
 
 
-@app.command(epilog="Example: recops replay --source globo --data globo-news --days 4-10 --policy never --policy nightly")
+@app.command(
+    epilog="Example: recops replay --source globo --data globo-news --days 4-10 --policy never --policy nightly"
+)
 def replay(
     days: Annotated[str, typer.Option(help="FIRST-LAST, counted from the log's first day; what is before trains.")],
     source: Annotated[
@@ -22,10 +24,12 @@ def replay(
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of the data set.", metavar="FOLDER")] = None,
     policy: Annotated[
-        list[str] | None, typer.Option(help="never, nightly, weekly or drift; the first is compared with. Default: all.")
+        list[str] | None,
+        typer.Option(help="never, nightly, weekly or drift; the first is compared with. Default: all."),
     ] = None,
     fault: Annotated[
-        list[str] | None, typer.Option(help="bots, renamed, doubled or items_gone, and on which day.", metavar="KIND:DAY")
+        list[str] | None,
+        typer.Option(help="bots, renamed, doubled or items_gone, and on which day.", metavar="KIND:DAY"),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Instead of the one that is fitted at once.")] = None,
     users: Annotated[int, typer.Option(min=1, help="Users who are asked for a day, drawn by the seed.")] = 5000,

@@ -97,7 +97,9 @@ def recent(frame: pl.DataFrame, days: float | None, events: Path) -> pl.DataFram
     if days is None:
         return frame
     if frame["timestamp"].null_count():
-        raise CallError(f"{events}: column timestamp has empty cells, which split.window_days cannot use; set it to null")
+        raise CallError(
+            f"{events}: column timestamp has empty cells, which split.window_days cannot use; set it to null"
+        )
     return frame.filter(pl.col("timestamp") > pl.col("timestamp").max() - timedelta(days=days))
 
 

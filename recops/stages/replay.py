@@ -22,7 +22,7 @@ from recops.stages.init import TEMPLATES, examples
 from recops.stages.project import Project, open_project
 from recops.stages.replay_faults import Fault
 from recops.stages.replay_log import ReplayLog, read_log, source_of
-from recops.stages.replay_policy import POLICIES, Played, promote_bundle, train_and_judge
+from recops.stages.replay_policy import POLICIES, Played, Quiet, promote_bundle, train_and_judge
 
 # For days on end a model that is fitted at once; `--model` names another.
 CLOSED: dict[str, dict[str, Any]] = {
@@ -88,7 +88,9 @@ def read_days(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
     first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     if not 2 <= first <= last:
-        raise CallError(f"--days: found {text!r}, expected days such as 4-10; day 1 is the first of the log, for training")
+        raise CallError(
+            f"--days: found {text!r}, expected days such as 4-10; day 1 is the first of the log, for training"
+        )
     return first, last
 
 
@@ -164,7 +166,8 @@ def _start(plan: Plan, log: ReplayLog, folder: Path, say: Callable[[str], None])
     (partial / "params.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     shutil.copytree(TEMPLATES / "expectations", partial / "expectations")
     project: Project = open_project(partial)
-    judged = train_and_judge(project)
+    with Quiet(partial / "start.log"):
+        judged = train_and_judge(project)
     if judged["verdict"] != "promote":
         raise RefusedError(f"before day {plan.first}: {judged['stage']} refused: {'; '.join(judged['reasons'])}")
     promote_bundle(project, None, log.morning(plan.first).isoformat())

@@ -20,7 +20,12 @@ from recops.errors import CallError
 from recops.params import EventKind, IngestParams, SourceParams
 
 TOLD = ("user_id", "item_id", "timestamp", "event", "value", "session_id")
-DESCRIBED = ("item_id", "title", "categories", "published_at")  # price and the like are known at their latest state only
+DESCRIBED = (
+    "item_id",
+    "title",
+    "categories",
+    "published_at",
+)  # price and the like are known at their latest state only
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,7 @@ def read_log(source: SourceParams, settings: IngestParams, base: Path, out: Path
 
 
 def source_of(log: ReplayLog, day: int, folder: Path) -> dict[str, Any]:
-    """Writes the log before the day to `folder`, as files of the user's own, and returns the group `source` for them."""
+    """Writes the log before the day to `folder`, as a user's own files, and returns the group `source` for them."""
     folder.mkdir(parents=True, exist_ok=True)
     log.before(day).write_parquet(folder / "events.parquet")
     options: dict[str, Any] = {"events": _described("events", TOLD)}

@@ -141,7 +141,7 @@ class Played:
         with closing(open_store(self.project.store_url)) as store:
             place = self._once(day, "place", store.last_place)
             told = self._once(day, "told", lambda: self._tell(store, day, place))
-        due = self._once(day, "due", lambda: self._due(day))
+        due = self._once(day, "due", lambda: self._due(day, told["stored"]))
         found = {"told": told, "due": due}
         if due["retrain"]:
             judged = self._once(day, "judged", lambda: self._train(day))
@@ -168,8 +168,9 @@ class Played:
         told = {"events": len(rows), "stored": stored, "refused": refused, "repeated": len(rows) - refused - stored}
         return {**told, "reason": reason, "fault": planted[0].kind if planted else None}
 
-    def _due(self, day: int) -> dict[str, Any]:
-        """Whether the policy trains this night, and why. With drift looked at where it decides, or a fault is planted."""
+    def _due(self, day: int, num_new: int) -> dict[str, Any]:
+        """Whether the policy trains this night, and why: never where nothing is new, as DVC then finds nothing to do.
+        Drift is looked at where it decides, or where a fault is planted."""
         due = {
             "never": (False, "never"),
             "nightly": (True, "every night"),
@@ -184,10 +185,10 @@ class Played:
             if self.policy == "drift":
                 now = self.log.morning(day + 1)
                 found["retrain"], found["reason"] = retrain_stage.decide(self.project, now)
-                if found["retrain"]:
+                if found["retrain"] and num_new:
                     retrain_stage.remember(self.project, now, str(found["reason"]))
             found["cpu_s"] = cpu_seconds() - started
-        return found
+        return {**found, "retrain": False, "reason": "nothing new"} if num_new == 0 else found
 
     def _watch(self, day: int) -> dict[str, Any]:
         """The drift verdict on the day; where that cannot be made, why."""
@@ -219,11 +220,11 @@ class Played:
             promote_bundle(self.project, judged["champion"], now)
         return {"cpu_s": cpu_seconds() - started}
 
-    def _quietly(self, day: int) -> "_Quiet":
-        return _Quiet(self.folder / f"{day:04}.log")
+    def _quietly(self, day: int) -> "Quiet":
+        return Quiet(self.folder / f"{day:04}.log")
 
 
-class _Quiet:
+class Quiet:
     """What stages print goes to a file."""
 
     def __init__(self, path: Path) -> None:

@@ -43,7 +43,13 @@ def summary(plan: "Plan", played: "Mapping[str, tuple[Played, list[dict[str, Any
             "watch_cpu_s": round(sum(night["due"]["cpu_s"] for night in nights), 1),
             "days": days,
         }
-    answers = [answer(fault, policy, days) for fault in plan.faults for policy, (_, days) in played.items()]
+    planted = sorted(plan.faults, key=lambda fault: fault.day)
+    ends = [*(fault.day for fault in planted[1:]), plan.last]
+    answers = [
+        answer(fault, policy, [day for day in days if day["day"] <= end])
+        for fault, end in zip(planted, ends, strict=False)
+        for policy, (_, days) in played.items()
+    ]
     return {"days": [plan.first, plan.last], "users": plan.users, "seed": plan.seed, "policies": policies} | {
         "faults": answers
     }
@@ -61,16 +67,20 @@ def _paired(a: np.ndarray, b: np.ndarray, seed: int) -> list[float | None]:
 
 def answer(fault: Any, policy: str, days: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What the loop said to a planted fault in the night after it, and how what was then served did against the last
-    good release on each later day. `fell`: days on which it was proven below it; `silent`: so, and nothing was said."""
-    night = next(day["night"] for day in days if day["day"] == fault.day)
+    good release on each of the `days` after. A feature that had drifted the night before as well says nothing of the
+    fault. `fell`: days on which what was served is proven below; `silent`: so, and nothing was said."""
+    nights = {day["day"]: day["night"] for day in days if "night" in day}
+    night = nights[fault.day]
     told, drift, judged = night["told"], night["due"]["drift"], night.get("judged")
     said = []
     if told["refused"]:
         said.append(f"POST /events refused {told['refused']} of {told['events']} events ({told['reason']})")
     if told["repeated"]:
         said.append(f"POST /events counted {told['repeated']} of {told['events']} events as repeated")
-    if drift and drift["verdict"] != "none":
-        said.append(f"drift check: {drift['verdict']} ({', '.join(drift['features']) or drift['reason']})")
+    usual = nights[fault.day - 1]["due"]["drift"]["features"] if fault.day - 1 in nights else []
+    new = [feature for feature in drift["features"] if feature not in usual]
+    if new or drift["verdict"] not in ("none", "drift"):
+        said.append(f"drift check: {drift['verdict']} ({', '.join(new) or drift['reason']})")
     if judged and judged["verdict"] != "promote":
         why = judged["rules"] or judged["reasons"]
         said.append(f"{judged['stage']}: {judged['verdict']} ({'; '.join(why)})")
@@ -99,7 +109,7 @@ def rows(found: Mapping[str, Any]) -> list[list[str]]:
 
 
 def fault_rows(found: Mapping[str, Any]) -> list[list[str]]:
-    """fault, day, policy, what the loop said, what came of it, NDCG@10 of the next day against the last good release."""
+    """fault, day, policy, what the loop said, what came of it, the next day's NDCG@10 against the last good release."""
     return [
         [
             *(one["fault"], str(one["day"]), one["policy"], "; ".join(one["said"]) or "nothing", one["outcome"]),
