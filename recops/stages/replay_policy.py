@@ -243,24 +243,32 @@ class Quiet:
 
 
 def train_and_judge(project: Project) -> dict[str, Any]:
-    """The stages from ingest to export and the gate, in this process. A refusal is a verdict as well."""
-    stage = ""
+    """The stages from ingest to export and the gate, in this process. A refusal is a verdict as well. `stopped` and
+    `warned` are the rules of validation that failed, by name, with what was found."""
+    stage = "ingest"
+    rules: dict[str, dict[str, str]] = {"stopped": {}, "warned": {}}
     try:
-        for stage in (*STAGES, "gate"):
-            if stage != "gate":
+        for stage in STAGES:
+            try:
                 pipeline.run_stage(project, stage)
+            finally:
+                if stage == "validate":
+                    rules = failed_rules(project)
+        stage = "gate"
         decision = promote.decide(project)
     except RecopsError as error:
-        return {"verdict": "refused", "stage": stage, "reasons": [str(error)], "rules": failed_rules(project, stage)}
+        return {"verdict": "refused", "stage": stage, "reasons": [str(error)], **rules}
     kept = {key: decision[key] for key in ("verdict", "reasons", "candidate", "champion")}
-    return {**kept, "stage": "gate", "model": read_manifest(project.bundle)["model"], "rules": []}
+    return {**kept, "stage": stage, "model": read_manifest(project.bundle)["model"], **rules}
 
 
-def failed_rules(project: Project, stage: str) -> list[str]:
-    """The rules that stopped the data, where validation did."""
-    from recops.stages.tables import failed_rules as rows
-
-    return [f"{row[1]}: {row[2]} ({row[3]})" for row in rows(project)] if stage == "validate" else []
+def failed_rules(project: Project) -> dict[str, dict[str, str]]:
+    """What was found, by table and rule, of the rules that the last validation said `stopped` and `warned`."""
+    report = json.loads((project.reports / "validation.json").read_text(encoding="utf-8"))
+    return {
+        outcome: {f"{rule['table']}: {rule['rule']}": str(rule["observed"]) for rule in report[outcome]}
+        for outcome in ("stopped", "warned")
+    }
 
 
 def promote_bundle(project: Project, expected: str | None, now: str) -> None:

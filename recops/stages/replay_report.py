@@ -67,7 +67,7 @@ def _paired(a: np.ndarray, b: np.ndarray, seed: int) -> list[float | None]:
 
 def answer(fault: Any, policy: str, days: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What the loop said to a planted fault in the night after it, and how what was then served did against the last
-    good release on each of the `days` after. A feature that had drifted the night before as well says nothing of the
+    good release on each of the `days` after. What had drifted or warned the night before as well says nothing of the
     fault. `fell`: days on which what was served is proven below; `silent`: so, and nothing was said."""
     nights = {day["day"]: day["night"] for day in days if "night" in day}
     night = nights[fault.day]
@@ -77,12 +77,17 @@ def answer(fault: Any, policy: str, days: Sequence[Mapping[str, Any]]) -> dict[s
         said.append(f"POST /events refused {told['refused']} of {told['events']} events ({told['reason']})")
     if told["repeated"]:
         said.append(f"POST /events counted {told['repeated']} of {told['events']} events as repeated")
-    usual = nights[fault.day - 1]["due"]["drift"]["features"] if fault.day - 1 in nights else []
+    before = nights.get(fault.day - 1, {})
+    usual = before.get("due", {}).get("drift", {}).get("features", [])
     new = [feature for feature in drift["features"] if feature not in usual]
     if new or drift["verdict"] not in ("none", "drift"):
         said.append(f"drift check: {drift['verdict']} ({', '.join(new) or drift['reason']})")
+    if judged:
+        usual = before.get("judged", {}).get("warned", {})
+        warned = [f"{rule} {value}" for rule, value in judged["warned"].items() if rule not in usual]
+        said += [f"validation warned ({', '.join(warned)})"] if warned else []
     if judged and judged["verdict"] != "promote":
-        why = judged["rules"] or judged["reasons"]
+        why = [f"{rule} {value}" for rule, value in judged["stopped"].items()] or judged["reasons"]
         said.append(f"{judged['stage']}: {judged['verdict']} ({'; '.join(why)})")
     outcome = "not trained, kept" if judged is None else "promoted" if judged["verdict"] == "promote" else "kept"
     later = [day for day in days if day["day"] > fault.day and "last_good" in day["morning"]]
