@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from recops import __version__
-from recops.commands import keys, lineage, lists, releases, traffic, up
+from recops.commands import keys, lineage, lists, releases, replay, traffic, up
 from recops.commands.common import HERE, Folder, opened
 from recops.errors import CallError, RecopsError, RefusedError
 from recops.stages.project import Project
@@ -29,6 +29,7 @@ app.add_typer(lists.app)
 app.add_typer(releases.app)
 app.add_typer(lineage.app)
 app.add_typer(up.app)
+app.add_typer(replay.app)
 app.add_typer(keys.app, name="keys")
 app.add_typer(traffic.app, name="traffic")
 

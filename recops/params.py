@@ -98,6 +98,11 @@ class SplitParams(Group):
         0.1, gt=0, lt=1, description="leave_last_out has none: share of events to validate on"
     )
     test_fraction: float = Field(0.1, gt=0, lt=1, description="leave_last_out has none: share of events to test on")
+    window_days: float | None = Field(
+        None,
+        gt=0,
+        description="learn from the last so many days of the log only; an item without an event there is out",
+    )
     seed: Seed = 42
     pairs: Literal["directed", "undirected"] = Field(
         "directed", description="random; undirected: items are users, and (a, b) falls where (b, a) does"

@@ -54,6 +54,7 @@ SURFACE = {
     "erase": "--collect --user --verify -C",
     "deploy-files": "OUT_DIR --image --replicas -C",
     "drift": "--since --until -C",
+    "replay": "--data --days --fault --json --model --out --policy --seed --source --users -C",
     "off-policy": "--candidate --days --json -C",
     "keys add": "NAME --file --rate --role --tenant -C",
     "keys list": "--file -C",

@@ -8,6 +8,7 @@ rows are divided stands in `splitters/*`.
 
 import json
 import shutil
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ def split_events(
     first_seen = frame.group_by("item_id").agg(pl.col("timestamp").min()).sort("item_id")
     watermark = frame["timestamp"].max()
 
+    frame = recent(frame, split.window_days, events)
+    num_old = num_rows - len(frame)
     frame = with_signal(frame, kinds, events)
     num_ignored = int((frame["signal"] == "ignored").sum())
     if num_ignored:
@@ -53,6 +56,7 @@ def split_events(
         "rows": num_rows,
         "parts": {},
         "unused": {
+            **({"before split.window_days": num_old} if num_old else {}),
             "of an ignored kind": num_ignored,
             "positive after the cut, item seen before": int((unused == "positive").sum()),
             "not positive, after the cut": int((unused != "positive").sum()),
@@ -85,6 +89,18 @@ def split_events(
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
     return counts
+
+
+def recent(frame: pl.DataFrame, days: float | None, events: Path) -> pl.DataFrame:
+    """The rows of the last so many days before the newest one; all where `days` is None. Raises CallError for a log
+    without times."""
+    if days is None:
+        return frame
+    if frame["timestamp"].null_count():
+        raise CallError(
+            f"{events}: column timestamp has empty cells, which split.window_days cannot use; set it to null"
+        )
+    return frame.filter(pl.col("timestamp") > pl.col("timestamp").max() - timedelta(days=days))
 
 
 def with_signal(frame: pl.DataFrame, kinds: dict[str, EventKind], events: Path) -> pl.DataFrame:

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from recops.data.dislikes import without_turned_down
 from recops.data.interactions import Interactions, make_interactions, with_facts
-from recops.data.split import with_signal
+from recops.data.split import recent, with_signal
 from recops.errors import RefusedError, TooLargeError
 from recops.protocols import Recommender
 from recops.stages.project import Project
@@ -21,10 +21,11 @@ from recops.training.distributed import fit_by_workers
 
 
 def whole_log(project: Project) -> Interactions:
-    """Every positive of the log, whatever part it lies in: what a user's served history is made of."""
+    """Every positive of the log (of its last `split.window_days`), whatever part it lies in."""
     path = project.tables / "events.parquet"
     events = pl.read_parquet(path, columns=["user_id", "item_id", "timestamp", "event", "value"])
-    kinds = project.params.kinds
+    params = project.params
+    events, kinds = recent(events, params.split.window_days, path), params.kinds
     whole = make_interactions(without_turned_down(with_signal(events, kinds, path), kinds, is_past=True))
     return with_facts(whole, project.tables / "items.parquet", project.encoded)
 

@@ -110,3 +110,19 @@ def test_a_split_without_anybody_to_judge_leaves_nothing_behind(tmp_path: Path):
     with pytest.raises(CallError, match="leaves no positives for valid, test"):
         split_events(events, tmp_path / "split", SplitParams(), KINDS, True)
     assert [p.name for p in tmp_path.iterdir()] == ["events.parquet"]
+
+
+def test_a_window_leaves_what_is_older_out_and_counts_it(tmp_path: Path):
+    rows = [(f"u{n % 4}", f"i{n}", "click", None) for n in range(48)]  # one an hour
+    split = SplitParams(name="global_time", window_days=1)
+    facts = split_events(write_events(tmp_path / "events.parquet", rows), tmp_path / "split", split, KINDS, True)
+    assert facts["unused"]["before split.window_days"] == 24
+    assert facts["rows"] == 48 == sum(p["rows"] for p in facts["parts"].values()) + sum(facts["unused"].values())
+    train = pl.read_parquet(tmp_path / "split" / "train.parquet")
+    assert train["item_id"][0] == "i24"
+
+
+def test_a_window_needs_times(tmp_path: Path):
+    events = write_events(tmp_path / "events.parquet", ROWS, times=False)
+    with pytest.raises(CallError, match=r"split\.window_days"):
+        split_events(events, tmp_path / "split", SplitParams(window_days=1), KINDS, True)

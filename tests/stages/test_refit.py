@@ -50,6 +50,15 @@ def test_the_whole_log_is_every_positive(project: Project) -> None:
     assert whole.history(1).tolist() == [1, 2, 3, 4, 5, 6]
 
 
+def test_the_whole_log_is_no_longer_than_the_window_of_the_split(project: Project) -> None:
+    """Times are µs from 0 to 1106, the newest of the last user: in the last 500 µs are users 6 to 11, in part."""
+    project.params_file.write_text(f"split: {{window_days: {500e-6 / 86400}}}\n" + MODELS)
+    whole = whole_log(project)
+    events = pl.read_parquet(project.tables / "events.parquet")
+    late = events.filter((pl.col("event") == "click") & (pl.col("timestamp").cast(pl.Int64) > 606))
+    assert len(whole) == len(late) == 5 * 6
+
+
 def test_a_network_is_trained_to_the_epoch_that_was_best(project: Project) -> None:
     settings = project.params.train
     model, report = fit("sasrec", train_part(project), settings, None, "ndcg@10")
