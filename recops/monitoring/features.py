@@ -233,13 +233,11 @@ def category_counts(item: np.ndarray, categories: Sequence[Sequence[str]]) -> di
     return counts
 
 
-def score_features(
-    log: EventLog, span: Span, scoring: Scoring, like: Mapping[str, Profile] | None = None
-) -> dict[str, Profile]:
-    """Best score, mean score of the top 10, and top-10 coverage over a seeded sample of the span's users.
+def sampled_histories(log: EventLog, span: Span, scoring: Scoring) -> Histories | None:
+    """A seeded sample of at most 500 of the span's users, as the release is asked for them; None where there are none.
 
     A user's history is what stands in the log before the span's end, as far as the release knows the items; users
-    without any are left out where the model needs one. Fewer than 100 users: no coverage; none: no features.
+    without any are left out where the model needs one.
     """
     row_of = {item_id: row for row, item_id in enumerate(scoring.item_ids, start=1)}
     rows = np.array([row_of.get(item_id, 0) for item_id in log.item_ids], np.int64)
@@ -261,13 +259,25 @@ def score_features(
         if len(histories) == SCORED_USERS:
             break
     if not histories:
-        return {}
-    asked = Histories(
+        return None
+    return Histories(
         histories,
         ages if log.time is not None else None,
         np.array(own_rows),
         None if log.time is None else np.full(len(histories), log.time[span.end - 1]),
     )
+
+
+def score_features(
+    log: EventLog, span: Span, scoring: Scoring, like: Mapping[str, Profile] | None = None
+) -> dict[str, Profile]:
+    """Best score, mean score of the top 10, and top-10 coverage over `sampled_histories`.
+
+    Fewer than 100 users: no coverage; none: no features.
+    """
+    asked = sampled_histories(log, span, scoring)
+    if asked is None:
+        return {}
     best, lists = [], []
     for start in range(0, len(asked), SCORE_BATCH):
         batch = asked[start : start + SCORE_BATCH]

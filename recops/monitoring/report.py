@@ -18,7 +18,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from recops.bundle import write_atomically
-from recops.monitoring.drift import DriftVerdict
+from recops.monitoring.drift import DriftVerdict, Pairs
+from recops.monitoring.embedding import along_difference
+from recops.monitoring.features import numeric_profile
 from recops.monitoring.profile import nearest_window
 from recops.protocols import DriftResult
 
@@ -33,9 +35,10 @@ MEANING = {
     "value": "Value of the event (rating, quantity)",
     "top_score": "Score of the best item recommended to the window's users",
     "list_score": "Mean score of the 10 best items recommended to the window's users",
+    "user_vectors": "Vectors of users active, as the release makes them, seen along the line between the two means",
     "top_k_coverage": "Share of the catalogue that 100 lists of 10 show",
 }
-TEST_NAMES = {"psi": "PSI", "ks": "KS distance", "chi_square": "Cramér's V", "share": "Cramér's V (2 × 2)"}
+TEST_NAMES = {"psi": "PSI", "ks": "KS distance", "chi_square": "Cramér's V", "share": "Cramér's V (2 × 2)", "mmd": "MMD, as a correlation ratio"}
 HEADLINES = {"none": "No drift", "drift": "Drift", "too_few_events": "Too few events to judge"}
 REFERENCE_COLOR, CURRENT_COLOR = "#9aa5b1", "#c2410c"
 MAX_BARS = 12
@@ -57,18 +60,26 @@ font-variant-numeric:tabular-nums}tr.drifted td{background:#fff4ed}.muted{color:
 
 
 def write_drift_report(
-    out: Path, verdict: DriftVerdict, reference: Mapping[str, Any], current: Mapping[str, Any]
+    out: Path,
+    verdict: DriftVerdict,
+    reference: Mapping[str, Any],
+    current: Mapping[str, Any],
+    pairs: Pairs | None = None,
 ) -> Path:
     """Writes the page to the file `out`, its folder made where missing, and returns `out`."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, drift_page(verdict, reference, current))
+    write_atomically(out, drift_page(verdict, reference, current, pairs))
     return out
 
 
-def drift_page(verdict: DriftVerdict, reference: Mapping[str, Any], current: Mapping[str, Any]) -> str:
-    """The page as text. `reference` is the release's profile, `current` the window's."""
+def drift_page(
+    verdict: DriftVerdict, reference: Mapping[str, Any], current: Mapping[str, Any], pairs: Pairs | None = None
+) -> str:
+    """The page as text. `reference` is the release's profile, `current` the window's, `pairs` as `drift.compare`."""
     window = nearest_window(reference, current["hours"])
-    ours, theirs = (window["features"] if window else {}), current["features"]
+    made = {name: pair for name, pair in (pairs or {}).items() if not isinstance(pair, str)}
+    ours = (window["features"] if window else {}) | {name: pair[0] for name, pair in made.items()}
+    theirs = current["features"] | {name: pair[1] for name, pair in made.items()}
     # What drifted comes first, by how far it is over its threshold.
     worst = {name: 0.0 for name in sorted(ours.keys() & theirs.keys())}
     for result in verdict.results:
@@ -170,6 +181,10 @@ def feature_card(name: str, reference: Mapping[str, Any], current: Mapping[str, 
 
 def bar_shares(reference: Mapping[str, Any], current: Mapping[str, Any]) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Labels and shares (0 to 1) of both sides: at most 12 bars, and one more for what is left or null."""
+    if reference["kind"] == "vectors":
+        before, now = along_difference(reference, current)
+        reference = numeric_profile(before)
+        current = numeric_profile(now, reference)
     if reference["kind"] == "share":
         labels = ["share"]
         pairs = [(reference["count"], current["count"])]

@@ -9,7 +9,10 @@ import polars as pl
 
 from recops.bundle import load_bundle, read_pointer, release_folder
 from recops.errors import CallError
-from recops.monitoring.drift import drift_window
+from recops.monitoring.drift import Pairs, drift_window, microseconds
+from recops.monitoring.embedding import FEATURE, user_vector_pair
+from recops.monitoring.features import Scoring
+from recops.monitoring.log import read_log
 from recops.monitoring.report import write_drift_report
 from recops.stages.project import Project
 from recops.store import open_store
@@ -45,19 +48,19 @@ def drift(project: Project, since: str, until: str | None) -> dict[str, Any]:
     if pointer is None:
         raise CallError(f"{project.releases}: nothing is released yet; run: recops run")
     bundle = load_bundle(release_folder(project.releases, pointer.release))
-    kinds = project.params.kinds
-    events = project.tables / "events.parquet"
+    events, items = project.tables / "events.parquet", project.tables / "items.parquet"
+    start, end = parse_time(since, "--since"), parse_time(until, "--until") if until else log_end(events)
+    history_events = [kind for kind, meaning in project.params.kinds.items() if meaning.signal == "positive"]
+    remove_seen = bundle.manifest["remove_seen"]
+    scoring = Scoring(bundle.scorer, bundle.items["item_id"], bundle.user_ids, remove_seen)
+    log = read_log(events, history_events)
+    pairs: Pairs = {
+        FEATURE: user_vector_pair(log, microseconds(start), microseconds(end), bundle.profile, scoring),
+    }
     verdict, current = drift_window(
-        events,
-        parse_time(since, "--since"),
-        parse_time(until, "--until") if until else log_end(events),
-        bundle,
-        project.params.drift,
-        items=project.tables / "items.parquet",
-        history_events=[kind for kind, meaning in kinds.items() if meaning.signal == "positive"],
-        remove_seen=bundle.manifest["remove_seen"],
+        events, start, end, bundle, project.params.drift, items, history_events, remove_seen, pairs=pairs
     )
-    write_drift_report(project.reports / "drift" / "index.html", verdict, bundle.profile, current)
+    write_drift_report(project.reports / "drift" / "index.html", verdict, bundle.profile, current, pairs)
     result = {**verdict.as_json(), "release": pointer.release, "checked_at": datetime.now(UTC).isoformat()}
     open_store(project.store_url).put_report("drift", result)
     return json.loads(json.dumps(result))
