@@ -78,7 +78,9 @@ def retail() -> Log:
     events = lines.filter(pl.col("CustomerID").is_not_null() & ~pl.col("InvoiceNo").str.starts_with("C")).select(
         user_id=pl.col("CustomerID").str.strip_suffix(".0"),
         item_id="StockCode",
-        timestamp=pl.col("InvoiceDate").str.to_datetime("%Y-%m-%d %H:%M:%S", time_unit="us").dt.replace_time_zone("UTC"),
+        timestamp=pl.col("InvoiceDate")
+        .str.to_datetime("%Y-%m-%d %H:%M:%S", time_unit="us")
+        .dt.replace_time_zone("UTC"),
         event=pl.lit("purchase"),
         value=pl.col("Quantity").cast(pl.Float32),
     )
@@ -248,7 +250,9 @@ def measure(log: Log, num_windows: int, num_planted: int) -> dict[str, Any]:
             "by_feature": dict(sorted(alarms.items())),
         },
         # How near to its threshold a test comes by chance: the 95 % quantile of effect / threshold.
-        "effect_by_chance": {f"{f} {t}": round(float(np.quantile(v, 0.95)), 3) for (f, t), v in sorted(effects.items())},
+        "effect_by_chance": {
+            f"{f} {t}": round(float(np.quantile(v, 0.95)), 3) for (f, t), v in sorted(effects.items())
+        },
         "power": {
             name: {
                 "windows": len(features),

@@ -47,7 +47,7 @@ SURFACE = {
     "trace": "ID -C",
     "erase": "--collect --user --verify -C",
     "deploy-files": "OUT_DIR --image --replicas -C",
-    "drift": "--since --until -C",
+    "drift": "--json --since --until -C",
     "off-policy": "--candidate --days --json -C",
     "keys add": "NAME --file --rate --role --tenant -C",
     "keys list": "--file -C",

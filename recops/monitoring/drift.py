@@ -208,8 +208,8 @@ def drift_window(
     known_users: Collection[str] = (),
     pairs: Pairs | None = None,
 ) -> tuple[DriftVerdict, dict[str, Any]]:
-    """Verdict and profile of a window against a release. Arguments as `window_profile` and `compare`; `history_events` and
-    `remove_seen` must be those the release's profile was made with, else its scores are not comparable."""
+    """Verdict and profile of a window against a release. Arguments as `window_profile` and `compare`; `history_events`
+    and `remove_seen` must be those the release's profile was made with, else its scores are not comparable."""
     scoring = Scoring(bundle.scorer, bundle.items["item_id"], bundle.user_ids, remove_seen)
     current = window_profile(events, since, until, bundle.profile, items, scoring, history_events, known_users)
     return compare(bundle.profile, current, params, pairs), current

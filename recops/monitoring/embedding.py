@@ -45,7 +45,9 @@ def user_vector_pair(
     if log.time is None or reference["until"] is None:
         return "the log has no times"
     end = min(reference["until"], since)
-    before, window = ((log.position(start), log.position(stop)) for start, stop in ((end - until + since, end), (since, until)))
+    before, window = (
+        (log.position(start), log.position(stop)) for start, stop in ((end - until + since, end), (since, until))
+    )
     ours, theirs = (user_vectors(log, Span(*span, span[0]), scoring) for span in (before, window))
     if ours is None or theirs is None:
         return "the release makes no vectors of users"

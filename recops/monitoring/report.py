@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from recops.monitoring.drift import DriftVerdict, Pairs
 from recops.monitoring.embedding import along_difference
 from recops.monitoring.features import numeric_profile
 from recops.monitoring.profile import nearest_window
+from recops.monitoring.report_sections import data_section, outcome_section
 from recops.protocols import DriftResult
 
 MEANING = {
@@ -36,9 +37,23 @@ MEANING = {
     "top_score": "Score of the best item recommended to the window's users",
     "list_score": "Mean score of the 10 best items recommended to the window's users",
     "user_vectors": "Vectors of users active, as the release makes them, seen along the line between the two means",
+    "answer_score": "Best score of each answer that the model gave",
+    "answer_category": "Categories of the items answered",
+    "answer_popularity": "Popularity of the items answered, in the same tenths",
+    "answer_coverage": "Share of the catalogue that 100 answers show",
+    "fallback_share": "Share of answers that the model did not give: cold starts and fallbacks",
+    "hit_rate": "Share of answers with an item that the user went on to choose",
+    "ndcg": "NDCG@10 of answers by what their users went on to choose",
     "top_k_coverage": "Share of the catalogue that 100 lists of 10 show",
 }
-TEST_NAMES = {"psi": "PSI", "ks": "KS distance", "chi_square": "Cramér's V", "share": "Cramér's V (2 × 2)", "mmd": "MMD, as a correlation ratio"}
+TEST_NAMES = {
+    "psi": "PSI",
+    "ks": "KS distance",
+    "chi_square": "Cramér's V",
+    "share": "Cramér's V (2 × 2)",
+    "mmd": "MMD, as a correlation ratio",
+    "fall": "relative fall",
+}
 HEADLINES = {"none": "No drift", "drift": "Drift", "too_few_events": "Too few events to judge"}
 REFERENCE_COLOR, CURRENT_COLOR = "#9aa5b1", "#c2410c"
 MAX_BARS = 12
@@ -65,17 +80,25 @@ def write_drift_report(
     reference: Mapping[str, Any],
     current: Mapping[str, Any],
     pairs: Pairs | None = None,
+    outcome: Mapping[str, Any] | None = None,
+    data: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
     """Writes the page to the file `out`, its folder made where missing, and returns `out`."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, drift_page(verdict, reference, current, pairs))
+    write_atomically(out, drift_page(verdict, reference, current, pairs, outcome, data))
     return out
 
 
 def drift_page(
-    verdict: DriftVerdict, reference: Mapping[str, Any], current: Mapping[str, Any], pairs: Pairs | None = None
+    verdict: DriftVerdict,
+    reference: Mapping[str, Any],
+    current: Mapping[str, Any],
+    pairs: Pairs | None = None,
+    outcome: Mapping[str, Any] | None = None,
+    data: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """The page as text. `reference` is the release's profile, `current` the window's, `pairs` as `drift.compare`."""
+    """The page as text. `reference` is the release's profile, `current` the window's, `pairs` as `drift.compare`,
+    `outcome` as `prequential`, `data` the points of the history."""
     window = nearest_window(reference, current["hours"])
     made = {name: pair for name, pair in (pairs or {}).items() if not isinstance(pair, str)}
     ours = (window["features"] if window else {}) | {name: pair[0] for name, pair in made.items()}
@@ -100,6 +123,7 @@ def drift_page(
             f"{swatch(CURRENT_COLOR)} this window.</p>",
             f'<div class="grid">{"".join(cards)}</div>',
         ]
+    parts += [*outcome_section(outcome), *data_section(data)]
     if verdict.skipped:
         items = "".join(f"<li>{html.escape(n)}: {html.escape(why)}</li>" for n, why in sorted(verdict.skipped.items()))
         parts.append(f"<h2>Not judged</h2><ul>{items}</ul>")
@@ -112,9 +136,9 @@ def drift_page(
 
 
 HOW_TO_READ = (
-    "A test counts as drift when its statistic reaches the threshold (drift.psi, drift.effect in params.yaml) and its "
-    "p-value, adjusted for the number of tests (Benjamini-Hochberg), is at most drift.p_value. Size is asked first: "
-    "with many events every difference is significant, and most do not matter."
+    "A test counts as drift when its statistic reaches the threshold (drift.psi, drift.effect, drift.fall in "
+    "params.yaml) and its p-value, adjusted for the number of tests (Benjamini-Hochberg), is at most "
+    "drift.p_value. Size is asked first: with many events every difference is significant, and most do not matter."
 )
 
 
@@ -185,6 +209,8 @@ def bar_shares(reference: Mapping[str, Any], current: Mapping[str, Any]) -> tupl
         before, now = along_difference(reference, current)
         reference = numeric_profile(before)
         current = numeric_profile(now, reference)
+    if reference["kind"] == "mean":
+        return ["mean"], np.array([reference["mean"]]), np.array([current["mean"]])
     if reference["kind"] == "share":
         labels = ["share"]
         pairs = [(reference["count"], current["count"])]
