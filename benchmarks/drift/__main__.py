@@ -1,0 +1,117 @@
+"""How often drift is called where nothing moved, and how often a planted shift is found.
+
+`python -m benchmarks.drift [SET ...] [--quick]` prints the tables and writes results/drift.json. Real logs
+(MovieLens-1M, Online Retail), a release of the model `spectral` fitted on all but the last week before a cut.
+
+Without a shift: the users are divided by chance. One half is the log that the reference profile is made of; the window
+are users of the other half, active in the reference's last week, drawn with replacement until there are as many, each
+with all they ever did, moved on by a week so that the window follows the reference. So no event stands on both sides.
+A window is a false alarm when any feature drifts. Planted: the same windows with a shift in their events.
+"""
+
+import os
+
+if __name__ == "__main__":
+    # Read when the libraries load, which the imports below do.
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+import argparse
+import time
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from scipy.stats import beta
+
+from benchmarks.drift.drawn import SETS, Log, fitted, halves, in_season
+from benchmarks.drift.shifts import ANSWER_SHIFTS, SHIFTS
+from benchmarks.report import write_results
+
+WINDOWS, PLANTED = 100, 10
+QUICK = 4
+
+
+def measure(log: Log, num_windows: int, num_planted: int) -> dict[str, Any]:
+    scoring = fitted(log)
+    alike = in_season(log, scoring)
+    alarms: Counter[str] = Counter()
+    effects: dict[tuple[str, str], list[float]] = {}
+    found: dict[str, list[tuple[str, ...]]] = {}
+    num_alarms, events = 0, []
+    for seed in range(num_windows):
+        drawn = halves(log, scoring, alike, seed)
+        events.append(len(drawn.window))
+        whole, known, answers = drawn.answered(drawn.window)
+        verdict = drawn.judge(whole, known, answers)
+        num_alarms += verdict.verdict == "drift"
+        alarms.update(verdict.features)
+        for result in verdict.results:
+            effects.setdefault((result.feature, result.test), []).append(result.statistic / result.threshold)
+        if seed >= num_planted:
+            continue
+        for name, (shift, strengths) in SHIFTS.items():
+            for strength in strengths:
+                window = shift(drawn, strength, np.random.default_rng(seed))
+                verdict = drawn.judge(*drawn.answered(window))
+                found.setdefault(f"{name} {strength:g}", []).append(verdict.features)
+        for name, (answer_shift, strengths) in ANSWER_SHIFTS.items():
+            for strength in strengths:
+                planted = answer_shift(answers, strength, np.random.default_rng(seed))
+                verdict = drawn.judge(whole, known, planted)
+                found.setdefault(f"{name} {strength:g}", []).append(verdict.features)
+    return {
+        "events_in_a_window": round(float(np.mean(events))),
+        "false_alarms": {
+            "windows": num_windows,
+            "alarms": num_alarms,
+            "rate": round(num_alarms / num_windows, 4),
+            "upper_95": round(float(beta.ppf(0.95, num_alarms + 1, num_windows - num_alarms)), 4),
+            "by_feature": dict(sorted(alarms.items())),
+        },
+        # How near to its threshold a test comes by chance: the 95 % quantile of effect / threshold.
+        "effect_by_chance": {
+            f"{f} {t}": round(float(np.quantile(v, 0.95)), 3) for (f, t), v in sorted(effects.items())
+        },
+        "power": {
+            name: {
+                "windows": len(features),
+                "found": sum(bool(one) for one in features),
+                "by_feature": dict(Counter(f for one in features for f in one).most_common()),
+            }
+            for name, features in found.items()
+        },
+    }
+
+
+def show(name: str, numbers: dict[str, Any]) -> None:
+    false = numbers["false_alarms"]
+    print(f"\n{name}: windows of a week, about {numbers['events_in_a_window']} events")
+    print(
+        f"  no shift            {false['alarms']} of {false['windows']} windows called drift "
+        f"(at most {false['upper_95']:.1%} with 95 % confidence) {false['by_feature'] or ''}"
+    )
+    for shift, power in numbers["power"].items():
+        features = ", ".join(f"{feature} {count}" for feature, count in power["by_feature"].items())
+        print(f"  {shift:22}{power['found']:3} of {power['windows']}   {features}")
+    near = sorted(numbers["effect_by_chance"].items(), key=lambda one: -one[1])[:8]
+    print("  nearest to their thresholds by chance:", ", ".join(f"{test} {share:.2f}" for test, share in near))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sets", nargs="*", choices=[[], *SETS], default=[], metavar="SET")
+    parser.add_argument("--quick", action="store_true")
+    arguments = parser.parse_args()
+    windows, planted = (QUICK, 1) if arguments.quick else (WINDOWS, PLANTED)
+    numbers: dict[str, Any] = {}
+    names = arguments.sets or (["online-retail"] if arguments.quick else list(SETS))
+    for name in names:
+        began = time.process_time()
+        numbers[name] = measure(SETS[name](), windows, planted)
+        numbers[name]["cpu_seconds"] = round(time.process_time() - began, 1)
+        show(name, numbers[name])
+    print(f"wrote {write_results('drift', numbers, arguments.quick)}")
+
+
+if __name__ == "__main__":
+    main()
