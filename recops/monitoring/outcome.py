@@ -115,12 +115,9 @@ def figures(values: Sequence[tuple[float, float]], users: Sequence[str]) -> dict
     entry: dict[str, Any] = {"answers": len(values)}
     for place, name in enumerate(FEATURES):
         found = mean_by_user([value[place] for value in values], users)
-        half = Z * found["error"]
-        entry[name] = (
-            {"value": found["mean"], "low": round(found["mean"] - half, 6), "high": round(found["mean"] + half, 6)}
-            if found["n"]
-            else None
-        )
+        low, high = (np.clip(found["mean"] + sign * Z * found["error"], 0, 1) for sign in (-1, 1))
+        value = {"value": found["mean"], "low": round(float(low), 6), "high": round(float(high), 6)}
+        entry[name] = value if found["n"] else None
     return entry
 
 
