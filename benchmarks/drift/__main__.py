@@ -1,12 +1,14 @@
 """How often drift is called where nothing moved, and how often a planted shift is found.
 
 `python -m benchmarks.drift [SET ...] [--quick]` prints the tables and writes results/drift.json. Real logs
-(MovieLens-1M, Online Retail), a release of the model `spectral` fitted on all but the last week before a cut.
+(MovieLens-1M, Online Retail), windows of a week and of a day, a release of the model `spectral` fitted on all but the
+last week before a cut.
 
 Without a shift: the users are divided by chance. One half is the log that the reference profile is made of; the window
-are users of the other half, active in the reference's last week, drawn with replacement until there are as many, each
-with all they ever did, moved on by a week so that the window follows the reference. So no event stands on both sides.
-A window is a false alarm when any feature drifts. Planted: the same windows with a shift in their events.
+are users of the other half, active in the reference's last week (day), drawn with replacement until there are as many,
+each with all they ever did, moved on by a week so that the window follows the reference. So no event stands on both
+sides. In both the release is asked just before some of their events, and judged by what came within six hours. A
+window is a false alarm when any feature drifts. Planted: the same windows with a shift in their events or answers.
 """
 
 import os
@@ -37,13 +39,15 @@ def measure(log: Log, num_windows: int, num_planted: int) -> dict[str, Any]:
     alarms: Counter[str] = Counter()
     effects: dict[tuple[str, str], list[float]] = {}
     found: dict[str, list[tuple[str, ...]]] = {}
-    num_alarms, events = 0, []
+    num_alarms, too_few, events, asked = 0, 0, [], []
     for seed in range(num_windows):
         drawn = halves(log, scoring, alike, seed)
         events.append(len(drawn.window))
         whole, known, answers = drawn.answered(drawn.window)
+        asked.append(len(answers))
         verdict = drawn.judge(whole, known, answers)
         num_alarms += verdict.verdict == "drift"
+        too_few += verdict.verdict == "too_few_events"
         alarms.update(verdict.features)
         for result in verdict.results:
             effects.setdefault((result.feature, result.test), []).append(result.statistic / result.threshold)
@@ -61,8 +65,10 @@ def measure(log: Log, num_windows: int, num_planted: int) -> dict[str, Any]:
                 found.setdefault(f"{name} {strength:g}", []).append(verdict.features)
     return {
         "events_in_a_window": round(float(np.mean(events))),
+        "answers": round(float(np.mean(asked))),
         "false_alarms": {
             "windows": num_windows,
+            "not_judged": too_few,
             "alarms": num_alarms,
             "rate": round(num_alarms / num_windows, 4),
             "upper_95": round(float(beta.ppf(0.95, num_alarms + 1, num_windows - num_alarms)), 4),
@@ -85,7 +91,7 @@ def measure(log: Log, num_windows: int, num_planted: int) -> dict[str, Any]:
 
 def show(name: str, numbers: dict[str, Any]) -> None:
     false = numbers["false_alarms"]
-    print(f"\n{name}: windows of a week, about {numbers['events_in_a_window']} events")
+    print(f"\n{name}: windows of about {numbers['events_in_a_window']} events, {numbers['answers']} answers")
     print(
         f"  no shift            {false['alarms']} of {false['windows']} windows called drift "
         f"(at most {false['upper_95']:.1%} with 95 % confidence) {false['by_feature'] or ''}"
@@ -104,7 +110,7 @@ def main() -> None:
     arguments = parser.parse_args()
     windows, planted = (QUICK, 1) if arguments.quick else (WINDOWS, PLANTED)
     numbers: dict[str, Any] = {}
-    names = arguments.sets or (["online-retail"] if arguments.quick else list(SETS))
+    names = arguments.sets or (["retail week"] if arguments.quick else list(SETS))
     for name in names:
         began = time.process_time()
         numbers[name] = measure(SETS[name](), windows, planted)

@@ -1,6 +1,7 @@
 """Real logs, and windows without a shift drawn from them: see `__main__`."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -24,8 +25,8 @@ from recops.params import DriftParams
 from recops.release.export import torch_scorer
 
 DATA = Path(os.environ.get("RECOPS_TEST_DATA", "../shared/data"))
-WEEK = timedelta(days=7)
-DAY_US = 86_400_000_000
+WEEK, DAY = timedelta(days=7), timedelta(days=1)
+LABELS_US = 6 * 3_600_000_000  # what follows within six hours: a day's window must see some of it
 FACTORS = 64
 MIN_ANSWERS = 200  # fewer than in `drift.min_events`: a week of Online Retail has some hundred customers
 
@@ -34,13 +35,18 @@ MIN_ANSWERS = 200  # fewer than in `drift.min_events`: a week of Online Retail h
 class Log:
     """Events in time order before `cut`, and the catalogue's categories where it has any."""
 
-    name: str
     events: pl.DataFrame
     items: pl.DataFrame | None
     cut: datetime
+    length: timedelta = WEEK  # of a window
+
+    @property
+    def window(self) -> tuple[datetime, datetime]:
+        """A week after the last stretch of this length: the same days of the week."""
+        return self.cut + WEEK - self.length, self.cut + WEEK
 
 
-def movielens() -> Log:
+def movielens(length: timedelta) -> Log:
     folder = DATA / "movielens-1m"
     ratings = pl.read_csv(folder / "ratings.csv.gz")
     events = ratings.select(
@@ -53,10 +59,10 @@ def movielens() -> Log:
     lines = (folder / "movies.dat").read_text(encoding="latin-1").splitlines()
     movies = [line.split("::") for line in lines]
     items = pl.DataFrame({"item_id": [m[0] for m in movies], "categories": [m[2].split("|") for m in movies]})
-    return before("movielens-1m", events, items, datetime(2000, 8, 15, tzinfo=UTC))
+    return before(events, items, datetime(2000, 8, 15, tzinfo=UTC), length)
 
 
-def retail() -> Log:
+def retail(length: timedelta) -> Log:
     """Lines with a customer and a positive quantity; no categories. Half a year, which ends in October."""
     lines = pl.read_csv(DATA / "online-retail" / "online-retail.csv.gz", infer_schema_length=0)
     events = lines.filter(pl.col("CustomerID").is_not_null() & ~pl.col("InvoiceNo").str.starts_with("C")).select(
@@ -68,15 +74,19 @@ def retail() -> Log:
         event=pl.lit("purchase"),
         value=pl.col("Quantity").cast(pl.Float32),
     )
-    return before("online-retail", events, None, datetime(2011, 10, 10, tzinfo=UTC))
+    return before(events, None, datetime(2011, 10, 7, tzinfo=UTC), length)
 
 
-def before(name: str, events: pl.DataFrame, items: pl.DataFrame | None, cut: datetime) -> Log:
-    events = events.filter(pl.col("timestamp") < cut).sort("timestamp", maintain_order=True)
-    return Log(name, events, items, cut)
+def before(events: pl.DataFrame, items: pl.DataFrame | None, cut: datetime, length: timedelta) -> Log:
+    return Log(events.filter(pl.col("timestamp") < cut).sort("timestamp", maintain_order=True), items, cut, length)
 
 
-SETS = {"movielens-1m": movielens, "online-retail": retail}
+SETS: dict[str, Callable[[], Log]] = {
+    "movielens week": lambda: movielens(WEEK),
+    "movielens day": lambda: movielens(DAY),
+    "retail week": lambda: retail(WEEK),
+    "retail day": lambda: retail(DAY),
+}
 
 
 def fitted(log: Log) -> Scoring:
@@ -105,7 +115,8 @@ class Halves:
     @property
     def times(self) -> tuple[int, int]:
         """Of the window (µs)."""
-        return microseconds(self.log.cut), microseconds(self.log.cut + WEEK)
+        since, until = self.log.window
+        return microseconds(since), microseconds(until)
 
     @cached_property
     def known_log(self) -> EventLog:
@@ -120,8 +131,9 @@ class Halves:
 
     @cached_property
     def before(self) -> list[Answer]:
-        """Answers in the last week of the reference."""
-        return ask(self.known_log, self.times[0] - 7 * DAY_US, self.times[0], self.scoring, 0)
+        """Answers in the last stretch of the reference."""
+        cut = self.log.cut
+        return ask(self.known_log, microseconds(cut - self.log.length), microseconds(cut), self.scoring, 0)
 
     def answered(self, window: pl.DataFrame) -> tuple[pl.DataFrame, EventLog, list[Answer]]:
         """The whole log with this window at its end, the same as arrays, and the answers in the window."""
@@ -130,11 +142,11 @@ class Halves:
         return whole, log, ask(log, *self.times, self.scoring, 1)
 
     def judge(self, whole: pl.DataFrame, log: EventLog, answers: list[Answer]) -> DriftVerdict:
-        since, until = self.log.cut, self.log.cut + WEEK
+        since, until = self.log.window
         params, watermark = DriftParams(), self.reference["until"]
         current = window_profile(whole, since, until, self.reference, self.log.items, self.scoring)
-        earlier = outcomes(self.before, self.known_log, DAY_US, self.times[0], watermark)
-        followed = outcomes(answers, log, DAY_US, self.times[1], watermark)
+        earlier = outcomes(self.before, self.known_log, LABELS_US, microseconds(self.log.cut), watermark)
+        followed = outcomes(answers, log, LABELS_US, self.times[1], watermark)
         pairs: Pairs = {
             FEATURE: user_vector_pair(log, *self.times, self.reference, self.scoring),
             **output_pairs(self.before, answers, self.catalogue, MIN_ANSWERS),
@@ -148,16 +160,16 @@ def halves(log: Log, scoring: Scoring, in_season: list[str], seed: int) -> Halve
     users = log.events["user_id"].unique().sort()
     is_known = pl.Series(chance.random(len(users)) < 0.5)
     known = log.events.join(pl.DataFrame({"user_id": users.filter(is_known)}), on="user_id", maintain_order="left")
-    in_week = pl.col("timestamp") >= log.cut - WEEK
-    num_active = known.filter(in_week)["user_id"].n_unique()
+    at_the_end = pl.col("timestamp") >= log.cut - log.length
+    num_active = known.filter(at_the_end)["user_id"].n_unique()
     others = log.events.join(pl.DataFrame({"user_id": users.filter(~is_known)}), on="user_id", maintain_order="left")
-    active = others.filter(in_week)["user_id"].unique().sort()
+    active = others.filter(at_the_end)["user_id"].unique().sort()
     drawn = active[chance.integers(0, len(active), num_active)]
     draws = pl.DataFrame({"user_id": drawn, "as_id": [f"draw{n}" for n in range(len(drawn))]})
     moved = others.join(draws, on="user_id", maintain_order="left").select(
         pl.col("as_id").alias("user_id"), "item_id", pl.col("timestamp") + WEEK, "event", "value"
     )
-    is_window = pl.col("timestamp") >= log.cut
+    is_window = pl.col("timestamp") >= log.window[0]
     return Halves(
         log,
         scoring,

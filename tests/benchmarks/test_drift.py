@@ -29,7 +29,7 @@ def log() -> Log:
             "value": np.ones(NUM, np.float32),
         }
     )
-    return Log("made up", events, None, CUT)
+    return Log(events, None, CUT)
 
 
 @pytest.fixture(scope="module")
