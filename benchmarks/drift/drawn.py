@@ -83,7 +83,6 @@ def before(events: pl.DataFrame, items: pl.DataFrame | None, cut: datetime, leng
 
 SETS: dict[str, Callable[[], Log]] = {
     "movielens week": lambda: movielens(WEEK),
-    "movielens day": lambda: movielens(DAY),
     "retail week": lambda: retail(WEEK),
     "retail day": lambda: retail(DAY),
 }
@@ -161,13 +160,10 @@ def halves(log: Log, scoring: Scoring, in_season: list[str], seed: int) -> Halve
     is_known = pl.Series(chance.random(len(users)) < 0.5)
     known = log.events.join(pl.DataFrame({"user_id": users.filter(is_known)}), on="user_id", maintain_order="left")
     at_the_end = pl.col("timestamp") >= log.cut - log.length
-    num_active = known.filter(at_the_end)["user_id"].n_unique()
     others = log.events.join(pl.DataFrame({"user_id": users.filter(~is_known)}), on="user_id", maintain_order="left")
     active = others.filter(at_the_end)["user_id"].unique().sort()
-    drawn = active[chance.integers(0, len(active), num_active)]
-    draws = pl.DataFrame({"user_id": drawn, "as_id": [f"draw{n}" for n in range(len(drawn))]})
-    moved = others.join(draws, on="user_id", maintain_order="left").select(
-        pl.col("as_id").alias("user_id"), "item_id", pl.col("timestamp") + WEEK, "event", "value"
+    moved = others.join(pl.DataFrame({"user_id": active}), on="user_id", maintain_order="left").select(
+        "user_id", "item_id", pl.col("timestamp") + WEEK, "event", "value"
     )
     is_window = pl.col("timestamp") >= log.window[0]
     return Halves(

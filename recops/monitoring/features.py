@@ -171,9 +171,9 @@ def window_features(
     [U] and `known_items` [N] (bool) are known besides those with an event before the cut. Scores are those of users
     active in the last span, with their history at its end. A feature the log or the reference lacks is left out.
 
-    Whether a user is new and how long their history is, is the user's doing and not the event's: one keen newcomer
-    can bring hundreds of events. The `dependence` of these two is the number of events of a user, averaged over
-    events (sum of squares over sum). Without it, redrawn weeks of MovieLens-1M were called drift.
+    What an event is, is its user's doing: one keen newcomer can bring hundreds of events, a wholesaler buys hundreds of
+    each, an evening at one genre rates a hundred films of it. The `dependence` is the number of events of a user,
+    averaged over events (sum of squares over sum). Without it, weeks and days without any shift were called drift.
     """
     chosen = np.concatenate([np.arange(s.start, s.end) for s in spans]) if spans else np.zeros(0, np.int64)
     cuts = np.repeat([s.cut for s in spans], [s.end - s.start for s in spans])
@@ -200,22 +200,22 @@ def window_features(
 
     features: dict[str, Profile] = {
         "new_user_share": {**share_profile(new_user.sum(), len(chosen)), **by_users},
-        "new_item_share": share_profile(new_item.sum(), len(chosen)),
+        "new_item_share": {**share_profile(new_item.sum(), len(chosen)), **by_users},
     }
     if wanted("event_kind"):
         counts = {name: int(n) for name, n in zip(log.kinds, kinds, strict=True)}
-        features["event_kind"] = categorical_profile(counts, get("event_kind"))
+        features["event_kind"] = {**categorical_profile(counts, get("event_kind")), **by_users}
     if wanted("item_popularity") and popularity.any():
         counts = {f"{b + 1:02d}": round(n) for b, n in enumerate(popularity.tolist())}
-        features["item_popularity"] = categorical_profile(counts, get("item_popularity"))
+        features["item_popularity"] = {**categorical_profile(counts, get("item_popularity")), **by_users}
     if wanted("history_length"):
         lengths = np.minimum(log.history_length[chosen], LONGEST_HISTORY)
         features["history_length"] = {**numeric_profile(lengths, get("history_length")), **by_users}
     if wanted("category") and categories is not None:
-        features["category"] = categorical_profile(category_counts(item, categories), get("category"))
+        features["category"] = {**categorical_profile(category_counts(item, categories), get("category")), **by_users}
     values = log.value[chosen]
     if wanted("value") and (like is not None or not np.isnan(values).all()):
-        features["value"] = numeric_profile(values, get("value"))
+        features["value"] = {**numeric_profile(values, get("value")), **by_users}
     if scoring is not None and spans:
         for name, profile in score_features(log, spans[-1], scoring, like).items():
             if wanted(name):
