@@ -5,9 +5,10 @@
 last week before a cut.
 
 Without a shift: the users are divided by chance. One half is the log that the reference profile is made of; the window
-are users of the other half who were active in the reference's last week (day), with all they ever did, moved on by a week so that the window follows the reference. So no event stands on both
-sides. In both the release is asked just before some of their events, and judged by what came within six hours. A
-window is a false alarm when any feature drifts. Planted: the same windows with a shift in their events or answers.
+are users of the other half who were active in the reference's last week (day), with all they ever did, moved on by a
+week so that the window follows the reference. So no event stands on both sides. In both the release is asked just
+before some of their events, and judged by what came within six hours. A window is a false alarm when any feature
+drifts. Planted: the same windows with a shift in their events or answers.
 """
 
 import os
@@ -17,83 +18,16 @@ if __name__ == "__main__":
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 import argparse
-import time
-from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
 
-import numpy as np
-from scipy.stats import beta
-
-from benchmarks.drift.drawn import SETS, Log, fitted, halves, in_season
-from benchmarks.drift.shifts import ANSWER_SHIFTS, SHIFTS
+from benchmarks.drift.drawn import SETS
+from benchmarks.drift.measuring import measured
 from benchmarks.report import write_results
 
 WINDOWS, PLANTED = 60, 5
 QUICK = 4
-
-
-def measure(log: Log, num_windows: int, num_planted: int) -> dict[str, Any]:
-    scoring = fitted(log)
-    alike = in_season(log, scoring)
-    alarms: Counter[str] = Counter()
-    effects: dict[tuple[str, str], list[float]] = {}
-    found: dict[str, list[tuple[str, ...]]] = {}
-    num_alarms, too_few, events, asked = 0, 0, [], []
-    for seed in range(num_windows):
-        drawn = halves(log, scoring, alike, seed)
-        events.append(len(drawn.window))
-        whole, known, answers = drawn.answered(drawn.window)
-        asked.append(len(answers))
-        verdict = drawn.judge(whole, known, answers)
-        num_alarms += verdict.verdict == "drift"
-        too_few += verdict.verdict == "too_few_events"
-        alarms.update(verdict.features)
-        for result in verdict.results:
-            effects.setdefault((result.feature, result.test), []).append(result.statistic / result.threshold)
-        if seed >= num_planted:
-            continue
-        for name, (shift, strengths) in SHIFTS.items():
-            for strength in strengths:
-                window = shift(drawn, strength, np.random.default_rng(seed))
-                verdict = drawn.judge(*drawn.answered(window))
-                found.setdefault(f"{name} {strength:g}", []).append(verdict.features)
-        for name, (answer_shift, strengths) in ANSWER_SHIFTS.items():
-            for strength in strengths:
-                planted = answer_shift(answers, strength, np.random.default_rng(seed))
-                verdict = drawn.judge(whole, known, planted)
-                found.setdefault(f"{name} {strength:g}", []).append(verdict.features)
-    return {
-        "events_in_a_window": round(float(np.mean(events))),
-        "answers": round(float(np.mean(asked))),
-        "false_alarms": {
-            "windows": num_windows,
-            "not_judged": too_few,
-            "alarms": num_alarms,
-            "rate": round(num_alarms / num_windows, 4),
-            "upper_95": round(float(beta.ppf(0.95, num_alarms + 1, num_windows - num_alarms)), 4),
-            "by_feature": dict(sorted(alarms.items())),
-        },
-        # How near to its threshold a test comes by chance: the 95 % quantile of effect / threshold.
-        "effect_by_chance": {
-            f"{f} {t}": round(float(np.quantile(v, 0.95)), 3) for (f, t), v in sorted(effects.items())
-        },
-        "power": {
-            name: {
-                "windows": len(features),
-                "found": sum(bool(one) for one in features),
-                "by_feature": dict(Counter(f for one in features for f in one).most_common()),
-            }
-            for name, features in found.items()
-        },
-    }
-
-
-def measured(name: str, num_windows: int, num_planted: int) -> dict[str, Any]:
-    began = time.process_time()
-    found = measure(SETS[name](), num_windows, num_planted)
-    return {**found, "cpu_seconds": round(time.process_time() - began, 1)}
 
 
 def show(name: str, numbers: dict[str, Any]) -> None:
