@@ -289,21 +289,23 @@ def drift(
     until: Annotated[
         str | None, typer.Option(help="ISO time; end of the window, exclusive. Default: the log's end.")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     folder: Folder = HERE,
 ) -> None:
-    """Compare a window of events with the served release's reference profile; exit 0 whatever the verdict."""
+    """What is watched of the served release: data, inputs, answers and what followed; exit 0 whatever the verdict.
+
+    A window of events is compared with the release's reference profile, its answers with those before the window.
+    """
     from recops.stages.drift import drift as compare_window
+    from recops.stages.tables import drift_tables
 
     project = opened(folder)
     verdict = compare_window(project, since, until)
-    print_table(
-        f"Verdict: {verdict['verdict']} ({verdict['num_events']} events)",
-        ["feature", "test", "statistic", "threshold", "drifted"],
-        [
-            [r["feature"], r["test"], f"{r['statistic']:.4f}", r["threshold"], "yes" if r["drifted"] else "no"]
-            for r in verdict["results"]
-        ],
-    )
+    if as_json:
+        console.print_json(data=verdict)
+        return
+    for table in drift_tables(verdict):
+        print_table(*table)
     print(f"Report   {project.reports / 'drift' / 'index.html'}")
 
 

@@ -326,6 +326,7 @@ class FeedbackParams(Group):
 class DriftParams(Group):
     psi: float = Field(0.2, gt=0, description="population stability index that counts as drift")
     effect: float = Field(0.1, gt=0, description="KS distance or Cramer's V that counts as drift")
+    fall: float = Field(0.2, gt=0, description="relative fall of online hit rate or NDCG that counts as drift")
     p_value: float = Field(0.01, gt=0, lt=1, description="after Benjamini-Hochberg")
     min_events: int = Field(500, ge=1, description="smaller windows are not judged")
     window_days: float = Field(7.0, gt=0, description="length of the window that the monitor flow compares")

@@ -246,7 +246,7 @@ class DriftResult:
 class DriftTest(Protocol):
     """`monitoring/drift_tests/*`: compares a current window with the reference profile of one feature."""
 
-    kinds: ClassVar[tuple[str, ...]]  # of features it can judge: "numeric", "categorical", "share"
+    kinds: ClassVar[tuple[str, ...]]  # of features it can judge: "numeric", "categorical", "share", "vectors", "mean"
 
     def compare(
         self, feature: str, reference: Mapping[str, Any], current: Mapping[str, Any], params: Any

@@ -99,7 +99,7 @@ class Scorer:
     @cached_property
     def linked(self) -> Links | None:
         """The links that say most: its own, or those of the heaviest member that has any."""
-        found = next((part.links for part in self._by_weight() if part.links is not None), None)
+        found = next((part.links for part in self.by_weight() if part.links is not None), None)
         return None if found is None else found.up_to(self.num_items)
 
     @cached_property
@@ -124,10 +124,11 @@ class Scorer:
     @property
     def vectors(self) -> np.ndarray | None:
         """float32 [N+1, D] item vectors: its own, or those of the heaviest member that has any of all items."""
-        known = (part.item_vectors for part in self._by_weight() if part.num_items == self.num_items)
+        known = (part.item_vectors for part in self.by_weight() if part.num_items == self.num_items)
         return next((vectors for vectors in known if vectors is not None), None)
 
-    def _by_weight(self) -> "Sequence[Scorer]":
+    def by_weight(self) -> "Sequence[Scorer]":
+        """The models that speak, the heaviest first."""
         if self.fusion is None:
             return [self]
         return [self.members[m] for m in np.argsort(-self.fusion.weights.sum(0), kind="stable")]

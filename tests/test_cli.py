@@ -53,7 +53,7 @@ SURFACE = {
     "quarantine": "DATA_VERSION --lift --no-train --why -C",
     "erase": "--collect --user --verify -C",
     "deploy-files": "OUT_DIR --image --replicas -C",
-    "drift": "--since --until -C",
+    "drift": "--json --since --until -C",
     "replay": "--data --days --fault --json --model --out --policy --seed --source --users -C",
     "off-policy": "--candidate --days --json -C",
     "keys add": "NAME --file --rate --role --tenant -C",

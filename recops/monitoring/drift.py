@@ -20,13 +20,14 @@ import polars as pl
 from recops import plugins
 from recops.bundle import Bundle
 from recops.errors import CallError
-from recops.monitoring.features import HOUR_US, Scoring, Span, volume_profile, window_features
+from recops.monitoring.features import HOUR_US, Profile, Scoring, Span, volume_profile, window_features
 from recops.monitoring.log import read_log
 from recops.monitoring.profile import PROFILE_VERSION, item_categories, nearest_window
 from recops.params import DriftParams
 from recops.protocols import DriftResult
 
 SOCKET = "monitoring.drift_tests"
+Pairs = Mapping[str, tuple[Profile, Profile] | str]  # by feature: reference and window, or why there is nothing
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,13 @@ def read_verdict(value: Mapping[str, Any]) -> DriftVerdict:
     return DriftVerdict(**{**known, "features": tuple(value["features"]), "results": results})
 
 
-def compare(reference: Mapping[str, Any], current: Mapping[str, Any], params: DriftParams) -> DriftVerdict:
+def compare(
+    reference: Mapping[str, Any], current: Mapping[str, Any], params: DriftParams, pairs: Pairs | None = None
+) -> DriftVerdict:
     """The verdict on `current` (of `window_profile`) against a release's profile (of `reference_profile`).
 
-    Features are judged in the order of their names, by every drift test made for their kind.
+    `pairs` are features that bring their own reference, or why they could not be made. Features are judged in the order
+    of their names, by every drift test made for their kind.
     """
     window = nearest_window(reference, current["hours"])
     head: dict[str, Any] = {
@@ -81,9 +85,12 @@ def compare(reference: Mapping[str, Any], current: Mapping[str, Any], params: Dr
         reason = f"{current['num_events']} events in the window, drift.min_events asks for {params.min_events}"
         return DriftVerdict("too_few_events", reason=reason, **head)
     tests = [plugins.load(SOCKET, name)() for name in plugins.names(SOCKET)]
-    ours, theirs = window["features"], current["features"]
+    made = {name: pair for name, pair in (pairs or {}).items() if not isinstance(pair, str)}
+    ours = window["features"] | {name: pair[0] for name, pair in made.items()}
+    theirs = current["features"] | {name: pair[1] for name, pair in made.items()}
     skipped = {name: "not in the reference profile" for name in sorted(theirs.keys() - ours.keys())}
     skipped |= {name: "not in the current window" for name in sorted(ours.keys() - theirs.keys())}
+    skipped |= {name: why for name, why in (pairs or {}).items() if isinstance(why, str)}
     results = [
         test.compare(name, ours[name], theirs[name], params)
         for name in sorted(ours.keys() & theirs.keys())
@@ -199,9 +206,10 @@ def drift_window(
     history_events: Collection[str] | None = None,
     remove_seen: bool = True,
     known_users: Collection[str] = (),
+    pairs: Pairs | None = None,
 ) -> tuple[DriftVerdict, dict[str, Any]]:
-    """Verdict and profile of a window against a release. Arguments as `window_profile`; `history_events` and
-    `remove_seen` must be those the release's profile was made with, else its scores are not comparable."""
+    """Verdict and profile of a window against a release. Arguments as `window_profile` and `compare`; `history_events`
+    and `remove_seen` must be those the release's profile was made with, else its scores are not comparable."""
     scoring = Scoring(bundle.scorer, bundle.items["item_id"], bundle.user_ids, remove_seen)
     current = window_profile(events, since, until, bundle.profile, items, scoring, history_events, known_users)
-    return compare(bundle.profile, current, params), current
+    return compare(bundle.profile, current, params, pairs), current

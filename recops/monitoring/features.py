@@ -171,9 +171,9 @@ def window_features(
     [U] and `known_items` [N] (bool) are known besides those with an event before the cut. Scores are those of users
     active in the last span, with their history at its end. A feature the log or the reference lacks is left out.
 
-    Whether a user is new and how long their history is, is the user's doing and not the event's: one keen newcomer
-    can bring hundreds of events. The `dependence` of these two is the number of events of a user, averaged over
-    events (sum of squares over sum). Without it, redrawn weeks of MovieLens-1M were called drift.
+    What an event is, is its user's doing: one keen newcomer can bring hundreds of events, a wholesaler buys hundreds of
+    each, an evening at one genre rates a hundred films of it. The `dependence` is the number of events of a user,
+    averaged over events (sum of squares over sum). Without it, weeks and days without any shift were called drift.
     """
     chosen = np.concatenate([np.arange(s.start, s.end) for s in spans]) if spans else np.zeros(0, np.int64)
     cuts = np.repeat([s.cut for s in spans], [s.end - s.start for s in spans])
@@ -200,22 +200,22 @@ def window_features(
 
     features: dict[str, Profile] = {
         "new_user_share": {**share_profile(new_user.sum(), len(chosen)), **by_users},
-        "new_item_share": share_profile(new_item.sum(), len(chosen)),
+        "new_item_share": {**share_profile(new_item.sum(), len(chosen)), **by_users},
     }
     if wanted("event_kind"):
         counts = {name: int(n) for name, n in zip(log.kinds, kinds, strict=True)}
-        features["event_kind"] = categorical_profile(counts, get("event_kind"))
+        features["event_kind"] = {**categorical_profile(counts, get("event_kind")), **by_users}
     if wanted("item_popularity") and popularity.any():
         counts = {f"{b + 1:02d}": round(n) for b, n in enumerate(popularity.tolist())}
-        features["item_popularity"] = categorical_profile(counts, get("item_popularity"))
+        features["item_popularity"] = {**categorical_profile(counts, get("item_popularity")), **by_users}
     if wanted("history_length"):
         lengths = np.minimum(log.history_length[chosen], LONGEST_HISTORY)
         features["history_length"] = {**numeric_profile(lengths, get("history_length")), **by_users}
     if wanted("category") and categories is not None:
-        features["category"] = categorical_profile(category_counts(item, categories), get("category"))
+        features["category"] = {**categorical_profile(category_counts(item, categories), get("category")), **by_users}
     values = log.value[chosen]
     if wanted("value") and (like is not None or not np.isnan(values).all()):
-        features["value"] = numeric_profile(values, get("value"))
+        features["value"] = {**numeric_profile(values, get("value")), **by_users}
     if scoring is not None and spans:
         for name, profile in score_features(log, spans[-1], scoring, like).items():
             if wanted(name):
@@ -233,13 +233,11 @@ def category_counts(item: np.ndarray, categories: Sequence[Sequence[str]]) -> di
     return counts
 
 
-def score_features(
-    log: EventLog, span: Span, scoring: Scoring, like: Mapping[str, Profile] | None = None
-) -> dict[str, Profile]:
-    """Best score, mean score of the top 10, and top-10 coverage over a seeded sample of the span's users.
+def sampled_histories(log: EventLog, span: Span, scoring: Scoring) -> Histories | None:
+    """A seeded sample of at most 500 of the span's users, as the release is asked for them; None where there are none.
 
     A user's history is what stands in the log before the span's end, as far as the release knows the items; users
-    without any are left out where the model needs one. Fewer than 100 users: no coverage; none: no features.
+    without any are left out where the model needs one.
     """
     row_of = {item_id: row for row, item_id in enumerate(scoring.item_ids, start=1)}
     rows = np.array([row_of.get(item_id, 0) for item_id in log.item_ids], np.int64)
@@ -261,13 +259,25 @@ def score_features(
         if len(histories) == SCORED_USERS:
             break
     if not histories:
-        return {}
-    asked = Histories(
+        return None
+    return Histories(
         histories,
         ages if log.time is not None else None,
         np.array(own_rows),
         None if log.time is None else np.full(len(histories), log.time[span.end - 1]),
     )
+
+
+def score_features(
+    log: EventLog, span: Span, scoring: Scoring, like: Mapping[str, Profile] | None = None
+) -> dict[str, Profile]:
+    """Best score, mean score of the top 10, and top-10 coverage over `sampled_histories`.
+
+    Fewer than 100 users: no coverage; none: no features.
+    """
+    asked = sampled_histories(log, span, scoring)
+    if asked is None:
+        return {}
     best, lists = [], []
     for start in range(0, len(asked), SCORE_BATCH):
         batch = asked[start : start + SCORE_BATCH]

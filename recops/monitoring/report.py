@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from recops.bundle import write_atomically
-from recops.monitoring.drift import DriftVerdict
+from recops.monitoring.drift import DriftVerdict, Pairs
+from recops.monitoring.embedding import along_difference
+from recops.monitoring.features import numeric_profile
 from recops.monitoring.profile import nearest_window
+from recops.monitoring.report_sections import data_section, outcome_section
 from recops.protocols import DriftResult
 
 MEANING = {
@@ -33,9 +36,24 @@ MEANING = {
     "value": "Value of the event (rating, quantity)",
     "top_score": "Score of the best item recommended to the window's users",
     "list_score": "Mean score of the 10 best items recommended to the window's users",
+    "user_vectors": "Vectors of users active, as the release makes them, seen along the line between the two means",
+    "answer_score": "Best score of each answer that the model gave",
+    "answer_category": "Categories of the items answered",
+    "answer_popularity": "Popularity of the items answered, in the same tenths",
+    "answer_coverage": "Share of the catalogue that 100 answers show",
+    "fallback_share": "Share of answers that the model did not give: cold starts and fallbacks",
+    "hit_rate": "Share of answers with an item that the user went on to choose",
+    "ndcg": "NDCG@10 of answers by what their users went on to choose",
     "top_k_coverage": "Share of the catalogue that 100 lists of 10 show",
 }
-TEST_NAMES = {"psi": "PSI", "ks": "KS distance", "chi_square": "Cramér's V", "share": "Cramér's V (2 × 2)"}
+TEST_NAMES = {
+    "psi": "PSI",
+    "ks": "KS distance",
+    "chi_square": "Cramér's V",
+    "share": "Cramér's V (2 × 2)",
+    "mmd": "MMD, as a correlation ratio",
+    "fall": "relative fall",
+}
 HEADLINES = {"none": "No drift", "drift": "Drift", "too_few_events": "Too few events to judge"}
 REFERENCE_COLOR, CURRENT_COLOR = "#9aa5b1", "#c2410c"
 MAX_BARS = 12
@@ -57,18 +75,34 @@ font-variant-numeric:tabular-nums}tr.drifted td{background:#fff4ed}.muted{color:
 
 
 def write_drift_report(
-    out: Path, verdict: DriftVerdict, reference: Mapping[str, Any], current: Mapping[str, Any]
+    out: Path,
+    verdict: DriftVerdict,
+    reference: Mapping[str, Any],
+    current: Mapping[str, Any],
+    pairs: Pairs | None = None,
+    outcome: Mapping[str, Any] | None = None,
+    data: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
     """Writes the page to the file `out`, its folder made where missing, and returns `out`."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, drift_page(verdict, reference, current))
+    write_atomically(out, drift_page(verdict, reference, current, pairs, outcome, data))
     return out
 
 
-def drift_page(verdict: DriftVerdict, reference: Mapping[str, Any], current: Mapping[str, Any]) -> str:
-    """The page as text. `reference` is the release's profile, `current` the window's."""
+def drift_page(
+    verdict: DriftVerdict,
+    reference: Mapping[str, Any],
+    current: Mapping[str, Any],
+    pairs: Pairs | None = None,
+    outcome: Mapping[str, Any] | None = None,
+    data: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """The page as text. `reference` is the release's profile, `current` the window's, `pairs` as `drift.compare`,
+    `outcome` as `prequential`, `data` the points of the history."""
     window = nearest_window(reference, current["hours"])
-    ours, theirs = (window["features"] if window else {}), current["features"]
+    made = {name: pair for name, pair in (pairs or {}).items() if not isinstance(pair, str)}
+    ours = (window["features"] if window else {}) | {name: pair[0] for name, pair in made.items()}
+    theirs = current["features"] | {name: pair[1] for name, pair in made.items()}
     # What drifted comes first, by how far it is over its threshold.
     worst = {name: 0.0 for name in sorted(ours.keys() & theirs.keys())}
     for result in verdict.results:
@@ -89,6 +123,7 @@ def drift_page(verdict: DriftVerdict, reference: Mapping[str, Any], current: Map
             f"{swatch(CURRENT_COLOR)} this window.</p>",
             f'<div class="grid">{"".join(cards)}</div>',
         ]
+    parts += [*outcome_section(outcome), *data_section(data)]
     if verdict.skipped:
         items = "".join(f"<li>{html.escape(n)}: {html.escape(why)}</li>" for n, why in sorted(verdict.skipped.items()))
         parts.append(f"<h2>Not judged</h2><ul>{items}</ul>")
@@ -101,9 +136,9 @@ def drift_page(verdict: DriftVerdict, reference: Mapping[str, Any], current: Map
 
 
 HOW_TO_READ = (
-    "A test counts as drift when its statistic reaches the threshold (drift.psi, drift.effect in params.yaml) and its "
-    "p-value, adjusted for the number of tests (Benjamini-Hochberg), is at most drift.p_value. Size is asked first: "
-    "with many events every difference is significant, and most do not matter."
+    "A test counts as drift when its statistic reaches the threshold (drift.psi, drift.effect, drift.fall in "
+    "params.yaml) and its p-value, adjusted for the number of tests (Benjamini-Hochberg), is at most "
+    "drift.p_value. Size is asked first: with many events every difference is significant, and most do not matter."
 )
 
 
@@ -170,6 +205,12 @@ def feature_card(name: str, reference: Mapping[str, Any], current: Mapping[str, 
 
 def bar_shares(reference: Mapping[str, Any], current: Mapping[str, Any]) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Labels and shares (0 to 1) of both sides: at most 12 bars, and one more for what is left or null."""
+    if reference["kind"] == "vectors":
+        before, now = along_difference(reference, current)
+        reference = numeric_profile(before)
+        current = numeric_profile(now, reference)
+    if reference["kind"] == "mean":
+        return ["mean"], np.array([reference["mean"]]), np.array([current["mean"]])
     if reference["kind"] == "share":
         labels = ["share"]
         pairs = [(reference["count"], current["count"])]

@@ -149,3 +149,62 @@ def figure(entry: dict[str, Any]) -> str:
         return "-"
     interval = f" [{entry['low']:.4f}, {entry['high']:.4f}]" if entry.get("low") is not None else ""
     return f"{entry['value']:.4f}{interval}"
+
+
+def drift_tables(found: dict[str, Any]) -> list[Table]:
+    """The verdict, feature by feature; what was not judged; what followed answers; the last validations."""
+    rows = [
+        [r["feature"], r["test"], f"{r['statistic']:.4f}", f"{r['threshold']:g}", "yes" if r["drifted"] else "no"]
+        for r in found["results"]
+    ]
+    head = f"Verdict: {found['verdict']} ({found['num_events']} events)"
+    tables: list[Table] = [(head, ["feature", "test", "statistic", "threshold", "drifted"], rows)]
+    if found["skipped"]:
+        tables.append(("Not judged", ["feature", "why"], [list(pair) for pair in sorted(found["skipped"].items())]))
+    if found["outcome"]["answers"]:
+        tables.append(outcome_table(found["outcome"]))
+    if found["data"]:
+        columns = ["at", "events", "newest event", "hours old", "stopped", "warned"]
+        rows = [
+            [
+                point["at"],
+                str(point["rows"].get("events", "")),
+                point["newest"] or "",
+                "" if point["hours_old"] is None else f"{point['hours_old']:.1f}",
+                ", ".join(point["stopped"]),
+                ", ".join(point["warned"]),
+            ]
+            for point in found["data"][-SHOWN:]
+        ]
+        tables.append(("Data, the last validations", columns, rows))
+    return tables
+
+
+def outcome_table(outcome: dict[str, Any]) -> Table:
+    """Online hit rate and NDCG of the window's answers, all and by segment, and how late the labels came."""
+    rows = []
+    for name, entry in {"all": outcome, **outcome["segments"]}.items():
+        cells = [
+            ""
+            if entry[key] is None
+            else f"{entry[key]['value']:.4f} [{entry[key]['low']:.4f}, {entry[key]['high']:.4f}]"
+            for key in ("hit_rate", "ndcg")
+        ]
+        rows.append([name, str(entry["answers"]), *cells])
+    half, most = (words_of(outcome["delay_s"][name]) for name in ("median", "p90"))
+    title = (
+        f"What followed answers: half of the first choices came within {half}, nine in ten within {most}; "
+        f"{outcome['pending']} answers may still be followed, "
+        f"{outcome['no_outcome']} were not"
+    )
+    return title, ["segment", "answers", "hit rate", "NDCG@10"], rows
+
+
+def words_of(seconds: float) -> str:
+    """A time in the unit that fits.
+
+    >>> words_of(90), words_of(10_000), words_of(200_000)
+    ('1.5 min', '2.8 h', '2.3 d')
+    """
+    size, unit = next((pair for pair in ((86_400, "d"), (3600, "h"), (60, "min")) if seconds >= pair[0]), (1, "s"))
+    return f"{seconds / size:.1f} {unit}"

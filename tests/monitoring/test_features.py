@@ -88,14 +88,15 @@ def test_window_features_by_hand():
     features = window_features(log, [Span(3, 6, cut=3)], [["c1", "c2"], [], ["c2"]], None)
     # From position 3: b on x, c on z, a on z. Before it: a and b, x (twice) and y.
     assert features["new_user_share"] == {"kind": "share", "count": 1, "n": 3, "dependence": 1}
-    assert features["new_item_share"] == {"kind": "share", "count": 2, "n": 3}
+    assert features["new_item_share"] == {"kind": "share", "count": 2, "n": 3, "dependence": 1}
     assert features["category"]["counts"] == {"c2": 3, "c1": 1}
     assert features["history_length"]["edges"] == [0, 1, 2]
     assert features["history_length"]["counts"] == [0, 1, 0, 1, 0, 1, 0]
     assert "value" not in features
     # a has 3 events, b 2, c 1: (9 + 4 + 1) / 6.
     whole = window_features(log, [Span(0, 6, 0)], None, None)
-    assert whole["history_length"]["dependence"] == pytest.approx(14 / 6, abs=1e-6)
+    for name in ("history_length", "event_kind", "new_item_share"):
+        assert whole[name]["dependence"] == pytest.approx(14 / 6, abs=1e-6)
     known = window_features(log, [Span(3, 6, 3)], None, None, known_users=np.array([0, 0, 1], bool))
     assert known["new_user_share"]["count"] == 0
 

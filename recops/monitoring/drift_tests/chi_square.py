@@ -8,7 +8,14 @@ common. The p-value is that of the ordinary test on the counts. Rare names are c
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from recops.monitoring.drift_tests._counts import coarse_counts, cramers_v, homogeneity_p, no_data, pool_rare
+from recops.monitoring.drift_tests._counts import (
+    coarse_counts,
+    cramers_v,
+    homogeneity_p,
+    independent,
+    no_data,
+    pool_rare,
+)
 from recops.params import DriftParams
 from recops.protocols import DriftResult
 
@@ -32,6 +39,6 @@ class ChiSquare:
             return no_data(feature, "chi_square", params.effect)
         p_counts, q_counts = pool_rare(*coarse_counts(reference, current))
         effect = cramers_v(p_counts, q_counts)
-        p_value = homogeneity_p(p_counts, q_counts)
+        p_value = homogeneity_p(p_counts * independent(reference), q_counts * independent(current))
         drifted = effect >= params.effect and p_value <= params.p_value
         return DriftResult(feature, "chi_square", round(effect, 6), p_value, params.effect, drifted)

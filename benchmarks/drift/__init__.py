@@ -1,0 +1,1 @@
+"""`python -m benchmarks.drift`: false alarms and power of the drift tests."""
