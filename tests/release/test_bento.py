@@ -79,16 +79,7 @@ def test_the_bentofile_asks_only_for_what_the_service_needs():
     optional = {"faiss-cpu", "pillow", "scipy", "soundfile", "tokenizers"}
     own = {
         *{"bentoml", "cryptography", "numpy", "onnxruntime", "opentelemetry-exporter-otlp-proto-http"},
-        *{
-            "prometheus-client",
-            "psycopg[binary,pool]",
-            "pydantic",
-            "pyyaml",
-            "starlette",
-            "uvicorn",
-            "uvloop",
-            "httptools",
-        },
+        *{"prometheus-client", "psycopg[binary,pool]", "pydantic", "pyyaml", "starlette", "uvicorn"},
     }
     assert names - optional == own
     assert not any("training" in line or "models" in line or "data" in line for line in wanted["include"])

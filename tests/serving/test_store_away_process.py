@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,12 +25,14 @@ def standing_still(url: str) -> Iterator[None]:
     postmaster = psutil.Process(int((Path(data) / "postmaster.pid").read_text().split()[0]))
     stopped = [postmaster, *postmaster.children(recursive=True)]
     for process in stopped:
-        os.kill(process.pid, signal.SIGSTOP)
+        with suppress(ProcessLookupError):  # a backend may just have ended
+            os.kill(process.pid, signal.SIGSTOP)
     try:
         yield
     finally:
         for process in stopped:
-            os.kill(process.pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGCONT)
 
 
 def test_calls_do_not_wait_for_a_database_that_stands_still(
